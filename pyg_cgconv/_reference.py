@@ -1,0 +1,65 @@
+"""The convolution in plain PyTorch: e3nn's tensor product a message. Slow and obvious; every mode of e3nn."""
+
+from __future__ import annotations
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from ._instructions import tensor_product
+
+
+class ReferenceProduct:
+    """e3nn's tensor product at the precision of its inputs.
+
+    e3nn freezes its Clebsch-Gordan coefficients at the default dtype of its construction (a later ``.double()`` leaves an error
+    of 2e-8), so one product is built for each dtype and device, when first needed.
+    """
+
+    def __init__(self, irreps_in, irreps_edge, irreps_out, instructions, layout: str, shared_weights: bool):
+        self.arguments = (irreps_in, irreps_edge, irreps_out, instructions)
+        self.layout = layout
+        self.shared_weights = shared_weights
+        self.built: dict[tuple[torch.dtype, torch.device], o3.TensorProduct] = {}
+
+    def __call__(self, x: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
+        """Messages (E, irreps_out.dim) of gathered node features (E, irreps_in.dim)."""
+        irreps_in, irreps_edge, irreps_out, _ = self.arguments
+        if self.layout == "ir_mul":
+            x, edge_attr = to_mul_ir(x, irreps_in), to_mul_ir(edge_attr, irreps_edge)
+        out = self.product(x.dtype, x.device)(x, edge_attr, weight)
+        return to_ir_mul(out, irreps_out) if self.layout == "ir_mul" else out
+
+    def product(self, dtype: torch.dtype, device: torch.device) -> o3.TensorProduct:
+        if (dtype, device) not in self.built:
+            before = torch.get_default_dtype()
+            torch.set_default_dtype(dtype)
+            try:
+                product = tensor_product(*self.arguments, shared_weights=self.shared_weights)
+            finally:
+                torch.set_default_dtype(before)
+            self.built[dtype, device] = product.to(device)
+        return self.built[dtype, device]
+
+    def __getstate__(self):
+        return {**self.__dict__, "built": {}}
+
+
+def to_mul_ir(features: Tensor, irreps: o3.Irreps) -> Tensor:
+    """Rows (..., irreps.dim) from ir_mul (component-major) to mul_ir (channel-major, e3nn's layout)."""
+    return _transpose(features, irreps, lambda mul, dim: (dim, mul))
+
+
+def to_ir_mul(features: Tensor, irreps: o3.Irreps) -> Tensor:
+    """Rows (..., irreps.dim) from mul_ir (channel-major, e3nn's layout) to ir_mul (component-major)."""
+    return _transpose(features, irreps, lambda mul, dim: (mul, dim))
+
+
+def _transpose(features: Tensor, irreps: o3.Irreps, shape) -> Tensor:
+    if all(mul == 1 or ir.dim == 1 for mul, ir in irreps):
+        return features
+    blocks = [
+        block.unflatten(-1, shape(mul, ir.dim)).mT.flatten(-2)
+        for (mul, ir), block in zip(irreps, features.split([mul * ir.dim for mul, ir in irreps], dim=-1), strict=True)
+    ]
+    return torch.cat(blocks, dim=-1)
