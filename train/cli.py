@@ -1,0 +1,74 @@
+"""The command line: ``python -m train <task> [options]``, every option also a line of a YAML file given with ``--config``.
+
+Values come from, later ones first: the command line, the ``--config`` file, the preset, the defaults of the option classes.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from train import md17
+
+TASKS = {"md17": md17}
+PRESET_FOLDER = Path(__file__).parent / "presets"
+
+
+def preset_names(task: str) -> list[str]:
+    return sorted(path.stem.removeprefix(f"{task}-") for path in PRESET_FOLDER.glob(f"{task}-*.yaml"))
+
+
+def read_preset(task: str, name: str) -> dict:
+    """The options that a preset sets, by name."""
+    if name not in preset_names(task):
+        raise ValueError(f"preset={name!r}: unknown for {task}, expected one of {', '.join(preset_names(task))}")
+    return yaml.safe_load((PRESET_FOLDER / f"{task}-{name}.yaml").read_text())
+
+
+def chosen_preset(arguments: Sequence[str], default: str) -> str:
+    """The preset asked for on the command line or in the ``--config`` file: it sets the defaults that ``--help`` shows."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset")
+    early.add_argument("--config", type=Path)
+    given, _ = early.parse_known_args(arguments)
+    if given.preset is None and given.config is not None and given.config.is_file():
+        given.preset = (yaml.safe_load(given.config.read_text()) or {}).get("preset")
+    return given.preset or default
+
+
+def task_parser(task: str, preset: str) -> ArgumentParser:
+    """All options of a task, with the values of ``preset`` as defaults."""
+    parser = ArgumentParser(
+        prog=f"python -m train {task}", usage=f"python -m train {task} [options]", description=TASKS[task].__doc__
+    )
+    parser.add_argument(
+        "--config", action="config", help="YAML file with any of the options below, such as config.yaml of a run"
+    )
+    parser.add_argument("--preset", default=preset, help=f"defaults for model and fit: {', '.join(preset_names(task))}")
+    for group in TASKS[task].OPTIONS:
+        parser.add_class_arguments(group)
+    parser.set_defaults(read_preset(task, preset))
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
+    """The task, one instance of each of its option classes, and the whole configuration as YAML."""
+    parser = ArgumentParser(prog="python -m train", description="Fit an equivariant potential to molecules.")
+    tasks = parser.add_subcommands(dest="task")
+    for task, module in TASKS.items():
+        preset = chosen_preset(arguments, module.DEFAULT_PRESET)
+        tasks.add_subcommand(task, task_parser(task, preset), help=module.__doc__.splitlines()[0])
+    task = (chosen := parser.parse_args(arguments)).task
+    values: Namespace = chosen[task]
+    options = [group(**{field.name: values[field.name] for field in fields(group)}) for group in TASKS[task].OPTIONS]
+    return task, options, task_parser(task, values.preset).dump(values)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict:
+    """Runs a task and returns its metrics. Raises ValueError for values that cannot be used."""
+    task, options, config = parse(sys.argv[1:] if arguments is None else arguments)
+    return TASKS[task].run(*options, config=config)

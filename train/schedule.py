@@ -1,0 +1,54 @@
+"""Learning-rate schedules, both with a linear warm-up."""
+
+import math
+from collections.abc import Callable
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
+
+
+def training_timer(trainer: Trainer) -> Timer:
+    """The clock of a training: it starts with the first step and stops with the last, validation included."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+
+
+def training_progress(trainer: Trainer, step: int) -> float:
+    """The part of the training that is over, 0 to 1: of its steps or of its time limit, whichever is nearer its end."""
+    timer = training_timer(trainer)
+    progress = step / max(1, trainer.estimated_stepping_batches)
+    if timer.time_remaining() is not None:
+        elapsed = timer.time_elapsed()
+        progress = max(progress, elapsed / (elapsed + max(0.0, timer.time_remaining()) or 1.0))
+    return min(1.0, progress)
+
+
+def warmup_factor(step: int, warmup_steps: int) -> float:
+    """Rises linearly from ``1 / (warmup_steps + 1)`` at step 0 to 1 at step ``warmup_steps``."""
+    return min(1.0, (step + 1) / (warmup_steps + 1))
+
+
+def cosine_factor(progress: float) -> float:
+    """Falls from 1 at the start to 0 at the end as half a cosine wave (https://arxiv.org/abs/1608.03983, no restarts)."""
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def cosine(optimizer: Optimizer, warmup_steps: int, progress: Callable[[int], float]) -> list[dict]:
+    """Cosine decay to zero over the whole training; ``progress(step)`` says how much of it is over."""
+    schedule = LambdaLR(optimizer, lambda step: warmup_factor(step, warmup_steps) * cosine_factor(progress(step)))
+    return [{"scheduler": schedule, "interval": "step"}]
+
+
+def plateau(optimizer: Optimizer, warmup_steps: int, factor: float, patience: int, monitor: str) -> list[dict]:
+    """Multiply by ``factor`` when ``monitor`` has not improved for more than ``patience`` epochs."""
+    decay = ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+    warmup = LinearLR(optimizer, start_factor=warmup_factor(0, warmup_steps), total_iters=warmup_steps)
+    return [
+        {"scheduler": warmup, "interval": "step"},
+        {"scheduler": decay, "interval": "epoch", "monitor": monitor},
+    ]
+
+
+def constant(optimizer: Optimizer, warmup_steps: int) -> list[dict]:
+    return [{"scheduler": LambdaLR(optimizer, lambda step: warmup_factor(step, warmup_steps)), "interval": "step"}]
