@@ -7,6 +7,7 @@ from e3nn import o3
 from torch import Tensor
 
 from ._instructions import tensor_product
+from ._layout import shape, to_ir_mul, to_mul_ir
 
 
 class ReferenceProduct:
@@ -26,9 +27,9 @@ class ReferenceProduct:
         """Messages (E, irreps_out.dim) of gathered node features (E, irreps_in.dim)."""
         irreps_in, irreps_edge, irreps_out, _ = self.arguments
         if self.layout == "ir_mul":
-            x, edge_attr = to_mul_ir(x, irreps_in), to_mul_ir(edge_attr, irreps_edge)
+            x, edge_attr = to_mul_ir(x, shape(irreps_in)), to_mul_ir(edge_attr, shape(irreps_edge))
         out = self.product(x.dtype, x.device)(x, edge_attr, weight)
-        return to_ir_mul(out, irreps_out) if self.layout == "ir_mul" else out
+        return to_ir_mul(out, shape(irreps_out)) if self.layout == "ir_mul" else out
 
     def product(self, dtype: torch.dtype, device: torch.device) -> o3.TensorProduct:
         if (dtype, device) not in self.built:
@@ -43,23 +44,3 @@ class ReferenceProduct:
 
     def __getstate__(self):
         return {**self.__dict__, "built": {}}
-
-
-def to_mul_ir(features: Tensor, irreps: o3.Irreps) -> Tensor:
-    """Rows (..., irreps.dim) from ir_mul (component-major) to mul_ir (channel-major, e3nn's layout)."""
-    return _transpose(features, irreps, lambda mul, dim: (dim, mul))
-
-
-def to_ir_mul(features: Tensor, irreps: o3.Irreps) -> Tensor:
-    """Rows (..., irreps.dim) from mul_ir (channel-major, e3nn's layout) to ir_mul (component-major)."""
-    return _transpose(features, irreps, lambda mul, dim: (mul, dim))
-
-
-def _transpose(features: Tensor, irreps: o3.Irreps, shape) -> Tensor:
-    if all(mul == 1 or ir.dim == 1 for mul, ir in irreps):
-        return features
-    blocks = [
-        block.unflatten(-1, shape(mul, ir.dim)).mT.flatten(-2)
-        for (mul, ir), block in zip(irreps, features.split([mul * ir.dim for mul, ir in irreps], dim=-1), strict=True)
-    ]
-    return torch.cat(blocks, dim=-1)

@@ -1,0 +1,287 @@
+"""The CPU kernels: a thread owns a node, walks its edges and adds to the node's row; channels fill vector registers.
+
+The same polynomial and the same arithmetic as on a GPU. Features with channels are component-major (ir_mul) here, so that a vector
+register is filled by one load; `cpu_launch` brings other layouts to it, once a node.
+"""
+
+from __future__ import annotations
+
+import pickle
+from contextlib import contextmanager
+
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core.compiler import CompileResult
+from numba.core.extending import intrinsic
+
+from . import cache
+from .body import SCALAR, Arithmetic, declare, suffix
+from .polynomial import Contraction, evaluate_path, kind, matrices
+from .problem import ITEM_BYTES, Problem
+
+I32, I64, POINTER = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
+
+
+def compile_kernel(problem: Problem, contraction: Contraction, owner: str):
+    """The compiled kernel of one pass.
+
+    Args:
+        owner: "g" if a thread owns a target node and walks its incoming edges, "x" if it owns a source node and walks its
+            outgoing edges. Outputs of that kind are the rows that it owns.
+
+    Returns:
+        kernel(inputs, outputs, first, edges, others, rows): tuples of addresses (int) of the contraction's inputs and outputs,
+        and addresses of int32 arrays: row r has the list positions first[r] to first[r + 1], with edge number edges[p] and, at
+        the other end, node others[p]. Rows of the owner's outputs are written; rows of edges are written; GIL released.
+    """
+    inputs, outputs = contraction.inputs, contraction.outputs
+    clear_rows, contract_edge, read_index = _parts(problem, contraction, owner)
+
+    @numba.njit(parallel=True, nogil=True)
+    def kernel(inputs, outputs, first, edges, others, rows):
+        for row in numba.prange(rows):
+            clear_rows(outputs, row)
+            for position in range(read_index(first, row), read_index(first, row + 1)):
+                contract_edge(inputs, outputs, row, read_index(edges, position), read_index(others, position))
+
+    address = types.uint64
+    signature = types.void(
+        types.UniTuple(address, len(inputs)), types.UniTuple(address, len(outputs)), address, address, address, types.int64
+    )
+    kernel._cache = _DiskCache(cache.key("cpu", problem.key, contraction.spec, owner, _host()))
+    kernel.compile(signature)
+    kernel.disable_compile()
+    return kernel
+
+
+class _DiskCache:
+    """numba's compilation cache, found by what the kernel was generated from instead of by its source file."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def load_overload(self, signature, target_context):
+        target_context.refresh()
+        stored = cache.load(self.name)
+        return stored and CompileResult._rebuild(target_context, *pickle.loads(stored))
+
+    def save_overload(self, signature, result):
+        cache.store(self.name, pickle.dumps(result._reduce()))
+
+
+def _host() -> tuple[str, str]:
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+def vector_bytes() -> int:
+    """Bytes of a vector register of this processor: 64 with AVX-512, 32 with AVX, otherwise 16."""
+    features = llvm.get_host_cpu_features()
+    return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
+
+
+def _parts(problem: Problem, contraction: Contraction, owner: str):
+    """The intrinsics that the kernel is made of."""
+    index = types.int64
+
+    @intrinsic
+    def read_index(typingctx, address, position):
+        def codegen(context, builder, signature, arguments):
+            base = builder.inttoptr(arguments[0], I32.as_pointer())
+            return builder.sext(builder.load(builder.gep(base, [arguments[1]]), typ=I32), I64)
+
+        return index(types.uint64, index), codegen
+
+    @intrinsic
+    def clear_rows(typingctx, outputs, row):
+        def codegen(context, builder, signature, arguments):
+            addresses, row = builder.extract_value, arguments[1]
+            for n, output in enumerate(contraction.outputs):
+                if kind(output) == owner:
+                    size = problem.row(owner).length * problem.item_bytes
+                    start = builder.add(addresses(arguments[0], n), builder.mul(row, I64(size)))
+                    _fill_zero(builder, builder.inttoptr(start, POINTER), size)
+            return context.get_dummy_value()
+
+        return types.void(outputs, index), codegen
+
+    @intrinsic
+    def contract_edge(typingctx, inputs, outputs, owner_row, edge, other_row):
+        def codegen(context, builder, signature, arguments):
+            rows = dict.fromkeys("yw", arguments[3]) | {"g": arguments[4], "x": arguments[4]} | {owner: arguments[2]}
+            addresses = {}
+            for operands, values in ((contraction.inputs, arguments[0]), (contraction.outputs, arguments[1])):
+                for n, operand in enumerate(operands):
+                    size = problem.row(kind(operand)).length * problem.item_bytes
+                    fixed = problem.shared_weights and kind(operand) == "w" and operands is contraction.inputs
+                    offset = I64(0) if fixed else builder.mul(rows[kind(operand)], I64(size))
+                    # An operand may be both input and output (its value, and the gradient with respect to it).
+                    addresses[operand, operands is contraction.outputs] = builder.add(builder.extract_value(values, n), offset)
+            _Edge(builder, problem, contraction, addresses).emit()
+            return context.get_dummy_value()
+
+        return types.void(inputs, outputs, index, index, index), codegen
+
+    return clear_rows, contract_edge, read_index
+
+
+class _Edge:
+    """Emits one edge: matrices of the edge features, then loops over channels, then gradients of the edge features."""
+
+    def __init__(self, builder: ir.IRBuilder, problem: Problem, contraction: Contraction, addresses: dict):
+        self.builder, self.problem, self.contraction, self.addresses = builder, problem, contraction, addresses
+        self.scalar = SCALAR[problem.dtype]
+        self.arithmetic = Arithmetic(builder, problem.dtype)
+        self.max_width = vector_bytes() // ITEM_BYTES[problem.dtype]
+
+    def emit(self) -> None:
+        edge_features: dict = {}
+
+        def read(element):
+            if element not in edge_features:
+                edge_features[element] = self.builder.load(self.pointer(element, I64(0)), typ=self.scalar)
+            return edge_features[element]
+
+        self.matrices = [matrices(path, self.contraction, read, self.arithmetic) for path in self.problem.paths]
+        gradients: dict = {}
+        for multiplicity in sorted({self.problem.multiplicity(path) for path in self.problem.paths}):
+            self.channels(multiplicity, gradients)
+        for operand in self.contraction.outputs:
+            if kind(operand) == "y":
+                for block, shape in enumerate(self.problem.y.blocks):
+                    for j in range(shape.dim):
+                        value = gradients.get((operand, block, j), ir.Constant(self.scalar, 0.0))
+                        self.builder.store(value, self.pointer((operand, block, j), I64(0), output=True))
+
+    def channels(self, multiplicity: int, gradients: dict) -> None:
+        """All paths of this many channels: a loop over full vectors, then one vector for the rest."""
+        paths = [n for n, path in enumerate(self.problem.paths) if self.problem.multiplicity(path) == multiplicity]
+        width = min(self.max_width, 1 << (multiplicity - 1).bit_length())
+        full = multiplicity // width * width
+        if full:
+            totals = self.accumulators(paths, width)
+            with self.loop(full, width) as channel:
+                self.vector(paths, channel, width, width, totals)
+            self.reduce(totals, gradients)
+        if rest := multiplicity - full:
+            width = 1 << (rest - 1).bit_length()
+            totals = self.accumulators(paths, width)
+            self.vector(paths, I64(full), width, rest, totals)
+            self.reduce(totals, gradients)
+
+    @contextmanager
+    def loop(self, stop: int, step: int):
+        """Code inside runs for channel = 0, step, ... below stop."""
+        builder = self.builder
+        before = builder.block
+        body, after = builder.append_basic_block("channels"), builder.append_basic_block("edge")
+        builder.branch(body)
+        builder.position_at_end(body)
+        channel = builder.phi(I64)
+        channel.add_incoming(I64(0), before)
+        yield channel
+        following = builder.add(channel, I64(step))
+        channel.add_incoming(following, builder.block)
+        builder.cbranch(builder.icmp_signed("<", following, I64(stop)), body, after)
+        builder.position_at_end(after)
+
+    def vector(self, paths: list[int], channel, width: int, used: int, totals: dict) -> None:
+        """`used` channels from `channel` on, in vectors of `width`."""
+        values: dict = {}
+
+        def read(element):
+            if element not in values:
+                values[element] = self.load(element, channel, width, used)
+            return values[element]
+
+        for n in paths:
+            path, sums = self.problem.paths[n], _Sums(self, channel, width, used, totals)
+            evaluate_path(path, self.contraction, self.matrices[n], read, sums, self.arithmetic)
+            sums.write()
+
+    def accumulators(self, paths: list[int], width: int) -> dict:
+        """Zeroed vectors, one for each component of the edge features' gradients, that live across the channels."""
+        vector = ir.VectorType(self.scalar, width)
+        elements = {
+            (operand, self.problem.paths[n].y, j)
+            for operand in self.contraction.outputs
+            if kind(operand) == "y"
+            for n in paths
+            for _, j, _, _ in self.problem.paths[n].coefficients
+        }
+        with self.builder.goto_entry_block():
+            slots = {element: self.builder.alloca(vector) for element in sorted(elements)}
+        for slot in slots.values():
+            self.builder.store(ir.Constant(vector, None), slot)
+        return slots
+
+    def reduce(self, totals: dict, gradients: dict) -> None:
+        for element, slot in totals.items():
+            vector = self.builder.load(slot, typ=slot.allocated_type)
+            name = f"llvm.vector.reduce.fadd.{suffix(vector.type)}"
+            add = declare(self.builder.module, name, self.scalar, [self.scalar, vector.type])
+            before = gradients.get(element, ir.Constant(self.scalar, 0.0))
+            gradients[element] = self.builder.call(add, [before, vector], fastmath=("reassoc",))
+
+    def pointer(self, element, channel, output: bool = False):
+        operand, block, component = element
+        shape = self.problem.row(kind(operand)).blocks[block]
+        number = self.builder.add(
+            self.builder.mul(channel, I64(shape.channel_stride)), I64(shape.offset + component * shape.component_stride)
+        )
+        address = self.builder.add(self.addresses[operand, output], self.builder.mul(number, I64(self.problem.item_bytes)))
+        return self.builder.inttoptr(address, self.scalar.as_pointer())
+
+    def load(self, element, channel, width: int, used: int, output: bool = False):
+        """A vector of `width` channels of which `used` exist; the others are zero."""
+        return self.transfer(element, channel, width, used, None, output)
+
+    def transfer(self, element, channel, width, used, value, output):
+        """Load the element's channels, or store `value` to them."""
+        builder, vector = self.builder, ir.VectorType(self.scalar, width)
+        stride = self.problem.row(kind(element[0])).blocks[element[1]].channel_stride
+        pointer = self.pointer(element, channel, output)
+        size = self.problem.item_bytes
+        if stride == 1 and used == width:
+            pointer = builder.bitcast(pointer, vector.as_pointer())
+            return builder.load(pointer, align=size, typ=vector) if value is None else builder.store(value, pointer, align=size)
+        places = [builder.gep(pointer, [I64(n * stride)], source_etype=self.scalar) for n in range(used)]
+        if value is not None:
+            for n, place in enumerate(places):
+                builder.store(builder.extract_element(value, I32(n)), place)
+            return None
+        result = ir.Constant(vector, None)
+        for n, place in enumerate(places):
+            result = builder.insert_element(result, builder.load(place, typ=self.scalar), I32(n))
+        return result
+
+
+class _Sums(dict):
+    """The sums of one path: rows that the thread owns and edge-feature gradients go on from what is there."""
+
+    def __init__(self, edge: _Edge, channel, width: int, used: int, totals: dict):
+        super().__init__()
+        self.edge, self.place, self.totals = edge, (channel, width, used), totals
+
+    def get(self, element, default=None):
+        if element not in self and kind(element[0]) != "w":
+            slot = self.totals.get(element)
+            if slot is not None:
+                self[element] = self.edge.builder.load(slot, typ=slot.allocated_type)
+            else:
+                self[element] = self.edge.load(element, *self.place, output=True)
+        return super().get(element, default)
+
+    def write(self) -> None:
+        for element, value in self.items():
+            if element in self.totals:
+                self.edge.builder.store(value, self.totals[element])
+            else:
+                self.edge.transfer(element, *self.place, value, True)
+
+
+def _fill_zero(builder: ir.IRBuilder, pointer, size: int) -> None:
+    flag = ir.IntType(1)
+    memset = declare(builder.module, "llvm.memset.p0.i64", ir.VoidType(), [POINTER, ir.IntType(8), I64, flag])
+    builder.call(memset, [pointer, ir.IntType(8)(0), I64(size), flag(0)])

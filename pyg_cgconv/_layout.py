@@ -1,0 +1,32 @@
+"""The two orders of a row's numbers: mul_ir (a channel's components together, e3nn's) and ir_mul (a component's channels together)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+
+def shape(irreps: o3.Irreps) -> list[tuple[int, int]]:
+    """(multiplicity, dim) of each block of a row."""
+    return [(multiplicity, ir.dim) for multiplicity, ir in irreps]
+
+
+def to_ir_mul(features: Tensor, blocks: Iterable[tuple[int, int]]) -> Tensor:
+    """Rows (..., dim) from mul_ir to ir_mul; `blocks` are (multiplicity, dim)."""
+    return _transpose(features, list(blocks))
+
+
+def to_mul_ir(features: Tensor, blocks: Iterable[tuple[int, int]]) -> Tensor:
+    """Rows (..., dim) from ir_mul to mul_ir; `blocks` are (multiplicity, dim)."""
+    return _transpose(features, [(dim, multiplicity) for multiplicity, dim in blocks])
+
+
+def _transpose(features: Tensor, matrices: list[tuple[int, int]]) -> Tensor:
+    """Each block of a row transposed, as a matrix of this shape."""
+    if all(1 in matrix for matrix in matrices):
+        return features
+    blocks = features.split([rows * columns for rows, columns in matrices], dim=-1)
+    return torch.cat([block.unflatten(-1, matrix).mT.flatten(-2) for matrix, block in zip(matrices, blocks, strict=True)], -1)

@@ -1,0 +1,64 @@
+"""From e3nn's tensor product to the problem that the kernel generator reads."""
+
+from __future__ import annotations
+
+import torch
+from cuda_kernels.problem import Path, Problem, channel_row, edge_row, weight_row
+from e3nn import o3
+
+from ._layout import shape
+
+_ZERO = 1e-12
+"""Coefficients below this are rounding noise: the smallest true one for l up to 11 is above 1e-5."""
+
+
+def build(product: o3.TensorProduct, layout: str) -> Problem:
+    """The problem (float32; see `Problem.with_dtype`) of a tensor product whose paths all have mode "uvu"."""
+    weighted = [instruction for instruction in product.instructions if instruction.has_weight]
+    weights = weight_row([instruction.path_shape for instruction in weighted])
+    copies = _starts([multiplicity for multiplicity, _ in product.irreps_in2])
+    weight_blocks = _starts([copies_of_edge for _, copies_of_edge in (i.path_shape for i in weighted)])
+    paths = []
+    for instruction in product.instructions:
+        coefficients = _coefficients(product, instruction)
+        first_weight = weight_blocks[weighted.index(instruction)] if instruction.has_weight else None
+        for copy in range(product.irreps_in2[instruction.i_in2].mul):
+            weight = None if first_weight is None else first_weight + copy
+            paths.append(Path(instruction.i_in1, copies[instruction.i_in2] + copy, weight, instruction.i_out, coefficients))
+    return Problem(
+        x=channel_row(shape(product.irreps_in1), layout),
+        y=edge_row(shape(product.irreps_in2), layout),
+        w=weights,
+        g=channel_row(shape(product.irreps_out), layout),
+        paths=tuple(paths),
+        shared_weights=product.shared_weights,
+    )
+
+
+def _starts(counts) -> list[int]:
+    starts = [0]
+    for count in counts:
+        starts.append(starts[-1] + count)
+    return starts
+
+
+def _coefficients(product: o3.TensorProduct, instruction) -> tuple[tuple[int, int, int, float], ...]:
+    """(i, j, k, C[i, j, k] * path weight) in float64, values that agree up to rounding made equal, so that they are found equal."""
+    ls = (
+        irreps[n].ir.l
+        for irreps, n in (
+            (product.irreps_in1, instruction.i_in1),
+            (product.irreps_in2, instruction.i_in2),
+            (product.irreps_out, instruction.i_out),
+        )
+    )
+    tensor = o3.wigner_3j(*ls, dtype=torch.float64) * instruction.path_weight
+    magnitudes: list[float] = []
+    result = []
+    for i, j, k in (tensor.abs() > _ZERO).nonzero().tolist():
+        value = tensor[i, j, k].item()
+        magnitude = next((m for m in magnitudes if abs(abs(value) - m) < 1e-14 * m), None)
+        if magnitude is None:
+            magnitudes.append(magnitude := abs(value))
+        result.append((i, j, k, magnitude if value > 0 else -magnitude))
+    return tuple(result)
