@@ -15,9 +15,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # before numpy: nine atoms keep one thread busy, so run one process a core
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: nine atoms keep one thread busy, so one process a core
 
 import numpy as np
 from ase import Atoms, units

@@ -1,0 +1,7 @@
+"""Molecules with energies and forces as PyG datasets, in eV and Angstrom."""
+
+from datasets.ethanol import EthanolPBE
+from datasets.frame_dataset import FrameDataset
+from datasets.md17 import MD17
+
+__all__ = ["MD17", "EthanolPBE", "FrameDataset"]

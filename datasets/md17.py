@@ -1,0 +1,118 @@
+"""MD17 and rMD17: what torch_geometric.datasets.MD17 reads, with float64 energies, in eV, with the published splits."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from torch import Tensor
+from torch_geometric import datasets as pyg_datasets
+
+from datasets.frame_dataset import FrameDataset
+from datasets.npz import Keys, read_frames
+from datasets.published_splits import read_split
+from datasets.units import KCAL_PER_MOL
+
+MD17_KEYS = Keys(z="z", pos="R", energy="E", forces="F", energy_unit=KCAL_PER_MOL)
+RMD17_KEYS = Keys(z="nuclear_charges", pos="coords", energy="energies", forces="forces", energy_unit=KCAL_PER_MOL)
+
+# Where a published file may lie below root, besides where PyG's own MD17 has it.
+FOLDERS = (".", "npz_data", "rmd17/npz_data")
+
+
+class _PublishedFiles(pyg_datasets.MD17):
+    """PyG's names, layout and download of the published files, without its processing."""
+
+    def _download(self):
+        try:
+            super()._download()
+        except OSError as error:  # no network, no such address, a folder that may not be written
+            with suppress(OSError):
+                os.rmdir(self.raw_dir)  # made for the download
+            raise FileNotFoundError(
+                f"{self.root}: no {self.file_names[self.name]} in it, nor in {' or '.join(FOLDERS[1:])}, and PyG's download "
+                f"failed ({error}); give the folder of the published files as `root`"
+            ) from error
+        except (EOFError, tarfile.TarError) as error:
+            raise ValueError(f"{self.raw_dir}: what was downloaded is broken ({error}); remove it and try again") from error
+
+    def _process(self):
+        pass
+
+    def load(self, path):
+        pass
+
+
+class MD17(FrameDataset):
+    r"""Molecular dynamics of small organic molecules at 500 K with DFT energies and forces, original or revised.
+
+    `Chmiela et al. <https://arxiv.org/abs/1611.04678>`_ published MD17; `Christensen and von Lilienfeld
+    <https://arxiv.org/abs/2007.09593>`_ recomputed 100,000 frames of each molecule with tight settings (PBE/def2-SVP), since
+    the original energies are noisy. Train on no more than 1,000 frames: those of a trajectory are correlated.
+
+    Files are in kcal/mol; items are in eV and Angstrom, see :class:`FrameDataset`.
+
+    Args:
+        root: A folder with the published files. One that holds ``rmd17_ethanol.npz`` itself, in ``npz_data/`` or in
+            ``rmd17/npz_data/`` (the unpacked archive) is only read. Otherwise the layout is that of
+            :class:`torch_geometric.datasets.MD17`, which downloads what is missing.
+        molecule: As :meth:`molecules` lists them, for example ``"ethanol"`` or ``"salicylic acid"``.
+        revised: rMD17 (default) or the original MD17.
+        transform, pre_transform, pre_filter: As in :class:`FrameDataset`. rMD17 has 100,000 frames and MD17 up to a million:
+            a neighbour list is better made of those that are used, ``[RadiusGraph(5.0)(frame) for frame in dataset[train]]``.
+
+    Raises:
+        ValueError: there is no such molecule, or a file is cut short or not what its name says.
+        FileNotFoundError: the file is not below ``root`` and could not be downloaded.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        molecule: str = "ethanol",
+        revised: bool = True,
+        transform: Callable | None = None,
+        pre_transform: Callable | None = None,
+        pre_filter: Callable | None = None,
+    ):
+        if molecule not in self.molecules(revised):
+            family = "rMD17" if revised else "MD17"
+            raise ValueError(f"molecule: {family} has {self.molecules(revised)}, got {molecule!r}")
+        self.molecule, self.revised = molecule, revised
+        self.file = _find(Path(root).expanduser(), f"revised {molecule}" if revised else molecule)
+        super().__init__(read_frames(self.file, RMD17_KEYS if revised else MD17_KEYS), transform, pre_transform, pre_filter)
+
+    @staticmethod
+    def molecules(revised: bool = True) -> list[str]:
+        """The names that ``molecule`` may have."""
+        names = [name for name in _PublishedFiles.file_names if "CCSD" not in name]
+        return [name.removeprefix("revised ") for name in names if name.startswith("revised ") == revised]
+
+    def published_split(self, number: int = 1) -> tuple[Tensor, Tensor]:
+        """Indices (train,) and (test,) int64 of rMD17's published split 1 to 5: ``dataset[train]`` are its training frames.
+
+        Raises:
+            ValueError: this is the original MD17 or a selection of the file's frames, or a file of the split is not as published.
+            FileNotFoundError: there is no folder ``splits`` with the npz files.
+        """
+        if not self.revised:
+            raise ValueError("published_split: MD17 has none, only rMD17; use random_split(train, validation, test, seed)")
+        if self._indices is not None or self.len() != self.num_frames_read:
+            raise ValueError(
+                f"published_split: it numbers the {self.num_frames_read} frames of {self.file} in the file's order, but this "
+                f"dataset is a selection of {len(self)}; split before filtering, shuffling or selecting"
+            )
+        return read_split(self.file, number, self.num_frames_read)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.molecule!r}, revised={self.revised}, frames={len(self)})"
+
+
+def _find(root: Path, name: str) -> Path:
+    """The npz file of the trajectory that PyG calls ``name``, downloaded if it is not below ``root``."""
+    file_name = _PublishedFiles.file_names[name]
+    for folder in FOLDERS:
+        if (root / folder / file_name).is_file():
+            return root / folder / file_name
+    return Path(_PublishedFiles(str(root), name).raw_paths[0])
