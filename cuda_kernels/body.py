@@ -38,7 +38,7 @@ class Arithmetic:
         return self.builder.call(fma, [a, b, c])
 
     def negate(self, a):
-        return self.builder.fneg(a)
+        return self.builder.fsub(*self.broadcast(self.constant(-0.0), a))  # NVVM's dialect of LLVM has no fneg
 
     def broadcast(self, *values):
         """The values, scalars repeated to the width of the vectors among them."""

@@ -72,7 +72,15 @@ def _versions() -> tuple:
     source = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         source.update(file.read_bytes())
-    packages = ("numba", "llvmlite", "numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink", "nvidia-nvjitlink-cu12")
+    packages = (
+        "numba",
+        "llvmlite",
+        "numba-cuda",
+        "nvidia-nvvm",
+        "nvidia-cuda-nvcc-cu12",
+        "nvidia-nvjitlink",
+        "nvidia-nvjitlink-cu12",
+    )
     return source.hexdigest(), platform.machine(), platform.python_version(), tuple(map(_version, packages))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
+from functools import cache
 
 import numba
 
@@ -15,7 +15,7 @@ from .problem import Problem
 _one_at_a_time = threading.Lock()
 
 
-@lru_cache(maxsize=None)
+@cache
 def kernel(problem: Problem, contraction: Contraction, owner: str):
     return compile_kernel(problem, contraction, owner)
 

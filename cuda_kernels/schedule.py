@@ -1,8 +1,147 @@
-"""How a contraction is cut into passes, and a pass into kernels that fit the machine."""
+"""How a contraction is cut into passes, and a pass into segments whose numbers fit a warp's registers and shared memory."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 from .polynomial import Contraction, kind
+from .problem import Problem
+from .staging import LANES, Stage, plan
+
+SHARED_BYTES = 48 * 1024
+"""Static shared memory of a block (CUDA's limit); a block is one warp."""
+MAX_STAGES = 4
+"""Edges in flight and in use: 3 or 4 reached the memory limit on an H100, 2 did not."""
+REGISTERS = 255
+"""The most that a thread can have (every CUDA architecture since 3.5)."""
+TEMPORARIES = 50
+"""Registers left for addresses and products. Calibrated on compiled kernels: the estimate below plus these never spilled."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some paths of one multiplicity, done by one kernel: a warp for each row and 32 channels.
+
+    Attributes:
+        paths: indices into the problem's paths.
+        adds: owner blocks that an earlier segment has already written, to which this one adds.
+    """
+
+    problem: Problem
+    contraction: Contraction
+    owner: str
+    paths: tuple[int, ...]
+    adds: frozenset[int]
+
+    @property
+    def multiplicity(self) -> int:
+        return self.problem.multiplicity(self.problem.paths[self.paths[0]])
+
+    @property
+    def channel_blocks(self) -> int:
+        return -(-self.multiplicity // LANES)
+
+    @property
+    def masked(self) -> bool:
+        """Whether the last warp has lanes without a channel."""
+        return self.multiplicity % LANES != 0
+
+    def blocks(self, of: str) -> list[int]:
+        """The blocks of rows of this kind that the paths touch."""
+        index = {"g": "out", "x": "x", "y": "y", "w": "weight"}[of]
+        numbers = {getattr(self.problem.paths[n], index) for n in self.paths}
+        return sorted(number for number in numbers if number is not None)
+
+    def elements(self, operand: str) -> list[tuple[str, int, int]]:
+        """(operand, block, component) of every number of a channel that the paths touch."""
+        blocks = self.problem.row(kind(operand)).blocks
+        return [(operand, block, i) for block in self.blocks(kind(operand)) for i in range(blocks[block].dim)]
+
+    @cached_property
+    def owned_inputs(self) -> list[tuple[str, int, int]]:
+        return [e for operand in self.contraction.inputs if kind(operand) == self.owner for e in self.elements(operand)]
+
+    @cached_property
+    def owned_outputs(self) -> list[tuple[str, int, int]]:
+        return [e for operand in self.contraction.outputs if kind(operand) == self.owner for e in self.elements(operand)]
+
+    @cached_property
+    def edge_outputs(self) -> list[tuple[str, int, int]]:
+        return [e for operand in self.contraction.outputs if kind(operand) != self.owner for e in self.elements(operand)]
+
+    @cached_property
+    def stage(self) -> Stage:
+        staged = [operand for operand in self.contraction.inputs if kind(operand) != self.owner]
+        return plan(self.problem, self.multiplicity, {operand: self.blocks(kind(operand)) for operand in staged})
+
+    @property
+    def stages(self) -> int:
+        return max(2, min(MAX_STAGES, SHARED_BYTES // max(1, self.stage.size)))
+
+    @property
+    def registers(self) -> int:
+        """An estimate: what lives across edges, what lives across the paths of an edge, and temporaries."""
+        per_path = max(len(self.problem.paths[n].coefficients) for n in self.paths) // 4
+        edge_inputs = [e for operand in self.contraction.inputs if kind(operand) == self._far for e in self.elements(operand)]
+        edge_features = sum(
+            len(self.elements(o)) for o in (*self.contraction.inputs, *self.contraction.outputs) if kind(o) == "y"
+        )
+        far_outputs = [e for e in self.edge_outputs if kind(e[0]) == self._far]
+        live = len(self.owned_inputs) + len(self.owned_outputs) + len(edge_inputs) + len(far_outputs) + edge_features + per_path
+        return live * self.problem.item_bytes // 4 + TEMPORARIES
+
+    @property
+    def _far(self) -> str:
+        return "x" if self.owner == "g" else "g"
+
+    def describe(self) -> str:
+        return (
+            f"{self.contraction.spec} by {self.owner}: {len(self.paths)} paths, {self.multiplicity} channels, "
+            f"{self.stages} stages of {self.stage.size} B, {len(self.owned_inputs)} + {len(self.owned_outputs)} numbers kept a lane, "
+            f"about {self.registers} registers"
+        )
+
+
+def segments(problem: Problem, contraction: Contraction, owner: str, budget: int = REGISTERS) -> tuple[Segment, ...]:
+    """The paths in as few segments as keep the estimate of registers within `budget`.
+
+    A segment holds paths of one multiplicity. Paths with the same x block stay together as far as they fit, so that x is read once.
+    """
+    result: list[Segment] = []
+    written: set[int] = set()
+    target = "out" if owner == "g" else "x"
+
+    def close(paths: tuple[int, ...]) -> None:
+        blocks = {getattr(problem.paths[n], target) for n in paths}
+        result.append(Segment(problem, contraction, owner, paths, frozenset(blocks & written)))
+        written.update(blocks)
+
+    for multiplicity in sorted({problem.multiplicity(path) for path in problem.paths}, reverse=True):
+        ordered = [n for n, path in enumerate(problem.paths) if problem.multiplicity(path) == multiplicity]
+        ordered.sort(key=lambda n: (problem.paths[n].x, problem.paths[n].out))
+        current: tuple[int, ...] = ()
+        for n in ordered:
+            grown = Segment(problem, contraction, owner, (*current, n), frozenset())
+            if current and (grown.registers > budget or grown.stage.size * 2 > SHARED_BYTES):
+                close(current)
+                current = (n,)
+            else:
+                current = grown.paths
+        close(current)
+    return tuple(result)
+
+
+def zeroed_outputs(problem: Problem, contraction: Contraction, owner: str) -> list[str]:
+    """The outputs that a GPU pass adds to, or does not write all of: they must be zero before it."""
+    whole = {owner: {"g": "out", "x": "x"}[owner], "w": "weight"}
+    return [
+        output
+        for output in contraction.outputs
+        if kind(output) not in whole
+        or {getattr(path, whole[kind(output)]) for path in problem.paths} - {None}
+        != set(range(len(problem.row(kind(output)).blocks)))
+    ]
 
 
 def owned_passes(contraction: Contraction) -> list[tuple[str, Contraction]]:

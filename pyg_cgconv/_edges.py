@@ -61,7 +61,9 @@ def _check_range(end: str, node: Tensor, nodes: int) -> None:
     if node.is_cuda:
         torch._assert_async(inside, message)  # fails on the device: asking the host would stall every call
     elif not inside:
-        raise ValueError(f"{message}; it has nodes {node.min().item()} to {node.max().item()}. Give `size` for a bipartite graph.")
+        raise ValueError(
+            f"{message}; it has nodes {node.min().item()} to {node.max().item()}. Give `size` for a bipartite graph."
+        )
 
 
 # A model calls many layers with one edge_index: they share one sort. An in-place change gives the tensor another version.

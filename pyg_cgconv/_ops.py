@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from cuda_kernels import cpu_launch
+from torch import Tensor
+
 from cuda_kernels.polynomial import FORWARD, Contraction, kind
 from cuda_kernels.problem import Problem
-from cuda_kernels.schedule import owned_passes
-from torch import Tensor
+from cuda_kernels.schedule import owned_passes, zeroed_outputs
 
 from ._edges import SortedEdges
 from ._layout import to_ir_mul, to_mul_ir
@@ -17,7 +17,8 @@ DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 _problems: dict[str, Problem] = {}
 _library = torch.library.Library("pyg_cgconv", "DEF")
 _library.define(
-    "contract(str problem, str spec, Tensor[] inputs, Tensor[] by_target, Tensor[] by_source, SymInt sources) -> Tensor[]"
+    "contract(str problem, str spec, Tensor[] inputs, Tensor[] by_target, Tensor[] by_source, SymInt sources, bool deterministic)"
+    " -> Tensor[]"
 )
 
 
@@ -27,76 +28,121 @@ def convolve(problem: Problem, x: Tensor, y: Tensor, w: Tensor, edges: SortedEdg
     Args:
         x: (edges.sources, problem.x.length); y: (E, problem.y.length); w: (E, problem.w.length), or (problem.w.length,) if the
             problem shares its weights. One dtype, one device.
+        deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
     problem = problem.with_dtype(DTYPES[x.dtype])
     _problems[problem.key] = problem
     needs_grad = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or w.requires_grad)
-    by_source = edges.by_source if needs_grad and not x.is_cuda else []
-    return torch.ops.pyg_cgconv.contract(problem.key, FORWARD.spec, [x, y, w], edges.by_target, by_source, edges.sources)[0]
+    by_source = edges.by_source if needs_grad and (deterministic or not x.is_cuda) else []
+    (out,) = torch.ops.pyg_cgconv.contract(
+        problem.key, FORWARD.spec, [x, y, w], edges.by_target, by_source, edges.sources, deterministic
+    )
+    return out
 
 
-def _empty_outputs(problem: Problem, contraction: Contraction, like: Tensor, by_target: list[Tensor], sources: int) -> list[Tensor]:
+def _output_shapes(
+    problem: Problem, contraction: Contraction, by_target: list[Tensor], sources: int
+) -> dict[str, tuple[int, int]]:
     edges = by_target[2].shape[0]
     rows = {"g": by_target[0].shape[0] - 1, "x": sources, "y": edges, "w": edges}
-    return [like.new_empty(rows[kind(output)], problem.row(kind(output)).length) for output in contraction.outputs]
+    return {output: (rows[kind(output)], problem.row(kind(output)).length) for output in contraction.outputs}
 
 
-def _shared_weight_sums(problem: Problem, contraction: Contraction, outputs: list[Tensor]) -> list[Tensor]:
+def _results(problem: Problem, outputs: dict[str, Tensor]) -> list[Tensor]:
     """Gradients of shared weights are summed over the edges."""
-    if not problem.shared_weights:
-        return outputs
-    return [o.sum(0) if kind(name) == "w" else o for name, o in zip(contraction.outputs, outputs, strict=True)]
+    return [value.sum(0) if problem.shared_weights and kind(name) == "w" else value for name, value in outputs.items()]
 
 
-def _contract_cpu(problem, spec, inputs, by_target, by_source, sources) -> list[Tensor]:
+def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
+    from cuda_kernels import cpu_launch  # numba: a second that users of a GPU do not pay
+
     given, contraction = _problems[problem], Contraction.parse(spec)
     problem = given.component_major()
     values = {
-        name: to_ir_mul(value, _blocks(given, name)).contiguous() if given != problem and kind(name) in "gx" else value.contiguous()
+        name: to_ir_mul(value, _blocks(given, name)) if given != problem and kind(name) in "gx" else value
         for name, value in zip(contraction.inputs, inputs, strict=True)
     }
-    outputs = dict(
-        zip(contraction.outputs, _empty_outputs(problem, contraction, inputs[0], by_target, sources), strict=True)
-    )
+    values = {name: value.contiguous() for name, value in values.items()}
+    shapes = _output_shapes(problem, contraction, by_target, sources)
+    outputs = {name: inputs[0].new_empty(shape) for name, shape in shapes.items()}
     for owner, part in owned_passes(contraction):
-        first, edges, others = by_target if owner == "g" else by_source
+        lists = by_target if owner == "g" else by_source
         cpu_launch.launch(
             problem,
             part,
             owner,
-            tuple(values[name].data_ptr() for name in part.inputs),
-            tuple(outputs[name].data_ptr() for name in part.outputs),
-            (first.data_ptr(), edges.data_ptr(), others.data_ptr()),
-            len(first) - 1,
+            _addresses(values[name] for name in part.inputs),
+            _addresses(outputs[name] for name in part.outputs),
+            _addresses(lists),
+            lists[0].shape[0] - 1,
             torch.get_num_threads(),
         )
-    results = [
-        to_mul_ir(value, _blocks(given, name)) if given != problem and kind(name) in "gx" else value
-        for name, value in outputs.items()
-    ]
-    return _shared_weight_sums(given, contraction, results)
+    if given != problem:
+        outputs = {n: to_mul_ir(value, _blocks(given, n)) if kind(n) in "gx" else value for n, value in outputs.items()}
+    return _results(given, outputs)
+
+
+def _contract_cuda(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
+    from cuda_kernels import cuda_launch  # needs the CUDA driver
+
+    problem, contraction = _problems[problem], Contraction.parse(spec)
+    values = {name: _aligned(value) for name, value in zip(contraction.inputs, inputs, strict=True)}
+    shapes = _output_shapes(problem, contraction, by_target, sources)
+    outputs = {}
+    device = inputs[0].device
+    with torch.cuda.device(device):
+        for owner, part in owned_passes(contraction) if deterministic else [("g", contraction)]:
+            lists = by_target if owner == "g" else by_source
+            copies = cuda_launch.feature_copies(problem, part, owner, device.index) if deterministic else 1
+            zeroed = zeroed_outputs(problem, part, owner)
+            for name in part.outputs:
+                make = inputs[0].new_zeros if name in zeroed else inputs[0].new_empty
+                outputs[name] = make((copies, *shapes[name]) if kind(name) == "y" else shapes[name])
+            cuda_launch.launch(
+                problem,
+                part,
+                owner,
+                _addresses(values[name] for name in part.inputs),
+                _addresses(outputs[name] for name in part.outputs),
+                _addresses(lists),
+                lists[0].shape[0] - 1,
+                by_target[2].shape[0] * problem.y.length * problem.item_bytes if deterministic else 0,
+                device.index,
+                torch._C._cuda_getCurrentRawStream(device.index),
+            )
+    return _results(problem, {n: (v.sum(0) if deterministic else v[0]) if kind(n) == "y" else v for n, v in outputs.items()})
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor, copied if its rows do not lie one after the other or not at a multiple of 16 bytes."""
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.data_ptr() % 16 else tensor
+
+
+def _addresses(tensors) -> tuple[int, ...]:
+    return tuple(tensor.data_ptr() for tensor in tensors)
 
 
 def _blocks(problem: Problem, operand: str) -> list[tuple[int, int]]:
     return [(block.multiplicity, block.dim) for block in problem.row(kind(operand)).blocks]
 
 
-def _contract_fake(problem, spec, inputs, by_target, by_source, sources) -> list[Tensor]:
+def _contract_fake(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
     problem, contraction = _problems[problem], Contraction.parse(spec)
-    outputs = _empty_outputs(problem, contraction, inputs[0], by_target, sources)
-    return _shared_weight_sums(problem, contraction, outputs)
+    shapes = _output_shapes(problem, contraction, by_target, sources)
+    return _results(problem, {name: inputs[0].new_empty(shape) for name, shape in shapes.items()})
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    problem, spec, operands, by_target, by_source, sources = inputs
-    ctx.problem, ctx.spec, ctx.sources, ctx.counts = problem, spec, sources, (len(operands), len(by_target), len(by_source))
+    ctx.problem, ctx.spec, operands, by_target, by_source, *ctx.options = inputs
+    ctx.counts = len(operands), len(by_target)
     ctx.save_for_backward(*operands, *by_target, *by_source)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, gradients):
-    n, t, s = ctx.counts
-    operands, by_target, by_source = ctx.saved_tensors[:n], ctx.saved_tensors[n : n + t], ctx.saved_tensors[n + t :]
+    operands, lists = ctx.saved_tensors[: ctx.counts[0]], ctx.saved_tensors[ctx.counts[0] :]
+    by_target, by_source = list(lists[: ctx.counts[1]]), list(lists[ctx.counts[1] :])
     contraction = Contraction.parse(ctx.spec)
     cotangents = {name: g for name, g in zip(contraction.outputs, gradients, strict=True) if g is not None}
     wanted = [name for name, needed in zip(contraction.inputs, ctx.needs_input_grad[2], strict=True) if needed]
@@ -105,12 +151,14 @@ def _backward(ctx, gradients):
     if derivative.outputs:
         values = dict(zip(contraction.inputs, operands, strict=True)) | {names[o]: g for o, g in cotangents.items()}
         outputs = torch.ops.pyg_cgconv.contract(
-            ctx.problem, derivative.spec, [values[i] for i in derivative.inputs], list(by_target), list(by_source), ctx.sources
+            ctx.problem, derivative.spec, [values[name] for name in derivative.inputs], by_target, by_source, *ctx.options
         )
         result = dict(zip(derivative.outputs, outputs, strict=True))
-    return None, None, [result.get(name) for name in contraction.inputs], [None] * t, [None] * s, None
+    no_gradients = [None] * len(by_target), [None] * len(by_source), None, None
+    return None, None, [result.get(name) for name in contraction.inputs], *no_gradients
 
 
 _library.impl("contract", _contract_cpu, "CPU")
+_library.impl("contract", _contract_cuda, "CUDA")
 torch.library.register_fake("pyg_cgconv::contract", _contract_fake, lib=_library)
 torch.library.register_autograd("pyg_cgconv::contract", _backward, setup_context=_setup_context, lib=_library)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from cuda_kernels.problem import Path, Problem, channel_row, edge_row, weight_row
 from e3nn import o3
+
+from cuda_kernels.problem import Path, Problem, channel_row, edge_row, weight_row
 
 from ._layout import shape
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 
 import torch
-from cuda_kernels.problem import LAYOUTS
 from e3nn import o3
 from torch import Tensor
-from torch_geometric import EdgeIndex
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import degree
+
+from cuda_kernels.problem import LAYOUTS
 
 from . import _ops, _problem
 from ._edges import sorted_edges

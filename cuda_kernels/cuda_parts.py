@@ -1,0 +1,336 @@
+"""The straight-line parts of the CUDA kernel, generated for one segment as numba intrinsics that emit LLVM IR."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.cuda import types
+from numba.cuda.cgutils import unpack_tuple
+from numba.cuda.extending import intrinsic
+
+from . import ptx
+from .body import SCALAR, Arithmetic
+from .polynomial import evaluate_path, kind, matrices
+from .ptx import I32, I64
+from .schedule import Segment
+from .staging import LANES
+
+SHARED = 3
+GLOBAL = 1
+"""LLVM's address spaces."""
+
+
+class Parts:
+    """What `cuda_kernel.kernel_of` is written with; each method's docstring is the documentation of the intrinsic that it makes.
+
+    Addresses are uint64 in global and uint32 in shared memory; positions, nodes, edges, channels and lanes are uint32.
+    """
+
+    def __init__(self, segment: Segment):
+        self.segment = segment
+        self.problem, self.contraction = segment.problem, segment.contraction
+        self.scalar = SCALAR[self.problem.dtype]
+        number = getattr(types, self.problem.dtype)
+        self.number = number
+        # An empty tuple cannot be carried through a loop: one unused number stands for it.
+        self.sums_type = types.UniTuple(number, max(1, len(segment.owned_outputs)))
+        self.owned_type = types.UniTuple(number, max(1, len(segment.owned_inputs)))
+        self.gradients_type = types.UniTuple(number, max(1, len(segment.edge_outputs)))
+
+    def read_index(self):
+        """(address, position) -> the int32 there."""
+
+        @intrinsic
+        def read_index(typingctx, address, position):
+            def codegen(context, builder, signature, arguments):
+                place = builder.add(arguments[0], builder.zext(builder.shl(arguments[1], I32(2)), I64))
+                return builder.load(builder.inttoptr(place, ir.PointerType(I32, GLOBAL)))
+
+            return types.uint32(types.uint64, types.uint32), codegen
+
+        return read_index
+
+    def shared_address(self):
+        """(shared array) -> its address."""
+
+        @intrinsic
+        def shared_address(typingctx, array):
+            def codegen(context, builder, signature, arguments):
+                data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+                return ptx.shared_address(builder, data)
+
+            return types.uint32(array), codegen
+
+        return shared_address
+
+    def stage_edge(self):
+        """(stage, inputs, edge, far node, first channel, lane): start copying what this edge's contraction reads."""
+        operands = self.contraction.inputs
+
+        @intrinsic
+        def stage_edge(typingctx, stage, inputs, edge, far, channel, lane):
+            def codegen(context, builder, signature, arguments):
+                stage, inputs, edge, far, channel, lane = arguments
+                rows = {}
+                for copy in self.segment.stage.copies:
+                    if copy.operand not in rows:
+                        base = builder.extract_value(inputs, operands.index(copy.operand))
+                        rows[copy.operand] = self._row(builder, base, copy.operand, edge, far, as_input=True)
+                    source = builder.add(rows[copy.operand], self._source(builder, copy, channel, lane))
+                    target = builder.add(stage, builder.add(builder.mul(lane, I32(copy.size)), I32(copy.target)))
+                    wanted = self._channel_exists(builder, channel, lane) if copy.masked else None
+                    if copy.lanes < LANES:
+                        wanted = builder.icmp_unsigned("<", lane, I32(copy.lanes))
+                    if wanted is None:
+                        ptx.copy_async(builder, copy.size, target, source)
+                    else:
+                        with builder.if_then(wanted):
+                            ptx.copy_async(builder, copy.size, target, source)
+                return context.get_dummy_value()
+
+            return types.void(types.uint32, inputs, *[types.uint32] * 4), codegen
+
+        return stage_edge
+
+    def commit_copies(self):
+        """(): the copies started since the last call form a group."""
+
+        @intrinsic
+        def commit_copies(typingctx):
+            def codegen(context, builder, signature, arguments):
+                ptx.commit_copies(builder)
+                return context.get_dummy_value()
+
+            return types.void(), codegen
+
+        return commit_copies
+
+    def wait_for_oldest(self):
+        """(): the oldest group has arrived (for this lane: synchronise the warp before reading other lanes' copies)."""
+
+        @intrinsic
+        def wait_for_oldest(typingctx):
+            def codegen(context, builder, signature, arguments):
+                ptx.wait_copies(builder, self.segment.stages - 2)
+                return context.get_dummy_value()
+
+            return types.void(), codegen
+
+        return wait_for_oldest
+
+    def read_owned(self):
+        """(inputs, row, first channel, lane) -> this lane's numbers of the owned node's rows."""
+        operands, elements = self.contraction.inputs, self.segment.owned_inputs
+
+        @intrinsic
+        def read_owned(typingctx, inputs, row, channel, lane):
+            def codegen(context, builder, signature, arguments):
+                inputs, row, channel, lane = arguments
+                values = []
+                for element in elements:
+                    place = self._node_place(builder, inputs, operands, element, row, channel, lane)
+                    values.append(self._load_global(builder, place, channel, lane))
+                return self._tuple(context, builder, self.owned_type, values)
+
+            return self.owned_type(inputs, *[types.uint32] * 3), codegen
+
+        return read_owned
+
+    def zeros(self):
+        """() -> sums of nothing."""
+
+        @intrinsic
+        def zeros(typingctx):
+            def codegen(context, builder, signature, arguments):
+                return self._tuple(context, builder, self.sums_type, [])
+
+            return self.sums_type(), codegen
+
+        return zeros
+
+    def contract(self):
+        """(sums, owned, stage, lane) -> (sums with this edge's share, this edge's gradients): the polynomial."""
+        segment, result_type = self.segment, types.Tuple((self.sums_type, self.gradients_type))
+
+        @intrinsic
+        def contract(typingctx, sums, owned, stage, lane):
+            def codegen(context, builder, signature, arguments):
+                sums, owned, stage, lane = arguments
+                arithmetic = Arithmetic(builder, self.problem.dtype)
+                known = dict(zip(segment.owned_inputs, self._unpack(builder, owned), strict=False))
+                totals = dict(zip(segment.owned_outputs, self._unpack(builder, sums), strict=False))
+
+                def read(element):
+                    if element not in known:
+                        offset, step = segment.stage.places[element]
+                        place = (
+                            builder.add(stage, I32(offset))
+                            if step == 0
+                            else builder.add(builder.add(stage, builder.mul(lane, I32(step))), I32(offset))
+                        )
+                        known[element] = builder.load(builder.inttoptr(place, ir.PointerType(self.scalar, SHARED)))
+                    return known[element]
+
+                for n in segment.paths:
+                    path = self.problem.paths[n]
+                    matrix = matrices(path, self.contraction, read, arithmetic)
+                    evaluate_path(path, self.contraction, matrix, read, totals, arithmetic)
+                zero = ir.Constant(self.scalar, 0.0)
+                parts = [
+                    self._tuple(context, builder, kind_, [totals.get(element, zero) for element in elements])
+                    for kind_, elements in ((self.sums_type, segment.owned_outputs), (self.gradients_type, segment.edge_outputs))
+                ]
+                return context.make_tuple(builder, result_type, parts)
+
+            return result_type(self.sums_type, self.owned_type, types.uint32, types.uint32), codegen
+
+        return contract
+
+    def scatter(self):
+        """(outputs, edge, far node, copy, first channel, lane, gradients): store the edge's weight gradients, add the others."""
+        operands, elements = self.contraction.outputs, self.segment.edge_outputs
+
+        @intrinsic
+        def scatter(typingctx, outputs, edge, far, copy, channel, lane, gradients):
+            def codegen(context, builder, signature, arguments):
+                outputs, edge, far, copy, channel, lane, gradients = arguments
+                values = dict(zip(elements, self._unpack(builder, gradients), strict=False))
+                rows = {
+                    operand: self._row(builder, builder.extract_value(outputs, n), operand, edge, far)
+                    for n, operand in enumerate(operands)
+                    if kind(operand) != self.segment.owner
+                }
+                for operand in rows:
+                    if kind(operand) == "y":
+                        self._add_edge_features(builder, builder.add(rows[operand], copy), operand, values, channel, lane)
+                with self._where_channel_exists(builder, channel, lane):
+                    for element, value in values.items():
+                        place = self._channel_place(builder, rows[element[0]], element, channel, lane)
+                        if kind(element[0]) == "w":
+                            builder.store(value, builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL)))
+                        elif kind(element[0]) != "y":
+                            ptx.add_atomically(builder, place, value)
+                return context.get_dummy_value()
+
+            u32 = types.uint32
+            return types.void(outputs, u32, u32, types.uint64, u32, u32, self.gradients_type), codegen
+
+        return scatter
+
+    def write_owned(self):
+        """(outputs, row, first channel, lane, sums): the owned node's rows, or what an earlier segment wrote plus the sums."""
+        operands, elements = self.contraction.outputs, self.segment.owned_outputs
+
+        @intrinsic
+        def write_owned(typingctx, outputs, row, channel, lane, sums):
+            def codegen(context, builder, signature, arguments):
+                outputs, row, channel, lane, sums = arguments
+                with self._where_channel_exists(builder, channel, lane):
+                    for element, value in zip(elements, self._unpack(builder, sums), strict=False):
+                        place = self._node_place(builder, outputs, operands, element, row, channel, lane)
+                        pointer = builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL))
+                        if element[1] in self.segment.adds:
+                            value = builder.fadd(value, builder.load(pointer))
+                        builder.store(value, pointer)
+                return context.get_dummy_value()
+
+            return types.void(outputs, *[types.uint32] * 3, self.sums_type), codegen
+
+        return write_owned
+
+    # What the intrinsics share.
+
+    def _row(self, builder, base, operand: str, edge, far, as_input: bool = False):
+        """The address of this edge's row of the operand, or of the far node's."""
+        if as_input and kind(operand) == "w" and self.problem.shared_weights:
+            return base
+        index = edge if kind(operand) in "yw" else far
+        size = self.problem.row(kind(operand)).length * self.problem.item_bytes
+        return builder.add(base, builder.mul(builder.zext(index, I64), I64(size)))
+
+    def _node_place(self, builder, addresses, operands, element, row, channel, lane):
+        base = builder.extract_value(addresses, operands.index(element[0]))
+        return self._channel_place(builder, self._row(builder, base, element[0], row, row), element, channel, lane)
+
+    def _channel_place(self, builder, row, element, channel, lane):
+        block = self.problem.row(kind(element[0])).blocks[element[1]]
+        item = self.problem.item_bytes
+        number = builder.mul(builder.add(channel, lane), I32(block.channel_stride * item))
+        constant = I64((block.offset + element[2] * block.component_stride) * item)
+        return builder.add(builder.add(row, builder.zext(number, I64)), constant)
+
+    def _source(self, builder, copy, channel, lane):
+        """The byte of the operand's row that this lane copies from: one affine function of the lane for each run."""
+        offset = None
+        for source in copy.sources:
+            affine = builder.add(
+                builder.mul(lane, I32(source.lane_step)), I32(source.offset - source.first_lane * source.lane_step)
+            )
+            affine = builder.add(affine, builder.mul(channel, I32(source.channel_step)))
+            after = offset is not None and builder.icmp_unsigned(">=", lane, I32(source.first_lane))
+            offset = builder.select(after, affine, offset) if after else affine
+        return builder.zext(offset, I64)
+
+    def _channel_exists(self, builder, channel, lane):
+        return builder.icmp_unsigned("<", builder.add(channel, lane), I32(self.segment.multiplicity))
+
+    def _where_channel_exists(self, builder, channel, lane):
+        exists = self._channel_exists(builder, channel, lane) if self.segment.masked else ir.IntType(1)(1)
+        return builder.if_then(exists)
+
+    def _load_global(self, builder, place, channel, lane):
+        pointer = builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL))
+        if not self.segment.masked:
+            return builder.load(pointer)
+        before, zero = builder.block, ir.Constant(self.scalar, 0.0)
+        with builder.if_then(self._channel_exists(builder, channel, lane)):
+            inside, loaded = builder.block, builder.load(pointer)
+        value = builder.phi(self.scalar)
+        value.add_incoming(zero, before)
+        value.add_incoming(loaded, inside)
+        return value
+
+    def _add_edge_features(self, builder, row, operand: str, values: dict, channel, lane) -> None:
+        """Sum the gradients of the edge's features over the warp's channels and add them to the edge's row.
+
+        The lanes halve their lists in turn (each keeps one half and hands the other to its partner), so that n components cost
+        about n exchanges instead of 5 n; in the end a lane holds the sum of one component.
+        """
+        blocks, item = self.problem.y.blocks, self.problem.item_bytes
+        by_place = {blocks[b].offset + i * blocks[b].component_stride: values[o, b, i] for o, b, i in values if o == operand}
+        zero = ir.Constant(self.scalar, 0.0)
+        if self.segment.masked:
+            exists = self._channel_exists(builder, channel, lane)
+            by_place = {place: builder.select(exists, value, zero) for place, value in by_place.items()}
+        first, last = min(by_place), max(by_place)
+        for start in range(first, last + 1, LANES):
+            count = min(LANES, last + 1 - start)
+            width = 1 << (count - 1).bit_length()
+            listed = [by_place.get(start + n, zero) if n < count else zero for n in range(width)]
+            bit, component = LANES // 2, I32(0)
+            while len(listed) > 1:
+                half = len(listed) // 2
+                upper = builder.icmp_unsigned("!=", builder.and_(lane, I32(bit)), I32(0))
+                kept, given = (
+                    [builder.select(upper, *pair) for pair in zip(first_, second, strict=True)]
+                    for first_, second in ((listed[half:], listed[:half]), (listed[:half], listed[half:]))
+                )
+                listed = [builder.fadd(k, ptx.exchange(builder, g, bit)) for k, g in zip(kept, given, strict=True)]
+                component = builder.add(component, builder.select(upper, I32(half), I32(0)))
+                bit //= 2
+            total, spare = listed[0], 2 * bit - 1
+            while bit:
+                total = builder.fadd(total, ptx.exchange(builder, total, bit))
+                bit //= 2
+            chosen = builder.icmp_unsigned("<", component, I32(count))
+            if spare:
+                chosen = builder.and_(chosen, builder.icmp_unsigned("==", builder.and_(lane, I32(spare)), I32(0)))
+            with builder.if_then(chosen):
+                place = builder.add(row, builder.zext(builder.mul(builder.add(component, I32(start)), I32(item)), I64))
+                ptx.add_atomically(builder, place, total)
+
+    def _tuple(self, context, builder, kind_, values):
+        padded = [*values, *[ir.Constant(self.scalar, 0.0)] * (kind_.count - len(values))]
+        return context.make_tuple(builder, kind_, padded)
+
+    def _unpack(self, builder, value):
+        return unpack_tuple(builder, value)

@@ -1,0 +1,55 @@
+"""The few PTX instructions that LLVM has no words for."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+def assemble(builder: ir.IRBuilder, text: str, constraints: str, arguments, result: ir.Type | None = None):
+    """Inline assembly that is not moved or removed."""
+    result = ir.VoidType() if result is None else result
+    return builder.asm(ir.FunctionType(result, [a.type for a in arguments]), text, constraints, list(arguments), True)
+
+
+def shared_address(builder: ir.IRBuilder, pointer):
+    """The 32-bit shared-memory address of a generic pointer."""
+    text = "{ .reg .u64 t; cvta.to.shared.u64 t, $1; cvt.u32.u64 $0, t; }"
+    return assemble(builder, text, "=r,l", [builder.ptrtoint(pointer, I64)], I32)
+
+
+def copy_async(builder: ir.IRBuilder, size: int, shared, source) -> None:
+    """Start copying `size` (4, 8 or 16) bytes to shared memory; 16 bytes go around the L1 cache."""
+    cache = "cg" if size == 16 else "ca"
+    assemble(builder, f"cp.async.{cache}.shared.global [$0], [$1], {size};", "r,l,~{memory}", [shared, source])
+
+
+def commit_copies(builder: ir.IRBuilder) -> None:
+    """Close the group of the copies started so far."""
+    assemble(builder, "cp.async.commit_group;", "~{memory}", [])
+
+
+def wait_copies(builder: ir.IRBuilder, pending: int) -> None:
+    """Wait until at most `pending` groups are under way."""
+    assemble(builder, f"cp.async.wait_group {pending};", "~{memory}", [])
+
+
+def add_atomically(builder: ir.IRBuilder, address, value) -> None:
+    """Add to a number in global memory; nothing is returned, so the addition runs in the L2 cache."""
+    kind, register = ("f32", "f") if value.type == ir.FloatType() else ("f64", "d")
+    assemble(builder, f"red.global.add.{kind} [$0], $1;", f"l,{register},~{{memory}}", [address, value])
+
+
+def exchange(builder: ir.IRBuilder, value, distance: int):
+    """The value of the lane whose number differs in the bit `distance`."""
+    if value.type == ir.DoubleType():
+        bits = builder.bitcast(value, I64)
+        halves = [builder.trunc(bits, I32), builder.trunc(builder.lshr(bits, I64(32)), I32)]
+        low, high = (builder.zext(_exchange(builder, half, distance), I64) for half in halves)
+        return builder.bitcast(builder.or_(low, builder.shl(high, I64(32))), value.type)
+    return builder.bitcast(_exchange(builder, builder.bitcast(value, I32), distance), value.type)
+
+
+def _exchange(builder: ir.IRBuilder, bits, distance: int):
+    return assemble(builder, f"shfl.sync.bfly.b32 $0, $1, {distance}, 31, 0xffffffff;", "=r,r", [bits], I32)
