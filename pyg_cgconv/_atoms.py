@@ -1,0 +1,129 @@
+"""What a potential reads from a PyG batch of atoms: checked, and named as the equations name it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MIN_LENGTH_SQUARED = 1e-12  # Angstrom^2; keeps the derivatives of the length finite where two atoms coincide
+
+
+@dataclass(frozen=True)
+class Atoms:
+    """A batch of B structures with n atoms and E edges.
+
+    Attributes:
+        species: Row of each atom's species in the potential's table (n,) int64; -1 if it has none.
+        edge_index: (2, E), row 0 the source j, row 1 the target i.
+        vectors: Edge vectors r_ij (E, 3) in the potential's dtype, Angstrom; they know their gradient.
+        structure: The structure of each atom (n,) int64.
+        num_structures: B.
+        cell: Lattice vectors (B, 3, 3) in the dtype of the positions, or None.
+    """
+
+    species: Tensor
+    edge_index: Tensor
+    vectors: Tensor
+    structure: Tensor
+    num_structures: int
+    cell: Tensor | None
+
+
+def read_atoms(data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
+    r"""The atoms of a :class:`~torch_geometric.data.Data` or Batch, with edge vectors
+
+    .. math:: \mathbf{r}_{ij} = \mathbf{r}_j + \mathbf{S}_{ij} \mathbf{h} - \mathbf{r}_i
+
+    subtracted in the precision of the positions.
+
+    Raises:
+        ValueError: an attribute is missing or has a wrong shape or dtype.
+    """
+    z, pos, edge_index = (_given(data, name) for name in ("z", "pos", "edge_index"))
+    structure, shift, cell = (_given(data, name, optional=True) for name in ("batch", "edge_shift", "cell"))
+    _check_positions(pos, dtype)
+    n = len(pos)
+    if z.shape != (n,) or z.is_floating_point() or z.dtype == torch.bool:
+        raise ValueError(f"data.z: expected atomic numbers ({n},) as integers, got {z.dtype} of shape {tuple(z.shape)}")
+    if edge_index.dim() != 2 or len(edge_index) != 2 or edge_index.is_floating_point():
+        raise ValueError(f"data.edge_index: expected integers (2, E), got {edge_index.dtype} {tuple(edge_index.shape)}")
+    if structure is None:
+        structure, num_structures = torch.zeros(n, dtype=torch.int64, device=pos.device), 1
+    else:
+        num_structures = _num_structures(data, structure)
+
+    source, target = edge_index
+    vectors = pos[source] - pos[target]
+    if cell is not None:
+        cell = cell.reshape(-1, 3, 3).to(pos.dtype)
+        if len(cell) != num_structures:
+            raise ValueError(
+                f"data.cell: expected ({num_structures}, 3, 3), a cell a structure, got {tuple(cell.shape)}"
+            )
+    if shift is not None:
+        if cell is None or shift.shape != vectors.shape:
+            raise ValueError(
+                f"data.edge_shift: expected ({len(vectors)}, 3) and a cell, got {tuple(shift.shape)}, cell {cell is not None}"
+            )
+        vectors = vectors + torch.einsum("es,esx->ex", shift.to(pos.dtype), cell[structure[target]])
+    elif cell is not None:
+        raise ValueError("data.edge_shift: missing, but data.cell is there; make the edges with pyg_cgconv.RadiusGraph")
+
+    species = species_of_number[z.long().clamp(0, len(species_of_number) - 1)]
+    return Atoms(species, edge_index, vectors.to(dtype), structure, num_structures, cell)
+
+
+def check_values(data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float) -> None:
+    """Checks that have to look at numbers: on a GPU they wait for it, once.
+
+    Raises:
+        ValueError: an atom's species is unknown, or the neighbour list is shorter than the cutoff.
+    """
+    known = data.get("edge_cutoff")
+    too_short = atoms.species.new_zeros(()) if known is None else (known < cutoff * (1 - 1e-6)).any()
+    unknown, too_short = torch.stack([(atoms.species < 0).any(), too_short.bool()]).tolist()
+    if unknown:
+        numbers = sorted(set(data.z[atoms.species < 0].tolist()))
+        raise ValueError(f"data.z: no species of this potential: {numbers}; it was made for {atomic_numbers.tolist()}")
+    if too_short:
+        raise ValueError(
+            f"data.edge_index: made with cutoff {known.min().item():g}, the potential needs {cutoff:g} Angstrom; "
+            f"use RadiusGraph({cutoff:g})"
+        )
+
+
+def edge_lengths(vectors: Tensor) -> Tensor:
+    """Lengths (E,) of edge vectors (E, 3), with finite derivatives everywhere."""
+    return vectors.square().sum(-1).clamp(min=MIN_LENGTH_SQUARED).sqrt()
+
+
+def _given(data, name: str, optional: bool = False) -> Tensor | None:
+    value = data.get(name)
+    if value is None:
+        if optional:
+            return None
+        remedy = "; make the edges with pyg_cgconv.RadiusGraph(cutoff)" if name == "edge_index" else ""
+        raise ValueError(f"data.{name}: missing{remedy}")
+    if not isinstance(value, Tensor):
+        raise ValueError(f"data.{name}: expected a tensor, got {type(value).__name__}")
+    return value.clone() if value.is_inference() else value  # autograd refuses tensors made in inference mode
+
+
+def _check_positions(pos: Tensor, dtype: torch.dtype) -> None:
+    if pos.dim() != 2 or pos.shape[1] != 3:
+        raise ValueError(f"data.pos: expected shape (n, 3), got {tuple(pos.shape)}")
+    if pos.dtype not in (dtype, torch.float64):
+        raise ValueError(
+            f"data.pos: dtype {pos.dtype} is less exact than the potential's {dtype}; convert the positions or it"
+        )
+
+
+def _num_structures(data, structure: Tensor) -> int:
+    if structure.shape != data.z.shape:
+        raise ValueError(f"data.batch: expected shape {tuple(data.z.shape)}, got {tuple(structure.shape)}")
+    ptr = data.get("ptr")
+    if ptr is not None:
+        return len(ptr) - 1
+    return int(structure.max()) + 1 if len(structure) else 0

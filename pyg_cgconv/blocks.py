@@ -1,0 +1,92 @@
+"""One round of equivariant message passing: linear, fused convolution, linear, self-connection, gate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from e3nn import o3
+from torch import Tensor, nn
+
+from .conv import TensorProductConv
+from .equivariant import Gate, Linear, SpeciesLinear
+from .radial import RadialNetwork
+
+
+class InteractionBlock(nn.Module):
+    r"""The interaction of NequIP (Batzner et al., `E(3)-equivariant graph neural networks for data-efficient and accurate
+    interatomic potentials <https://arxiv.org/abs/2101.03164>`_).
+
+    .. math::
+        \mathbf{m}_i = \frac{1}{\sqrt{\bar N}} \sum_{j \in \mathcal{N}(i)}
+                       \mathrm{TP}\big(\mathbf{L}_1 \mathbf{x}_j, Y(\hat{\mathbf{r}}_{ij}); \mathbf{w}(r_{ij})\big), \qquad
+        \mathbf{x}'_i = \mathrm{gate}\big(\mathbf{L}_2 \mathbf{m}_i + \mathbf{S}^{(z_i)} \mathbf{x}_i\big)
+
+    with the average number of neighbours :math:`\bar N`, linear maps L, a linear map S for each species, and weights from a
+    radial network. Without the self-connection S an atom without neighbours gets zeros. Features are in the layout ir_mul.
+
+    Args:
+        irreps_in: Node features, each irrep once.
+        irreps_sh: Edge features, usually spherical harmonics.
+        irreps_out: Wanted node features, each irrep once; ``self.irreps_out`` has those that messages can reach.
+        num_basis: Radial functions an edge.
+        radial_hidden: Widths of the radial network's hidden layers.
+        avg_num_neighbors: :math:`\bar N`.
+        num_species: Number of species; None leaves out the self-connection.
+        backend: As in :class:`TensorProductConv`.
+
+    Shapes:
+        - **input:** node features (n, irreps_in.dim), one-hot species (n, S), edge indices (2, E),
+          edge features (E, irreps_sh.dim), radial functions (E, num_basis)
+        - **output:** node features (n, self.irreps_out.dim)
+    """
+
+    def __init__(
+        self,
+        irreps_in,
+        irreps_sh,
+        irreps_out,
+        *,
+        num_basis: int = 8,
+        radial_hidden: Sequence[int] = (64, 64),
+        avg_num_neighbors: float = 1.0,
+        num_species: int | None = None,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        self.irreps_in, self.irreps_sh = o3.Irreps(irreps_in), o3.Irreps(irreps_sh)
+        self.irreps_out = reachable(self.irreps_in, self.irreps_sh, irreps_out)
+        if not avg_num_neighbors > 0:
+            raise ValueError(f"avg_num_neighbors: expected a positive number, got {avg_num_neighbors}")
+        self.scale = 1 / math.sqrt(avg_num_neighbors)
+
+        self.gate = Gate(self.irreps_out)
+        self.linear_in = Linear(self.irreps_in, self.irreps_in)
+        self.conv = TensorProductConv(
+            self.irreps_in, self.irreps_sh, self.gate.irreps_in, layout="ir_mul", backend=backend
+        )
+        self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel)
+        self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in)
+        self.self_connection = (
+            None if num_species is None else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species)
+        )
+
+    def forward(self, x: Tensor, one_hot: Tensor, edge_index: Tensor, edge_sh: Tensor, edge_radial: Tensor) -> Tensor:
+        messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, self.radial(edge_radial))
+        out = self.linear_out(messages)
+        if self.self_connection is not None:
+            out = out + self.self_connection(x, one_hot)
+        return self.gate(out)
+
+
+def reachable(irreps_in, irreps_sh, irreps_wanted) -> o3.Irreps:
+    """The wanted irreps that some product of an input and an edge irrep contains.
+
+    Raises:
+        ValueError: none can be reached.
+    """
+    products = {ir for _, a in o3.Irreps(irreps_in) for _, b in o3.Irreps(irreps_sh) for ir in a * b}
+    irreps = o3.Irreps([(mul, ir) for mul, ir in o3.Irreps(irreps_wanted) if ir in products])
+    if not len(irreps):
+        raise ValueError(f"irreps_out: none of {irreps_wanted} is reached by {irreps_in} x {irreps_sh}")
+    return irreps

@@ -1,0 +1,301 @@
+"""An equivariant interatomic potential: energy, forces and stress of molecules and crystals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from ._atoms import Atoms, check_values, edge_lengths, read_atoms
+from .blocks import InteractionBlock
+from .equivariant import Gate, Linear
+from .radial import BesselBasis, PolynomialCutoff
+from .spherical import spherical_harmonics
+
+MAX_ATOMIC_NUMBER = 118
+
+
+class Potential(nn.Module):
+    r"""A message-passing potential in the manner of NequIP (Batzner et al., `E(3)-equivariant graph neural networks for
+    data-efficient and accurate interatomic potentials <https://arxiv.org/abs/2101.03164>`_).
+
+    .. math::
+        E = \sum_i \big( \mu_{z_i} + \sigma_{z_i} \, \varepsilon_i \big), \qquad
+        \mathbf{F}_i = -\frac{\partial E}{\partial \mathbf{r}_i}, \qquad
+        \boldsymbol{\tau} = \frac{1}{V} \frac{\partial E}{\partial \boldsymbol{\epsilon}}
+
+    with :math:`\varepsilon_i` from the scalars of ``layers`` interaction blocks. The energy does not change under rotation,
+    inversion, translation and permutation of like atoms; it and the forces are continuously differentiable when an atom crosses
+    the cutoff; an atom without neighbours has exactly the energy :math:`\mu_z`.
+
+    Units are those of the training data; Angstrom and eV here. The atoms' energies are scaled, shifted and summed in float64,
+    because a float32 total of -4000 eV is known to 0.2 meV only; forces and stress have the dtype of the model.
+
+    Args:
+        species: Atomic numbers or chemical symbols that the potential knows.
+        cutoff: Radius of the neighbourhood, Angstrom.
+        channels: Channels of each hidden irrep, one number or one for each l = 0 ... lmax.
+        lmax: Highest degree of the spherical harmonics and of the hidden features.
+        layers: Interaction blocks.
+        parity: Whether hidden features have both parities of each l, or only that of the spherical harmonics (0e, 1o, 2e ...).
+        hidden_irreps: Hidden features by name, such as "64x0e+32x1o+16x2e", instead of ``channels`` and ``parity``.
+        num_radial: Bessel functions.
+        radial_hidden: Hidden widths of the radial networks.
+        cutoff_power: Exponent of the polynomial envelope.
+        avg_num_neighbors: Mean number of neighbours of an atom in the training data; messages are divided by its root.
+        shift: Energy of an isolated atom, eV: one number, one for each species in their order, or by species in a dict.
+        scale: Unit of the learned energy of an atom, eV, given as ``shift`` is; the root mean square force in eV/Angstrom is
+            a good choice.
+        dtype: float32 or float64 (or their names); torch's default dtype if None.
+        backend: As in :class:`~pyg_cgconv.TensorProductConv`.
+
+    Attributes:
+        hyperparameters: The arguments, as plain numbers, strings and lists: ``Potential(**hyperparameters)`` builds it again.
+        validate: Whether each call looks for unknown species and too short neighbour lists. On a GPU this waits for the device
+            once a call; set it to False where that matters. It is skipped while a CUDA graph is captured.
+
+    Raises:
+        ValueError: an argument makes no sense; it is named.
+    """
+
+    def __init__(
+        self,
+        species: Sequence[int | str],
+        cutoff: float = 5.0,
+        *,
+        channels: int | Sequence[int] = 64,
+        lmax: int = 2,
+        layers: int = 3,
+        parity: bool = False,
+        hidden_irreps: str | o3.Irreps | None = None,
+        num_radial: int = 8,
+        radial_hidden: Sequence[int] = (64, 64),
+        cutoff_power: int = 6,
+        avg_num_neighbors: float = 1.0,
+        shift: float | Sequence[float] | Mapping = 0.0,
+        scale: float | Sequence[float] | Mapping = 1.0,
+        dtype: torch.dtype | str | None = None,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        dtype = _dtype(dtype)
+        numbers = _atomic_numbers(species)
+        hidden = _hidden_irreps(channels, lmax, parity) if hidden_irreps is None else o3.Irreps(hidden_irreps)
+        if layers < 1:
+            raise ValueError(f"layers: expected at least 1, got {layers}")
+        if not hidden.count("0e"):
+            raise ValueError(f"hidden_irreps: expected even scalars (0e), from which the energy is read, got {hidden}")
+        shift, scale = _per_species("shift", shift, numbers), _per_species("scale", scale, numbers)
+        self.hyperparameters = {
+            "species": numbers,
+            "cutoff": float(cutoff),
+            "lmax": int(lmax),
+            "layers": int(layers),
+            "hidden_irreps": str(hidden),
+            "num_radial": int(num_radial),
+            "radial_hidden": [int(width) for width in radial_hidden],
+            "cutoff_power": int(cutoff_power),
+            "avg_num_neighbors": float(avg_num_neighbors),
+            "shift": shift,
+            "scale": scale,
+            "dtype": str(dtype).removeprefix("torch."),
+            "backend": backend,
+        }
+        self.cutoff, self.validate = float(cutoff), True
+        self.register_buffer("atomic_numbers", torch.tensor(numbers))
+        self.register_buffer("shift", torch.tensor(shift, dtype=torch.float64))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
+        species_of_number = torch.full((MAX_ATOMIC_NUMBER + 2,), -1)  # the last row serves numbers beyond the table
+        species_of_number[numbers] = torch.arange(len(numbers))
+        self.register_buffer("species_of_number", species_of_number, persistent=False)
+
+        self.irreps_sh = o3.Irreps.spherical_harmonics(lmax)
+        self.basis, self.envelope = BesselBasis(cutoff, num_radial), PolynomialCutoff(cutoff, cutoff_power)
+        scalars = o3.Irreps([(hidden.count("0e"), "0e")])
+        self.embedding = Linear([(len(numbers), "0e")], scalars)
+        self.blocks = nn.ModuleList()
+        irreps = scalars
+        for k in range(layers):
+            block = InteractionBlock(
+                irreps,
+                self.irreps_sh,
+                hidden if k < layers - 1 else scalars,
+                num_basis=num_radial,
+                radial_hidden=radial_hidden,
+                avg_num_neighbors=avg_num_neighbors,
+                num_species=len(numbers) if k > 0 else None,  # so that an isolated atom's energy is its shift
+                backend=backend,
+            )
+            self.blocks.append(block)
+            irreps = block.irreps_out
+        readout = Gate([(max(1, scalars.dim // 2), "0e")])
+        self.readout = nn.Sequential(Linear(scalars, readout.irreps_in), readout, Linear(readout.irreps_out, "0e"))
+        self.to(dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters, in which everything but the sum of energies is computed."""
+        return next(self.parameters()).dtype
+
+    def forward(
+        self,
+        data,
+        *,
+        compute_forces: bool = True,
+        compute_stress: bool = False,
+        create_graph: bool | None = None,
+    ) -> dict[str, Tensor]:
+        r"""Energies of a batch of structures and their derivatives.
+
+        Args:
+            data: A :class:`~torch_geometric.data.Data` or Batch with ``z`` (n,) integers, ``pos`` (n, 3) in the model's dtype or
+                float64, ``edge_index`` (2, E) in any order, and for crystals ``edge_shift`` (E, 3) and ``cell`` (B, 3, 3):
+                what :class:`~pyg_cgconv.RadiusGraph` makes. Edges longer than the cutoff count nothing.
+            compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode.
+            compute_stress: Whether to compute the stress; needs a cell with a volume.
+            create_graph: Whether forces and stress can be differentiated again, for a loss on them or for a Hessian
+                (``data.pos`` must then ask for gradients); by default while training.
+
+        Returns:
+            ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where the
+            structure wants to shrink, V times it being minus the virial. Without ``create_graph``, an energy that comes with
+            forces or stress is detached.
+
+        Raises:
+            ValueError: an attribute of ``data`` is missing or wrong; it is named.
+        """
+        derivatives = compute_forces or compute_stress
+        create_graph = self.training and torch.is_grad_enabled() if create_graph is None else create_graph
+        if not derivatives:
+            return {"energy": self._energy(self._read(data))}
+        with torch.inference_mode(False), torch.enable_grad():
+            atoms = self._read(data)
+            if compute_stress:
+                volume = _volume(atoms.cell)
+            if not atoms.vectors.requires_grad:
+                atoms.vectors.requires_grad_()
+            energy = self._energy(atoms)
+            slope = _slope(energy, atoms.vectors, create_graph)
+            out = {"energy": energy if create_graph else energy.detach()}
+            if compute_forces:
+                out["forces"] = _forces(slope, atoms)
+            if compute_stress:
+                out["stress"] = _virial(slope, atoms) / volume.to(slope.dtype)
+        return out if create_graph else {name: value.detach() for name, value in out.items()}
+
+    def _read(self, data) -> Atoms:
+        atoms = read_atoms(data, self.species_of_number, self.dtype)
+        capturing = atoms.vectors.is_cuda and torch.cuda.is_current_stream_capturing()
+        if self.validate and not capturing:
+            check_values(data, atoms, self.atomic_numbers, self.cutoff)
+        return atoms
+
+    def _energy(self, atoms: Atoms) -> Tensor:
+        """Total energies (B,) in float64."""
+        distance = edge_lengths(atoms.vectors)
+        sh = spherical_harmonics(atoms.vectors / distance[:, None], self.irreps_sh.lmax)
+        radial = self.basis(distance) * self.envelope(distance)[:, None]
+        one_hot = nn.functional.one_hot(atoms.species, len(self.atomic_numbers)).to(radial.dtype)
+        x = self.embedding(one_hot)
+        for block in self.blocks:
+            x = block(x, one_hot, atoms.edge_index, sh, radial)
+        learned = self.readout(x).squeeze(-1).double()
+        energies = self.shift[atoms.species] + self.scale[atoms.species] * learned
+        return scatter(energies, atoms.structure, dim_size=atoms.num_structures)
+
+    def _apply(self, fn, recurse=True):
+        """Moves the module, but keeps shift and scale at float64, whatever the parameters are cast to."""
+        shift, scale = self.shift, self.scale
+        super()._apply(fn, recurse)
+        self.shift, self.scale = shift.to(self.shift.device), scale.to(self.scale.device)
+        return self
+
+    def save(self, path) -> None:
+        """Writes the hyperparameters and the weights to one file, which :meth:`load` reads."""
+        torch.save({"hyperparameters": self.hyperparameters, "state_dict": self.state_dict()}, path)
+
+    @classmethod
+    def load(cls, path, map_location="cpu", **overrides) -> Potential:
+        """The potential that :meth:`save` wrote, in evaluation mode; ``overrides`` replace hyperparameters (``backend``)."""
+        saved = torch.load(path, map_location=map_location, weights_only=True)
+        potential = cls(**{**saved["hyperparameters"], **overrides})
+        potential.load_state_dict(saved["state_dict"])
+        return potential.to(map_location).eval()
+
+    def extra_repr(self) -> str:
+        shown = ("species", "cutoff", "hidden_irreps", "dtype")
+        return ", ".join(f"{name}={self.hyperparameters[name]}" for name in shown)
+
+
+def _slope(energy: Tensor, vectors: Tensor, create_graph: bool) -> Tensor:
+    """dE/dr_ij (E, 3): forces and stress are sums of it."""
+    if not len(vectors):
+        return torch.zeros_like(vectors)
+    return torch.autograd.grad(energy.sum(), vectors, create_graph=create_graph)[0]
+
+
+def _forces(slope: Tensor, atoms: Atoms) -> Tensor:
+    """-dE/dr_k (n, 3): r_ij grows with the source j and shrinks with the target i."""
+    source, target = atoms.edge_index
+    n = len(atoms.species)
+    return scatter(slope, target, dim_size=n) - scatter(slope, source, dim_size=n)
+
+
+def _virial(slope: Tensor, atoms: Atoms) -> Tensor:
+    """dE/d(strain) (B, 3, 3): a strain takes every r_ij to r_ij (1 + strain)."""
+    structure = atoms.structure[atoms.edge_index[1]]
+    outer = scatter(atoms.vectors[:, :, None] * slope[:, None, :], structure, dim_size=atoms.num_structures)
+    return (outer + outer.mT) / 2
+
+
+def _volume(cell: Tensor | None) -> Tensor:
+    """Volumes (B, 1, 1)."""
+    if cell is None:
+        raise ValueError("data.cell: missing; the stress needs lattice vectors (B, 3, 3)")
+    return torch.linalg.det(cell).abs()[:, None, None]
+
+
+def _dtype(dtype) -> torch.dtype:
+    dtype = (
+        torch.get_default_dtype() if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    )
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
+    return dtype
+
+
+def _atomic_numbers(species: Sequence[int | str]) -> list[int]:
+    from ase.data import atomic_numbers
+
+    try:
+        numbers = [atomic_numbers[s] if isinstance(s, str) else int(s) for s in species]
+    except KeyError as unknown:
+        raise ValueError(f"species: {unknown} is no chemical symbol") from None
+    if not numbers or len(set(numbers)) < len(numbers) or not all(0 < n <= MAX_ATOMIC_NUMBER for n in numbers):
+        raise ValueError(f"species: expected different elements, as atomic numbers or symbols, got {list(species)}")
+    return numbers
+
+
+def _per_species(name: str, given, numbers: list[int]) -> list[float]:
+    if isinstance(given, Mapping):
+        given = dict(zip(_atomic_numbers(list(given)), given.values(), strict=True))
+        if set(given) != set(numbers):
+            raise ValueError(f"{name}: expected a value for each of the species {numbers}, got {given}")
+        return [float(given[number]) for number in numbers]
+    values = torch.as_tensor(given, dtype=torch.float64).flatten().tolist()
+    if len(values) not in (1, len(numbers)):
+        raise ValueError(f"{name}: expected one value or {len(numbers)}, one a species, got {len(values)}")
+    return values * len(numbers) if len(values) < len(numbers) else values
+
+
+def _hidden_irreps(channels: int | Sequence[int], lmax: int, parity: bool) -> o3.Irreps:
+    channels = [channels] * (lmax + 1) if isinstance(channels, int) else list(channels)
+    if len(channels) != lmax + 1 or min(channels) < 1:
+        raise ValueError(
+            f"channels: expected a positive number, or {lmax + 1} of them for l = 0 ... {lmax}, got {channels}"
+        )
+    parities = (1, -1) if parity else (1,)
+    return o3.Irreps([(channels[l], (l, p * (-1) ** l)) for l in range(lmax + 1) for p in parities])

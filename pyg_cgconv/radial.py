@@ -1,0 +1,129 @@
+"""Functions of the distance: Bessel basis, smooth cutoff, and the network that turns them into the weights of an edge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SILU_GAIN = 1.676532470331092  # makes E[(gain * silu(z))^2] = 1 for a standard normal z
+
+
+class BesselBasis(nn.Module):
+    r"""Radial Bessel functions of Gasteiger et al., `Directional Message Passing for Molecular Graphs
+    <https://arxiv.org/abs/2003.03123>`_ (equation 7).
+
+    .. math::
+        b_n(r) = \sqrt{\frac{2}{r_c}} \, \frac{\sin(n \pi r / r_c)}{r}, \qquad n = 1, \dots, N
+
+    orthonormal on the ball of radius :math:`r_c` and zero at its surface. Value and derivatives are finite at r = 0 too.
+
+    Args:
+        cutoff: Radius :math:`r_c`, Angstrom.
+        num_basis: Number of functions N.
+
+    Shapes:
+        - **input:** distances (E,), Angstrom, float32 or float64
+        - **output:** (E, num_basis), same dtype
+    """
+
+    def __init__(self, cutoff: float, num_basis: int = 8):
+        super().__init__()
+        if not 0 < cutoff < float("inf"):
+            raise ValueError(f"cutoff: expected a positive number of Angstrom, got {cutoff}")
+        if num_basis < 1:
+            raise ValueError(f"num_basis: expected at least 1, got {num_basis}")
+        self.cutoff, self.num_basis = float(cutoff), int(num_basis)
+        # whole numbers: exact in every dtype that the module may be cast to
+        self.register_buffer("order", torch.arange(1.0, self.num_basis + 1), persistent=False)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        distance = distance.clamp(min=1e-6 * self.cutoff)[:, None]  # sin(k r) / r equals k to rounding at this distance
+        phase = distance * (self.order.to(distance.dtype) * (math.pi / self.cutoff))
+        return math.sqrt(2 / self.cutoff) * torch.sin(phase) / distance
+
+    def extra_repr(self) -> str:
+        return f"cutoff={self.cutoff}, num_basis={self.num_basis}"
+
+
+class PolynomialCutoff(nn.Module):
+    r"""The polynomial envelope of Gasteiger et al., `Directional Message Passing for Molecular Graphs
+    <https://arxiv.org/abs/2003.03123>`_ (equation 8): 1 at r = 0; value, slope and curvature vanish at the cutoff.
+
+    .. math::
+        u(d) = 1 - \tfrac{(p+1)(p+2)}{2} d^p + p (p+2) d^{p+1} - \tfrac{p(p+1)}{2} d^{p+2}
+             = (1-d)^3 \sum_{k=0}^{p-1} \tfrac{(k+1)(k+2)}{2} d^k, \qquad d = \min(r / r_c, 1)
+
+    It is computed by the second form, whose terms are positive: nothing cancels near the cutoff in float32.
+
+    Args:
+        cutoff: Radius :math:`r_c`, Angstrom.
+        power: The exponent p, at least 3 (the curvature at r = 0 is finite from there on).
+
+    Shapes:
+        - **input:** distances (E,), Angstrom, float32 or float64
+        - **output:** (E,), same dtype, between 0 and 1
+    """
+
+    def __init__(self, cutoff: float, power: int = 6):
+        super().__init__()
+        if not 0 < cutoff < float("inf"):
+            raise ValueError(f"cutoff: expected a positive number of Angstrom, got {cutoff}")
+        if power < 3 or power != int(power):
+            raise ValueError(f"power: expected a whole number of at least 3, got {power}")
+        self.cutoff, self.power = float(cutoff), int(power)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        d = distance / self.cutoff
+        series = torch.full_like(d, self.power * (self.power + 1) / 2)
+        for k in reversed(range(self.power - 1)):
+            series = series * d + (k + 1) * (k + 2) / 2
+        return functional.relu(1 - d) ** 3 * series
+
+    def extra_repr(self) -> str:
+        return f"cutoff={self.cutoff}, power={self.power}"
+
+
+class RadialNetwork(nn.Module):
+    r"""A multilayer perceptron from a radial basis to the weights of an edge's paths.
+
+    .. math::
+        \mathbf{w} = \mathbf{W}_K \, \sigma(\mathbf{W}_{K-1} \cdots \sigma(\mathbf{W}_1 \mathbf{b})), \qquad
+        \sigma(z) = c \, \mathrm{silu}(z)
+
+    Weights are standard normal and divided by the root of their fan-in in use, and c makes the second moment of an activation 1,
+    as in e3nn: outputs have unit variance for inputs of unit variance. There is no bias, so the output vanishes, as smoothly as
+    its input, where the input does: multiply the basis by an envelope.
+
+    The output is the largest tensor of a model (E x num_weights).
+
+    Args:
+        num_basis: Inputs an edge.
+        hidden: Widths of the hidden layers; may be empty.
+        num_weights: Outputs an edge, ``conv.weight_numel``.
+
+    Shapes:
+        - **input:** (E, num_basis)
+        - **output:** (E, num_weights)
+    """
+
+    def __init__(self, num_basis: int, hidden: Sequence[int], num_weights: int):
+        super().__init__()
+        self.widths = [int(num_basis), *(int(width) for width in hidden), int(num_weights)]
+        if min(self.widths) < 1:
+            raise ValueError(f"hidden: expected positive widths, got layers {self.widths}")
+        self.weights = nn.ParameterList(torch.randn(shape) for shape in zip(self.widths, self.widths[1:]))
+
+    def forward(self, basis: Tensor) -> Tensor:
+        # Gains multiply the weights, which are few, and not the activations, which are as many as edges.
+        first, *later = (weight / math.sqrt(weight.shape[0]) for weight in self.weights)
+        out = basis @ first
+        for weight in later:
+            out = functional.silu(out) @ (SILU_GAIN * weight)
+        return out
+
+    def extra_repr(self) -> str:
+        return f"widths={self.widths}"
