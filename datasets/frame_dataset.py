@@ -74,7 +74,9 @@ class FrameDataset(InMemoryDataset):
             if count < 0:
                 raise ValueError(f"{name}: expected a number of frames, got {count}")
         if sum(counts.values()) > len(self):
-            raise ValueError(f"{counts}: {sum(counts.values())} frames in all, but the dataset has {len(self)}; ask for fewer")
+            raise ValueError(
+                f"{counts}: {sum(counts.values())} frames in all, but the dataset has {len(self)}; ask for fewer"
+            )
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         test_indices, train_indices, validation_indices = order[: sum(counts.values())].split([test, train, validation])
         return train_indices, validation_indices, test_indices

@@ -35,7 +35,9 @@ class _PublishedFiles(pyg_datasets.MD17):
                 f"failed ({error}); give the folder of the published files as `root`"
             ) from error
         except (EOFError, tarfile.TarError) as error:
-            raise ValueError(f"{self.raw_dir}: what was downloaded is broken ({error}); remove it and try again") from error
+            raise ValueError(
+                f"{self.raw_dir}: what was downloaded is broken ({error}); remove it and try again"
+            ) from error
 
     def _process(self):
         pass
@@ -81,7 +83,9 @@ class MD17(FrameDataset):
             raise ValueError(f"molecule: {family} has {self.molecules(revised)}, got {molecule!r}")
         self.molecule, self.revised = molecule, revised
         self.file = _find(Path(root).expanduser(), f"revised {molecule}" if revised else molecule)
-        super().__init__(read_frames(self.file, RMD17_KEYS if revised else MD17_KEYS), transform, pre_transform, pre_filter)
+        super().__init__(
+            read_frames(self.file, RMD17_KEYS if revised else MD17_KEYS), transform, pre_transform, pre_filter
+        )
 
     @staticmethod
     def molecules(revised: bool = True) -> list[str]:
@@ -97,7 +101,9 @@ class MD17(FrameDataset):
             FileNotFoundError: there is no folder ``splits`` with the npz files.
         """
         if not self.revised:
-            raise ValueError("published_split: MD17 has none, only rMD17; use random_split(train, validation, test, seed)")
+            raise ValueError(
+                "published_split: MD17 has none, only rMD17; use random_split(train, validation, test, seed)"
+            )
         if self._indices is not None or self.len() != self.num_frames_read:
             raise ValueError(
                 f"published_split: it numbers the {self.num_frames_read} frames of {self.file} in the file's order, but this "
