@@ -11,11 +11,11 @@ KEYS = Keys(z="numbers", pos="positions", energy="energies", forces="forces", en
 
 
 class EthanolPBE(FrameDataset):
-    r"""1,000 frames of ethanol at 500 K with PBE/def2-SVP energies and forces, computed for this project: no network, no root.
+    r"""1,000 frames of ethanol at 500 K with PBE/def2-SVP energies and forces, computed for this project: no network.
 
-    Not MD17: the level of theory is rMD17's, the geometries are from GFN2-xTB dynamics. ``datasets/data/README.md`` says how
-    they were made and how far they were checked. Frames are shuffled, so any slice of them is a random sample. Items and
-    arguments are those of :class:`FrameDataset`.
+    Not MD17: the level of theory is rMD17's, the geometries are from GFN2-xTB dynamics. ``datasets/data/README.md``
+    says how they were made and how far they were checked. Frames are shuffled, so any slice of them is a random sample.
+    Items and arguments are those of :class:`FrameDataset`.
     """
 
     def __init__(

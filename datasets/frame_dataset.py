@@ -24,7 +24,8 @@ class FrameDataset(InMemoryDataset):
     - ``forces`` (n, 3) float64, eV/Angstrom.
 
     Energies stay float64: molecules have energies of thousands of eV, of which float32 keeps no more than about 1 meV.
-    Subtract a reference before casting. There are no edges: pass ``pre_transform=pyg_cgconv.neighbors.RadiusGraph(cutoff)``.
+    Subtract a reference before casting. There are no edges: pass
+    ``pre_transform=pyg_cgconv.neighbors.RadiusGraph(cutoff)``.
 
     Args:
         frames: What was read from a file.
@@ -62,9 +63,10 @@ class FrameDataset(InMemoryDataset):
         return self.collate(kept)
 
     def random_split(self, train: int, validation: int, test: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Disjoint random indices (train,), (validation,), (test,) int64 into this dataset; the same seed gives the same.
+        """Disjoint random indices (train,), (validation,), (test,) int64 into this dataset, the same for the same seed.
 
-        For one seed and length, the test frames do not depend on the other two counts, so that learning curves share them.
+        For one seed and length, the test frames do not depend on the other two counts, so that learning curves share
+        them.
 
         Raises:
             ValueError: a count is negative, or there are fewer frames than asked for.

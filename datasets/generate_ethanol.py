@@ -34,8 +34,8 @@ FUNCTIONAL = "pbe"
 BASIS = "def2-svp"
 AUXILIARY_BASIS = "def2-universal-jfit"  # density fitting as rMD17 has it: without it, forces move by 0.6 meV/A
 GUESS_GRID_LEVEL = 1
-# (radial, angular) points of an atom, before pruning. Mean and largest force error against PySCF's level 7, meV/A: level 3
-# 0.5 and 1.9, this 0.04 and 0.2, level 4 (three quarters more time) 0.02 and 0.08. Angular points matter most.
+# (radial, angular) points of an atom, before pruning. Mean and largest force error against PySCF's level 7, meV/A:
+# level 3 0.5 and 1.9, this 0.04 and 0.2, level 4 (a third more time) 0.02 and 0.08. Angular points matter most.
 GRID = {"H": (40, 434), "C": (60, 590), "O": (60, 590)}
 ENERGY_CONVERGENCE = 1e-9  # Hartree
 LARGEST_NET_FORCE = 1e-6  # eV/Angstrom: a frame beyond it is refused

@@ -31,8 +31,8 @@ class _PublishedFiles(pyg_datasets.MD17):
             with suppress(OSError):
                 os.rmdir(self.raw_dir)  # made for the download
             raise FileNotFoundError(
-                f"{self.root}: no {self.file_names[self.name]} in it, nor in {' or '.join(FOLDERS[1:])}, and PyG's download "
-                f"failed ({error}); give the folder of the published files as `root`"
+                f"{self.root}: no {self.file_names[self.name]} in it, nor in {' or '.join(FOLDERS[1:])}, and PyG's "
+                f"download failed ({error}); give the folder of the published files as `root`"
             ) from error
         except (EOFError, tarfile.TarError) as error:
             raise ValueError(
@@ -50,8 +50,8 @@ class MD17(FrameDataset):
     r"""Molecular dynamics of small organic molecules at 500 K with DFT energies and forces, original or revised.
 
     `Chmiela et al. <https://arxiv.org/abs/1611.04678>`_ published MD17; `Christensen and von Lilienfeld
-    <https://arxiv.org/abs/2007.09593>`_ recomputed 100,000 frames of each molecule with tight settings (PBE/def2-SVP), since
-    the original energies are noisy. Train on no more than 1,000 frames: those of a trajectory are correlated.
+    <https://arxiv.org/abs/2007.09593>`_ recomputed 100,000 frames of each molecule with tight settings (PBE/def2-SVP),
+    since the original energies are noisy. Train on no more than 1,000 frames: those of a trajectory are correlated.
 
     Files are in kcal/mol; items are in eV and Angstrom, see :class:`FrameDataset`.
 
@@ -61,8 +61,9 @@ class MD17(FrameDataset):
             :class:`torch_geometric.datasets.MD17`, which downloads what is missing.
         molecule: As :meth:`molecules` lists them, for example ``"ethanol"`` or ``"salicylic acid"``.
         revised: rMD17 (default) or the original MD17.
-        transform, pre_transform, pre_filter: As in :class:`FrameDataset`. rMD17 has 100,000 frames and MD17 up to a million:
-            a neighbour list is better made of those that are used, ``[RadiusGraph(5.0)(frame) for frame in dataset[train]]``.
+        transform, pre_transform, pre_filter: As in :class:`FrameDataset`. rMD17 has 100,000 frames and MD17 up to a
+            million: make neighbour lists only of those that are used,
+            ``[RadiusGraph(5.0)(frame) for frame in dataset[train]]``.
 
     Raises:
         ValueError: there is no such molecule, or a file is cut short or not what its name says.
@@ -94,10 +95,11 @@ class MD17(FrameDataset):
         return [name.removeprefix("revised ") for name in names if name.startswith("revised ") == revised]
 
     def published_split(self, number: int = 1) -> tuple[Tensor, Tensor]:
-        """Indices (train,) and (test,) int64 of rMD17's published split 1 to 5: ``dataset[train]`` are its training frames.
+        """Indices (train,) and (test,) int64 of rMD17's published split 1 to 5; ``dataset[train]`` trains.
 
         Raises:
-            ValueError: this is the original MD17 or a selection of the file's frames, or a file of the split is not as published.
+            ValueError: this is the original MD17 or a selection of the file's frames, or a file of the split is not as
+                published.
             FileNotFoundError: there is no folder ``splits`` with the npz files.
         """
         if not self.revised:
@@ -106,8 +108,8 @@ class MD17(FrameDataset):
             )
         if self._indices is not None or self.len() != self.num_frames_read:
             raise ValueError(
-                f"published_split: it numbers the {self.num_frames_read} frames of {self.file} in the file's order, but this "
-                f"dataset is a selection of {len(self)}; split before filtering, shuffling or selecting"
+                f"published_split: it numbers the {self.num_frames_read} frames of {self.file} in their order there, "
+                f"but this dataset is a selection of {len(self)}; split before filtering, shuffling or selecting"
             )
         return read_split(self.file, number, self.num_frames_read)
 

@@ -12,18 +12,18 @@ HEAVIEST_ELEMENT = 118
 
 @dataclass(frozen=True)
 class Keys:
-    """Under which names a family of files holds its arrays, and what to multiply them by to arrive at eV and Angstrom."""
+    """Under which names a family of files holds its arrays, and in which unit of energy."""
 
     z: str
     pos: str
     energy: str
     forces: str
-    energy_unit: float  # eV; the unit of forces is this over Angstrom
+    energy_unit: float  # in eV; forces are in this unit over Angstrom
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Geometries of one molecule: z (n,) int64, pos and forces (frames, n, 3), energy (frames,) float64; eV, Angstrom."""
+    """Geometries of one molecule: z (n,) int64, pos, forces (frames, n, 3), energy (frames,) float64; eV, Angstrom."""
 
     z: np.ndarray
     pos: np.ndarray
@@ -36,7 +36,7 @@ def read_frames(path: Path, keys: Keys) -> Frames:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a whole npz file, an array is missing, or one has a shape, type or value that it cannot have.
+        ValueError: it is not a whole npz file, an array is missing, or one has a shape, type or value that cannot be.
     """
     arrays = _read_arrays(Path(path), (keys.z, keys.pos, keys.energy, keys.forces))
     z, pos, energy, forces = arrays.values()

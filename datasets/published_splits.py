@@ -10,7 +10,7 @@ PUBLISHED_SPLITS = range(1, 6)
 
 
 def read_split(npz: Path, number: int, num_frames: int) -> tuple[Tensor, Tensor]:
-    """Indices (train,) and (test,) int64 of published split ``number`` into the ``num_frames`` frames of the file ``npz``.
+    """Indices (train,) and (test,) int64 of published split ``number`` into the ``num_frames`` frames of ``npz``.
 
     Raises:
         FileNotFoundError: the splits do not lie where the archive has them, beside the folder of the npz files.
@@ -45,8 +45,8 @@ def _read_indices(path: Path, num_frames: int) -> np.ndarray:
         raise ValueError(f"{path}: expected one frame number a line, got an empty file")
     if indices.min() < 0 or indices.max() >= num_frames:
         raise ValueError(
-            f"{path}: numbers frames {indices.min()} to {indices.max()}, but the npz file has frames 0 to {num_frames - 1}; "
-            "take both from the same archive"
+            f"{path}: numbers frames {indices.min()} to {indices.max()}, but the npz file has frames 0 to "
+            f"{num_frames - 1}; take both from the same archive"
         )
     if len(np.unique(indices)) != len(indices):
         raise ValueError(f"{path}: a frame number occurs twice")

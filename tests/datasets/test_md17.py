@@ -67,7 +67,12 @@ def test_layout_of_pyg(archive, arrays):
 @pytest.mark.parametrize("file", ["md17_ethanol.npz", "ethanol/raw/md17_ethanol.npz"])
 def test_original(tmp_path, arrays, file):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-    md17 = {"z": arrays["nuclear_charges"], "R": arrays["coords"], "E": arrays["energies"][:, None], "F": arrays["forces"]}
+    md17 = {
+        "z": arrays["nuclear_charges"],
+        "R": arrays["coords"],
+        "E": arrays["energies"][:, None],
+        "F": arrays["forces"],
+    }
     np.savez(tmp_path / file, **md17, name="ethanol", theory="dft")
     dataset = MD17(tmp_path, "ethanol", revised=False)
     assert_holds(dataset, arrays)
@@ -125,7 +130,9 @@ def test_missing_split_file(archive):
 def test_published_split_of_a_selection(archive):
     filtered = MD17(archive, pre_filter=lambda frame: frame.pos[0, 0].item() > 0)
     for selection in (MD17(archive)[:4], MD17(archive).shuffle(), filtered):
-        with pytest.raises(ValueError, match=r"numbers the 6 frames of .*; split before filtering, shuffling or selecting"):
+        with pytest.raises(
+            ValueError, match=r"numbers the 6 frames of .*; split before filtering, shuffling or selecting"
+        ):
             selection.published_split()
 
 
