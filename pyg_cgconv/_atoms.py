@@ -65,7 +65,8 @@ def read_atoms(data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
     if shift is not None:
         if cell is None or shift.shape != vectors.shape:
             raise ValueError(
-                f"data.edge_shift: expected ({len(vectors)}, 3) and a cell, got {tuple(shift.shape)}, cell {cell is not None}"
+                f"data.edge_shift: expected ({len(vectors)}, 3), and data.cell beside it, got {tuple(shift.shape)} and "
+                f"{'no cell' if cell is None else 'a cell'}"
             )
         vectors = vectors + torch.einsum("es,esx->ex", shift.to(pos.dtype), cell[structure[target]])
     elif cell is not None:

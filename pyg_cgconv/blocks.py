@@ -14,16 +14,18 @@ from .radial import RadialNetwork
 
 
 class InteractionBlock(nn.Module):
-    r"""The interaction of NequIP (Batzner et al., `E(3)-equivariant graph neural networks for data-efficient and accurate
-    interatomic potentials <https://arxiv.org/abs/2101.03164>`_).
+    r"""The interaction of NequIP (Batzner et al., `E(3)-equivariant graph neural networks for data-efficient and
+    accurate interatomic potentials <https://arxiv.org/abs/2101.03164>`_).
 
     .. math::
         \mathbf{m}_i = \frac{1}{\sqrt{\bar N}} \sum_{j \in \mathcal{N}(i)}
-                       \mathrm{TP}\big(\mathbf{L}_1 \mathbf{x}_j, Y(\hat{\mathbf{r}}_{ij}); \mathbf{w}(r_{ij})\big), \qquad
+                       \mathrm{TP}\big(\mathbf{L}_1 \mathbf{x}_j, Y(\hat{\mathbf{r}}_{ij}); \mathbf{w}(r_{ij})\big),
+        \qquad
         \mathbf{x}'_i = \mathrm{gate}\big(\mathbf{L}_2 \mathbf{m}_i + \mathbf{S}^{(z_i)} \mathbf{x}_i\big)
 
-    with the average number of neighbours :math:`\bar N`, linear maps L, a linear map S for each species, and weights from a
-    radial network. Without the self-connection S an atom without neighbours gets zeros. Features are in the layout ir_mul.
+    with the average number of neighbours :math:`\bar N`, linear maps L, a linear map S for each species, and weights
+    from a radial network. Without the self-connection S an atom without neighbours gets zeros. Features are in the
+    layout ir_mul.
 
     Args:
         irreps_in: Node features, each irrep once.

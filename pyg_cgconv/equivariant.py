@@ -1,7 +1,7 @@
 """Equivariant maps of node features, channel by channel: linear layers and the gate.
 
-Features lie in the layout "ir_mul": the block of ``mul x ir`` is (2l+1, mul), component-major. A linear map is then one matrix
-product over all components, and a gate one broadcast, with no transposition.
+Features lie in the layout "ir_mul": the block of ``mul x ir`` is (2l+1, mul), component-major. A linear map is then one
+matrix product over all components, and a gate one broadcast, with no transposition.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class SpeciesLinear(nn.Module):
     .. math::
         y_{v m} = \frac{1}{\sqrt{U}} \sum_{u=1}^{U} W^{(s)}_{u v} \, x_{u m}, \qquad s \text{ the atom's species}
 
-    NequIP's self-connection (a fully connected tensor product with the one-hot species), up to normalisation. It is computed as
-    one matrix product with the species' channels side by side, so time and memory grow with the number of species: good for
-    tens, wasteful for the whole periodic table.
+    NequIP's self-connection (a fully connected tensor product with the one-hot species), up to normalisation. It is
+    computed as one matrix product with the species' channels side by side, so time and memory grow with the number of
+    species: good for tens, wasteful for the whole periodic table.
 
     Args:
         irreps_in: Input irreps, each once.
@@ -108,8 +108,8 @@ class Gate(nn.Module):
         y_{0e} = \sigma(x_{0e}), \quad y_{0o} = \tanh(x_{0o}), \quad
         y_{u m}^{(l)} = \sigma(g_u^{(l)}) \, x_{u m}^{(l)}, \qquad \sigma = \mathrm{silu}
 
-    with activations scaled to a second moment of 1, as :class:`e3nn.nn.Gate` does. Layout ir_mul. Gates are even scalars that
-    ride behind the even scalars of the input, so ``irreps_in`` has one 0e slot.
+    with activations scaled to a second moment of 1, as :class:`e3nn.nn.Gate` does. Layout ir_mul. Gates are even
+    scalars that ride behind the even scalars of the input, so ``irreps_in`` has one 0e slot.
 
     Args:
         irreps_out: Irreps of the result, each once.

@@ -20,20 +20,21 @@ def radius_graph(pos, cutoff: float, cell=None, pbc=None) -> tuple[Tensor, Tenso
     .. math::
         \mathbf{r}_{ij} = \mathbf{r}_j + \mathbf{S} \, \mathbf{h} - \mathbf{r}_i, \qquad |\mathbf{r}_{ij}| < r_c
 
-    with the lattice vectors as the rows of the cell :math:`\mathbf{h}`. Atoms may lie outside the cell, the cell may be smaller
-    than the cutoff, and an atom is a neighbour of its own images (never of itself at :math:`\mathbf{S} = 0`). Distances are
-    compared in float64. The search is scipy's k-d tree over the atoms and the images near them.
+    with the lattice vectors as the rows of the cell :math:`\mathbf{h}`. Atoms may lie outside the cell, the cell may be
+    smaller than the cutoff, and an atom is a neighbour of its own images (never of itself at :math:`\mathbf{S} = 0`).
+    Distances are compared in float64. The search is scipy's k-d tree over the atoms and the images near them.
 
     Args:
         pos: Positions (n, 3), array or tensor on any device, Angstrom.
         cutoff: Radius :math:`r_c`, Angstrom.
         cell: Lattice vectors (3, 3) or (1, 3, 3) as rows, Angstrom; None for a molecule.
-        pbc: Periodic or not, one bool or three; by default every direction if there is a cell. The lattice vector of a direction
-            that is not periodic is never used and may be zero.
+        pbc: Periodic or not, one bool or three; by default every direction if there is a cell. The lattice vector of a
+            direction that is not periodic is never used and may be zero.
 
     Returns:
-        ``edge_index`` (2, E) int64, row 0 the source j, row 1 the target i, sorted by target, then source, then shift; and
-        ``edge_shift`` (E, 3), integers in the floating dtype of ``pos``, so that ``edge_shift @ cell`` needs no cast.
+        ``edge_index`` (2, E) int64, row 0 the source j, row 1 the target i, sorted by target, then source, then shift;
+        and ``edge_shift`` (E, 3), integers in the floating dtype of ``pos``, so that ``edge_shift @ cell`` needs no
+        cast.
 
     Raises:
         ValueError: an argument of the wrong shape, not finite, or a periodic direction without a lattice vector.
@@ -41,7 +42,8 @@ def radius_graph(pos, cutoff: float, cell=None, pbc=None) -> tuple[Tensor, Tenso
     pos = torch.as_tensor(pos)
     points, cell, pbc = _checked(pos, cutoff, cell, pbc)
 
-    # The atoms, wrapped into the cell along periodic directions; `home` counts the lattice vectors that were taken away.
+    # The atoms, wrapped into the cell along periodic directions; `home` counts the lattice vectors that were taken
+    # away.
     fractional = points @ np.linalg.inv(cell)
     home = np.where(pbc, np.floor(fractional), 0.0)
     wrapped = points - home @ cell
@@ -71,8 +73,8 @@ class RadiusGraph(BaseTransform):
 
     Unlike :class:`torch_geometric.transforms.RadiusGraph` it knows periodic cells and never drops a neighbour.
 
-    Reads ``pos`` (n, 3) and, of a crystal, ``cell`` (1, 3, 3) (or (3, 3), which is reshaped so that a batch stacks it to
-    (B, 3, 3)) and ``pbc`` (1, 3) bool (all True without it). Writes
+    Reads ``pos`` (n, 3) and, of a crystal, ``cell`` (1, 3, 3) (or (3, 3), which is reshaped so that a batch stacks it
+    to (B, 3, 3)) and ``pbc`` (1, 3) bool (all True without it). Writes
 
     - ``edge_index`` (2, E) int64, row 0 the source, row 1 the target, sorted by target, also after batching,
     - ``edge_shift`` (E, 3) in the dtype of ``pos``, only where there is a ``cell``,
@@ -113,7 +115,8 @@ class RadiusGraph(BaseTransform):
 def _images(fractional: np.ndarray, cutoff: float, cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Atoms and their images that lie less than ``cutoff`` outside the cell's periodic faces.
 
-    Returns the atom's number (m,) and the image's translation in lattice vectors (m, 3), sorted by atom, then translation.
+    Returns the atom's number (m,) and the image's translation in lattice vectors (m, 3), sorted by atom, then
+    translation.
     """
     # A point at fractional coordinate f lies |f| / norm(column k of the inverse cell) away from face k.
     margin = cutoff * np.linalg.norm(np.linalg.inv(cell), axis=0) * (1 + ROUNDING) + ROUNDING

@@ -9,13 +9,12 @@ from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
+from ._arguments import MAX_ATOMIC_NUMBER, atomic_numbers, floating_dtype, hidden_irreps_of, per_species
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
 from .blocks import InteractionBlock
 from .equivariant import Gate, Linear
 from .radial import BesselBasis, PolynomialCutoff
 from .spherical import spherical_harmonics
-
-MAX_ATOMIC_NUMBER = 118
 
 
 class Potential(nn.Module):
@@ -27,12 +26,13 @@ class Potential(nn.Module):
         \mathbf{F}_i = -\frac{\partial E}{\partial \mathbf{r}_i}, \qquad
         \boldsymbol{\tau} = \frac{1}{V} \frac{\partial E}{\partial \boldsymbol{\epsilon}}
 
-    with :math:`\varepsilon_i` from the scalars of ``layers`` interaction blocks. The energy does not change under rotation,
-    inversion, translation and permutation of like atoms; it and the forces are continuously differentiable when an atom crosses
-    the cutoff; an atom without neighbours has exactly the energy :math:`\mu_z`.
+    with :math:`\varepsilon_i` from the scalars of ``layers`` interaction blocks. The energy does not change under
+    rotation, inversion, translation and permutation of like atoms; it and the forces are continuously differentiable
+    when an atom crosses the cutoff; an atom without neighbours has exactly the energy :math:`\mu_z`.
 
-    Units are those of the training data; Angstrom and eV here. The atoms' energies are scaled, shifted and summed in float64,
-    because a float32 total of -4000 eV is known to 0.2 meV only; forces and stress have the dtype of the model.
+    Units are those of the training data; Angstrom and eV here. The atoms' energies are scaled, shifted and summed in
+    float64, because a float32 total of -4000 eV is known to 0.2 meV only; forces and stress have the dtype of the
+    model.
 
     Args:
         species: Atomic numbers or chemical symbols that the potential knows.
@@ -40,22 +40,24 @@ class Potential(nn.Module):
         channels: Channels of each hidden irrep, one number or one for each l = 0 ... lmax.
         lmax: Highest degree of the spherical harmonics and of the hidden features.
         layers: Interaction blocks.
-        parity: Whether hidden features have both parities of each l, or only that of the spherical harmonics (0e, 1o, 2e ...).
+        parity: Whether hidden features have both parities of each l, or only that of the spherical harmonics (0e, 1o,
+            2e ...).
         hidden_irreps: Hidden features by name, such as "64x0e+32x1o+16x2e", instead of ``channels`` and ``parity``.
         num_radial: Bessel functions.
         radial_hidden: Hidden widths of the radial networks.
         cutoff_power: Exponent of the polynomial envelope.
         avg_num_neighbors: Mean number of neighbours of an atom in the training data; messages are divided by its root.
         shift: Energy of an isolated atom, eV: one number, one for each species in their order, or by species in a dict.
-        scale: Unit of the learned energy of an atom, eV, given as ``shift`` is; the root mean square force in eV/Angstrom is
-            a good choice.
+        scale: Unit of the learned energy of an atom, eV, given as ``shift`` is; the root mean square force in
+            eV/Angstrom is a good choice.
         dtype: float32 or float64 (or their names); torch's default dtype if None.
         backend: As in :class:`~pyg_cgconv.TensorProductConv`.
 
     Attributes:
-        hyperparameters: The arguments, as plain numbers, strings and lists: ``Potential(**hyperparameters)`` builds it again.
-        validate: Whether each call looks for unknown species and too short neighbour lists. On a GPU this waits for the device
-            once a call; set it to False where that matters. It is skipped while a CUDA graph is captured.
+        hyperparameters: The arguments, as plain numbers, strings and lists: ``Potential(**hyperparameters)`` builds it
+            again.
+        validate: Whether each call looks for unknown species and too short neighbour lists. On a GPU this waits for the
+            device once a call; set it to False where that matters. It is skipped while a CUDA graph is captured.
 
     Raises:
         ValueError: an argument makes no sense; it is named.
@@ -81,14 +83,16 @@ class Potential(nn.Module):
         backend: str = "auto",
     ):
         super().__init__()
-        dtype = _dtype(dtype)
-        numbers = _atomic_numbers(species)
-        hidden = _hidden_irreps(channels, lmax, parity) if hidden_irreps is None else o3.Irreps(hidden_irreps)
+        dtype = floating_dtype(dtype)
+        numbers = atomic_numbers(species)
+        if lmax < 0:
+            raise ValueError(f"lmax: expected 0 or more, got {lmax}")
+        hidden = hidden_irreps_of(channels, lmax, parity) if hidden_irreps is None else o3.Irreps(hidden_irreps)
         if layers < 1:
             raise ValueError(f"layers: expected at least 1, got {layers}")
         if not hidden.count("0e"):
             raise ValueError(f"hidden_irreps: expected even scalars (0e), from which the energy is read, got {hidden}")
-        shift, scale = _per_species("shift", shift, numbers), _per_species("scale", scale, numbers)
+        shift, scale = per_species("shift", shift, numbers), per_species("scale", scale, numbers)
         self.hyperparameters = {
             "species": numbers,
             "cutoff": float(cutoff),
@@ -151,18 +155,19 @@ class Potential(nn.Module):
         r"""Energies of a batch of structures and their derivatives.
 
         Args:
-            data: A :class:`~torch_geometric.data.Data` or Batch with ``z`` (n,) integers, ``pos`` (n, 3) in the model's dtype or
-                float64, ``edge_index`` (2, E) in any order, and for crystals ``edge_shift`` (E, 3) and ``cell`` (B, 3, 3):
-                what :class:`~pyg_cgconv.RadiusGraph` makes. Edges longer than the cutoff count nothing.
+            data: A :class:`~torch_geometric.data.Data` or Batch with ``z`` (n,) integers, ``pos`` (n, 3) in the model's
+                dtype or float64, ``edge_index`` (2, E) in any order, and for crystals ``edge_shift`` (E, 3) and
+                ``cell`` (B, 3, 3): what :class:`~pyg_cgconv.RadiusGraph` makes. Edges longer than the cutoff count
+                nothing.
             compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode.
             compute_stress: Whether to compute the stress; needs a cell with a volume.
             create_graph: Whether forces and stress can be differentiated again, for a loss on them or for a Hessian
                 (``data.pos`` must then ask for gradients); by default while training.
 
         Returns:
-            ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where the
-            structure wants to shrink, V times it being minus the virial. Without ``create_graph``, an energy that comes with
-            forces or stress is detached.
+            ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where
+            the structure wants to shrink, V times it being minus the virial. Without ``create_graph``, an energy that
+            comes with forces or stress is detached.
 
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
@@ -219,7 +224,7 @@ class Potential(nn.Module):
 
     @classmethod
     def load(cls, path, map_location="cpu", **overrides) -> Potential:
-        """The potential that :meth:`save` wrote, in evaluation mode; ``overrides`` replace hyperparameters (``backend``)."""
+        """The potential that :meth:`save` wrote, in evaluation mode; ``overrides`` replace hyperparameters."""
         saved = torch.load(path, map_location=map_location, weights_only=True)
         potential = cls(**{**saved["hyperparameters"], **overrides})
         potential.load_state_dict(saved["state_dict"])
@@ -255,47 +260,7 @@ def _volume(cell: Tensor | None) -> Tensor:
     """Volumes (B, 1, 1)."""
     if cell is None:
         raise ValueError("data.cell: missing; the stress needs lattice vectors (B, 3, 3)")
-    return torch.linalg.det(cell).abs()[:, None, None]
-
-
-def _dtype(dtype) -> torch.dtype:
-    dtype = (
-        torch.get_default_dtype() if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    )
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
-    return dtype
-
-
-def _atomic_numbers(species: Sequence[int | str]) -> list[int]:
-    from ase.data import atomic_numbers
-
-    try:
-        numbers = [atomic_numbers[s] if isinstance(s, str) else int(s) for s in species]
-    except KeyError as unknown:
-        raise ValueError(f"species: {unknown} is no chemical symbol") from None
-    if not numbers or len(set(numbers)) < len(numbers) or not all(0 < n <= MAX_ATOMIC_NUMBER for n in numbers):
-        raise ValueError(f"species: expected different elements, as atomic numbers or symbols, got {list(species)}")
-    return numbers
-
-
-def _per_species(name: str, given, numbers: list[int]) -> list[float]:
-    if isinstance(given, Mapping):
-        given = dict(zip(_atomic_numbers(list(given)), given.values(), strict=True))
-        if set(given) != set(numbers):
-            raise ValueError(f"{name}: expected a value for each of the species {numbers}, got {given}")
-        return [float(given[number]) for number in numbers]
-    values = torch.as_tensor(given, dtype=torch.float64).flatten().tolist()
-    if len(values) not in (1, len(numbers)):
-        raise ValueError(f"{name}: expected one value or {len(numbers)}, one a species, got {len(values)}")
-    return values * len(numbers) if len(values) < len(numbers) else values
-
-
-def _hidden_irreps(channels: int | Sequence[int], lmax: int, parity: bool) -> o3.Irreps:
-    channels = [channels] * (lmax + 1) if isinstance(channels, int) else list(channels)
-    if len(channels) != lmax + 1 or min(channels) < 1:
-        raise ValueError(
-            f"channels: expected a positive number, or {lmax + 1} of them for l = 0 ... {lmax}, got {channels}"
-        )
-    parities = (1, -1) if parity else (1,)
-    return o3.Irreps([(channels[l], (l, p * (-1) ** l)) for l in range(lmax + 1) for p in parities])
+    volume = torch.linalg.det(cell).abs()
+    if not cell.is_cuda and not volume.all():
+        raise ValueError(f"data.cell: the stress needs a volume, structure {int(volume.argmin())} has none")
+    return volume[:, None, None]

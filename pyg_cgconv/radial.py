@@ -1,9 +1,10 @@
-"""Functions of the distance: Bessel basis, smooth cutoff, and the network that turns them into the weights of an edge."""
+"""Functions of the distance: Bessel basis, smooth cutoff, and the network that makes an edge's weights of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ class BesselBasis(nn.Module):
     .. math::
         b_n(r) = \sqrt{\frac{2}{r_c}} \, \frac{\sin(n \pi r / r_c)}{r}, \qquad n = 1, \dots, N
 
-    orthonormal on the ball of radius :math:`r_c` and zero at its surface. Value and derivatives are finite at r = 0 too.
+    orthonormal on the ball of radius :math:`r_c` and zero at its surface. Value and derivatives are finite at r = 0
+    too.
 
     Args:
         cutoff: Radius :math:`r_c`, Angstrom.
@@ -94,9 +96,9 @@ class RadialNetwork(nn.Module):
         \mathbf{w} = \mathbf{W}_K \, \sigma(\mathbf{W}_{K-1} \cdots \sigma(\mathbf{W}_1 \mathbf{b})), \qquad
         \sigma(z) = c \, \mathrm{silu}(z)
 
-    Weights are standard normal and divided by the root of their fan-in in use, and c makes the second moment of an activation 1,
-    as in e3nn: outputs have unit variance for inputs of unit variance. There is no bias, so the output vanishes, as smoothly as
-    its input, where the input does: multiply the basis by an envelope.
+    Weights are standard normal and divided by the root of their fan-in in use, and c makes the second moment of an
+    activation 1, as in e3nn: outputs have unit variance for inputs of unit variance. There is no bias, so the output
+    vanishes, as smoothly as its input, where the input does: multiply the basis by an envelope.
 
     The output is the largest tensor of a model (E x num_weights).
 
@@ -115,7 +117,7 @@ class RadialNetwork(nn.Module):
         self.widths = [int(num_basis), *(int(width) for width in hidden), int(num_weights)]
         if min(self.widths) < 1:
             raise ValueError(f"hidden: expected positive widths, got layers {self.widths}")
-        self.weights = nn.ParameterList(torch.randn(shape) for shape in zip(self.widths, self.widths[1:]))
+        self.weights = nn.ParameterList(torch.randn(shape) for shape in pairwise(self.widths))
 
     def forward(self, basis: Tensor) -> Tensor:
         # Gains multiply the weights, which are few, and not the activations, which are as many as edges.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from e3nn import o3
@@ -10,14 +10,15 @@ from torch import Tensor
 
 
 def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
-    r"""The harmonics of degree 0 to ``lmax`` of unit vectors: those of :func:`e3nn.o3.spherical_harmonics`, its order of
-    components and signs included, with normalisation "component" (:math:`|Y_l|^2 = 2l+1`).
+    r"""The harmonics of degree 0 to ``lmax`` of unit vectors: those of :func:`e3nn.o3.spherical_harmonics`, its order
+    of components and signs included, with normalisation "component" (:math:`|Y_l|^2 = 2l+1`).
 
     .. math::
         Y_0 = 1, \qquad Y_1 = \sqrt{3} \, \hat{\mathbf{r}}, \qquad
         Y_{l+1, k} = c_l \sum_{ij} C^{l,1,l+1}_{ijk} \, Y_{l,i} \, \hat r_j
 
-    Each degree is one outer product and one matrix product, so that derivatives of any order are few operations as well.
+    Each degree is one outer product and one matrix product, so that derivatives of any order are few operations as
+    well.
 
     Args:
         directions: Unit vectors (E, 3); others give polynomials of their length.
@@ -33,7 +34,7 @@ def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
     return torch.cat(degrees, dim=-1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _step(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """c_l C as a matrix (3 (2l+1), 2l+3), from l = ``degree`` to l + 1."""
     with torch.inference_mode(False):

@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyg_cgconv.neighbors import RadiusGraph, radius_graph
 from torch_geometric.data import Batch, Data
+
+from pyg_cgconv.neighbors import RadiusGraph, radius_graph
 
 
 def brute_force(pos, cutoff, cell, pbc):
@@ -18,9 +19,9 @@ def brute_force(pos, cutoff, cell, pbc):
     spacing = 1 / np.linalg.norm(np.linalg.inv(full), axis=0)
     reach = np.ceil((np.linalg.norm(np.ptp(pos, axis=0)) + cutoff) / spacing).astype(int)
     edges = []
-    for shift in product(*(range(-r, r + 1) if p else (0,) for r, p in zip(reach, pbc))):
-        difference = pos[None, :] - pos[:, None] + sum(s * vector for s, vector in zip(shift, cell))
-        for i, j in zip(*np.nonzero(np.linalg.norm(difference, axis=-1) < cutoff)):
+    for shift in product(*(range(-r, r + 1) if p else (0,) for r, p in zip(reach, pbc, strict=True))):
+        difference = pos[None, :] - pos[:, None] + sum(s * vector for s, vector in zip(shift, cell, strict=True))
+        for i, j in np.argwhere(np.linalg.norm(difference, axis=-1) < cutoff):
             if i != j or any(shift):
                 edges.append((int(i), int(j), *shift))
     return sorted(edges)
@@ -28,7 +29,7 @@ def brute_force(pos, cutoff, cell, pbc):
 
 def listed(edge_index, edge_shift):
     source, target = edge_index.tolist()
-    return list(zip(target, source, *(edge_shift.long().T.tolist())))
+    return list(zip(target, source, *edge_shift.long().T.tolist(), strict=True))
 
 
 @st.composite
@@ -104,7 +105,7 @@ def test_atoms_far_apart(scale, axes):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shift_has_the_dtype_of_the_positions(dtype):
-    edge_index, edge_shift = radius_graph(torch.rand(3, 3, dtype=dtype), 3.0, torch.eye(3, dtype=dtype) * 2)
+    _, edge_shift = radius_graph(torch.rand(3, 3, dtype=dtype), 3.0, torch.eye(3, dtype=dtype) * 2)
     assert edge_shift.dtype == dtype
     assert torch.equal(edge_shift, edge_shift.round())
 

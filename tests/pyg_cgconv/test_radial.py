@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from pyg_cgconv.radial import SILU_GAIN, BesselBasis, PolynomialCutoff, RadialNetwork
 
 CUTOFF = 4.0

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from e3nn import o3
+
 from pyg_cgconv.spherical import spherical_harmonics
 
 

@@ -1,0 +1,56 @@
+"""The arguments of a potential: checked, and made plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from e3nn import o3
+
+MAX_ATOMIC_NUMBER = 118
+
+
+def floating_dtype(given: torch.dtype | str | None) -> torch.dtype:
+    """float32 or float64, by dtype or name; torch's default if not given."""
+    dtype = torch.get_default_dtype() if given is None else given
+    dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected float32 or float64, got {given}")
+    return dtype
+
+
+def atomic_numbers(species: Sequence[int | str]) -> list[int]:
+    """Atomic numbers of elements given by number or symbol."""
+    from ase.data import atomic_numbers as number_of_symbol
+
+    try:
+        numbers = [number_of_symbol[s] if isinstance(s, str) else int(s) for s in species]
+    except KeyError as unknown:
+        raise ValueError(f"species: {unknown} is no chemical symbol") from None
+    if not numbers or len(set(numbers)) < len(numbers) or not all(0 < n <= MAX_ATOMIC_NUMBER for n in numbers):
+        raise ValueError(f"species: expected different elements, as atomic numbers or symbols, got {list(species)}")
+    return numbers
+
+
+def per_species(name: str, given, numbers: list[int]) -> list[float]:
+    """A value for each species, from one for all, one for each in order, or a dict by species."""
+    if isinstance(given, Mapping):
+        given = dict(zip(atomic_numbers(list(given)), given.values(), strict=True))
+        if set(given) != set(numbers):
+            raise ValueError(f"{name}: expected a value for each of the species {numbers}, got {given}")
+        return [float(given[number]) for number in numbers]
+    values = torch.as_tensor(given, dtype=torch.float64).flatten().tolist()
+    if len(values) not in (1, len(numbers)):
+        raise ValueError(f"{name}: expected one value or {len(numbers)}, one a species, got {len(values)}")
+    return values * len(numbers) if len(values) < len(numbers) else values
+
+
+def hidden_irreps_of(channels: int | Sequence[int], lmax: int, parity: bool) -> o3.Irreps:
+    """``channels`` of every l up to ``lmax``: of the spherical harmonics' parity, or of both."""
+    channels = [channels] * (lmax + 1) if isinstance(channels, int) else list(channels)
+    if len(channels) != lmax + 1 or min(channels) < 1:
+        raise ValueError(
+            f"channels: expected a positive number, or {lmax + 1} of them for l = 0 ... {lmax}, got {channels}"
+        )
+    parities = (1, -1) if parity else (1,)
+    return o3.Irreps([(mul, (degree, p * (-1) ** degree)) for degree, mul in enumerate(channels) for p in parities])

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from e3nn import nn as e3nn_nn
+from e3nn import o3
+
+from pyg_cgconv._layout import to_ir_mul, to_mul_ir
+from pyg_cgconv.equivariant import Gate, Linear, SpeciesLinear
+
+IN, OUT = o3.Irreps("5x0e+3x1o+2x0e+4x1o+1x2e"), o3.Irreps("6x0e+2x1o+3x2e")
+
+
+def blocks(irreps):
+    return [(mul, ir.dim) for mul, ir in irreps]
+
+
+def test_linear_equals_e3nn():
+    layer, x = Linear(IN, OUT).double(), torch.randn(7, IN.dim, dtype=torch.float64)
+    theirs = o3.Linear(IN, OUT).double()
+    with torch.no_grad():
+        for instruction, weight in zip(theirs.instructions, theirs.weight_views(), strict=True):
+            out = instruction.i_out
+            rows = [IN[k].mul for k in layer.slots[out]]
+            start = sum(rows[: layer.slots[out].index(instruction.i_in)])
+            weight.copy_(layer.weights[out][start : start + weight.shape[0]])
+    expected = to_ir_mul(theirs(to_mul_ir(x, blocks(IN))), blocks(OUT))
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)  # e3nn keeps its path weights in float32
+
+
+def test_linear_leaves_zero_where_the_input_lacks_an_irrep():
+    out = Linear("3x0e", "2x0e+2x1o")(torch.randn(5, 3))
+    assert (out[:, :2] != 0).all()
+    assert (out[:, 2:] == 0).all()
+
+
+def test_linear_keeps_the_variance():
+    torch.manual_seed(0)
+    out = Linear("100x0e+100x0e", "500x0e")(torch.randn(200, 200))
+    assert 0.8 < out.square().mean() < 1.2
+
+
+def test_species_linear_is_a_linear_layer_a_species():
+    irreps_in, irreps_out, species = o3.Irreps("4x0e+3x1o"), o3.Irreps("2x0e+5x1o+1x2e"), torch.tensor([2, 0, 1, 1, 0])
+    layer = SpeciesLinear(irreps_in, irreps_out, 3).double()
+    x = torch.randn(5, irreps_in.dim, dtype=torch.float64)
+    out = layer(x, torch.nn.functional.one_hot(species, 3).double())
+    for s in range(3):
+        single = Linear(irreps_in, irreps_out).double()
+        for ours, of_all, (mul, _) in zip(single.weights, layer.linear.weights, irreps_in, strict=False):
+            ours.data = of_all.data.unflatten(0, (3, mul))[s]
+        torch.testing.assert_close(out[species == s], single(x[species == s]))
+
+
+def test_gate_equals_e3nn():
+    irreps = o3.Irreps("4x0e+3x0o+2x1o+3x2e")
+    gate = Gate(irreps)
+    theirs = e3nn_nn.Gate(
+        "4x0e+3x0o", [torch.nn.functional.silu, torch.tanh], "5x0e", [torch.nn.functional.silu], "2x1o+3x2e"
+    )
+    assert gate.irreps_in.dim == theirs.irreps_in.dim
+    x = torch.randn(6, gate.irreps_in.dim)
+    even, odd, vectors, tensors = to_mul_ir(x, blocks(gate.irreps_in)).split([9, 3, 6, 15], dim=1)
+    slots = {"9x0e": even, "3x0o": odd, "2x1o": vectors, "3x2e": tensors}
+    expected = theirs(torch.cat([slots[str(slot)] for slot in theirs.irreps_in], dim=1))
+    # e3nn estimates the normalisation of activations by sampling
+    torch.testing.assert_close(to_mul_ir(gate(x), blocks(irreps)), expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("irreps", ["8x0e", "8x0e+4x0o", "2x0e+3x1o+3x1e+1x2e"])
+@pytest.mark.parametrize("make", [Gate, lambda irreps: Linear("2x0e+1x0o+2x1o+1x1e+3x2e+1x0e", irreps)])
+def test_equivariance(irreps, make):
+    layer = make(irreps).double()
+    irreps_in, irreps_out = layer.irreps_in, layer.irreps_out
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    for rotation in (o3.rand_matrix(), -o3.rand_matrix()):
+        turned_in, turned_out = (i.D_from_matrix(rotation).mT for i in (irreps_in, irreps_out))
+        x = torch.randn(4, irreps_in.dim)  # mul_ir, the layout of D
+        out = to_mul_ir(layer(to_ir_mul(x, blocks(irreps_in))), blocks(irreps_out))
+        out_of_turned = to_mul_ir(layer(to_ir_mul(x @ turned_in, blocks(irreps_in))), blocks(irreps_out))
+        torch.testing.assert_close(out_of_turned, out @ turned_out)
+    torch.set_default_dtype(before)
+
+
+def test_irreps_in_two_slots_are_refused():
+    with pytest.raises(ValueError, match="each irrep once"):
+        Gate("2x0e+1x1o+3x0e")
+    with pytest.raises(ValueError, match="each irrep once"):
+        Linear("2x0e", "2x0e+2x0e")
+
+
+def test_no_nodes():
+    assert Linear(IN, OUT)(torch.zeros(0, IN.dim)).shape == (0, OUT.dim)
+    gate = Gate(OUT)
+    assert gate(torch.zeros(0, gate.irreps_in.dim)).shape == (0, OUT.dim)
