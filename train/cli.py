@@ -45,9 +45,7 @@ def task_parser(task: str, preset: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"python -m train {task}", usage=f"python -m train {task} [options]", description=TASKS[task].__doc__
     )
-    parser.add_argument(
-        "--config", action="config", help="YAML file with any of the options below, such as config.yaml of a run"
-    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below, such as config.yaml of a run")
     parser.add_argument("--preset", default=preset, help=f"defaults for model and fit: {', '.join(preset_names(task))}")
     for group in TASKS[task].OPTIONS:
         parser.add_class_arguments(group)

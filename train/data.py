@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from pyg_cgconv.neighbors import RadiusGraph
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
+from pyg_cgconv.neighbors import RadiusGraph
 from train.metrics import Labels
 
 # Forces of a validation batch are not differentiated again, so that a batch takes about a quarter of the memory.
@@ -33,6 +33,15 @@ def with_neighbors(frames: Iterable[Data], cutoff: float) -> list[Data]:
     """The neighbour list of each frame, computed once and kept in memory."""
     connect = RadiusGraph(cutoff)
     return [connect(frame) for frame in frames]
+
+
+def check_species(splits: Splits) -> None:
+    """A potential knows the elements of its training frames only. Raises ValueError for others in validation and test."""
+    known = set(torch.cat([frame.z for frame in splits.train]).tolist())
+    for part in ("validation", "test"):
+        unknown = set(torch.cat([frame.z for frame in getattr(splits, part)]).tolist()) - known
+        if unknown:
+            raise ValueError(f"{part} frames hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}")
 
 
 def labels(frames: Sequence[Data]) -> Labels:

@@ -4,12 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from datasets import MD17, EthanolPBE, FrameDataset
 from train.data import Splits, with_neighbors
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.run import create_run_folder, train
 
 DEFAULT_PRESET = "small"
+
+# Frames for training, validation and test: the protocol that rMD17 errors are published for, and parts of the embedded set.
+PUBLISHED_SIZES = (950, 50, 1000)
+EMBEDDED_PARTS = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
@@ -17,53 +23,87 @@ class MD17Options:
     """Data: which frames.
 
     Args:
-        root: folder with published MD17 or rMD17 files (default: the embedded ethanol frames).
-        molecule: name of the molecule as published.
-        revised: rMD17 rather than MD17, with root.
-        split: published rMD17 split, 1 to 5; 0 draws a random split by seed.
-        train_size: training frames (default: 800 embedded, 950 published).
-        val_size: validation frames (default: 100 embedded, 50 published).
-        test_size: test frames (default: 100 embedded, 1000 published).
+        root: folder with published MD17 or rMD17 files, downloaded where they are missing (default: the embedded frames).
+        molecule: as published, such as aspirin; the embedded frames are ethanol.
+        revised: rMD17 (true) or the original MD17 (false).
+        split: published rMD17 split 1 to 5, or 0 for a random one (default: 1 for rMD17, otherwise 0).
+        split_seed: of a random split, and of the choice of validation frames in a published one.
+        train_size: training frames (default: 950; of the embedded frames 80 %).
+        val_size: validation frames (default: 50; of the embedded frames 10 %).
+        test_size: test frames (default: 1000; of the embedded frames 10 %).
     """
 
     root: Path | None = None
     molecule: str = "ethanol"
     revised: bool = True
-    split: int = 1
+    split: int | None = None
+    split_seed: int = 0
     train_size: int | None = None
     val_size: int | None = None
     test_size: int | None = None
+
+    def __post_init__(self):
+        for name in ("train_size", "val_size", "test_size"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise ValueError(f"{name}={size}: expected at least one frame")
+        if self.root is None and self.molecule != "ethanol":
+            raise ValueError(f"molecule={self.molecule!r}: the embedded frames are ethanol, give --root for published ones")
+        if self.root is None and self.split:
+            raise ValueError(f"split={self.split}: the embedded frames have no published split, give --root or leave it out")
 
 
 OPTIONS = (MD17Options, ModelOptions, FitOptions, RunOptions)
 
 
 def run(data: MD17Options, model: ModelOptions, fit: FitOptions, run: RunOptions, *, config: str) -> dict:
-    import numpy as np
-    from torch_geometric.data import Data
-
-    d = np.load(data.root / f"npz_data/rmd17_{data.molecule}.npz")
-
-    def get(name):
-        return np.loadtxt(data.root / f"splits/index_{name}_01.csv", dtype=int)
-
-    def frames(ix):
-        c = 0.0433641
-        return with_neighbors(
-            [
-                Data(
-                    z=torch.tensor(d["nuclear_charges"]).long(),
-                    pos=torch.tensor(x),
-                    energy=torch.tensor([e * c], dtype=torch.float64),
-                    forces=torch.tensor(f * c),
-                )
-                for x, e, f in zip(d["coords"][ix], d["energies"][ix], d["forces"][ix])
-            ],
-            model.cutoff,
-        )
-
-    tr, te = get("train"), get("test")
-    splits = Splits("rMD17 ethanol", frames(tr[:950]), frames(tr[950:]), frames(te))
+    """Reads the frames, trains, and returns what is written to ``metrics.json``."""
+    splits = read_splits(data, model.cutoff)
     folder = create_run_folder(run.run_dir, "md17", data.molecule)
     (folder / "config.yaml").write_text(config)
     return train(splits, folder, model, fit, run)
+
+
+def read_splits(options: MD17Options, cutoff: float) -> Splits:
+    """The chosen frames with their neighbour lists."""
+    if options.root is None:
+        dataset, name = EthanolPBE(), "ethanol (embedded, PBE/def2-SVP)"
+    else:
+        dataset = MD17(options.root, options.molecule, revised=options.revised)
+        name = f"{options.molecule} ({'rMD17' if options.revised else 'MD17'})"
+    sizes = frame_counts(options, dataset)
+    split = int(options.root is not None and options.revised) if options.split is None else options.split
+    if split:
+        indices = divide_published(*dataset.published_split(split), *sizes, options.split_seed)
+        name = f"{name}, split {split}"
+    else:
+        indices = dataset.random_split(*sizes, seed=options.split_seed)
+    return Splits(name, *(with_neighbors((dataset[i] for i in part.tolist()), cutoff) for part in indices))
+
+
+def frame_counts(options: MD17Options, dataset: FrameDataset) -> list[int]:
+    """Sizes of training, validation and test, the default wherever none is given."""
+    if options.root is None:
+        defaults = [int(part * len(dataset)) for part in EMBEDDED_PARTS]
+    else:
+        defaults = PUBLISHED_SIZES
+    given = (options.train_size, options.val_size, options.test_size)
+    return [default if size is None else size for size, default in zip(given, defaults, strict=True)]
+
+
+def divide_published(
+    train: Tensor, test: Tensor, train_size: int, val_size: int, test_size: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Training and validation frames from the published training frames, test frames from the published test frames."""
+    if train_size + val_size > len(train):
+        raise ValueError(
+            f"train_size={train_size} and val_size={val_size}: the published split has {len(train)} training frames for both, "
+            "ask for fewer or draw a random split with --split 0"
+        )
+    if test_size > len(test):
+        raise ValueError(
+            f"test_size={test_size}: the published split has {len(test)} test frames, "
+            "ask for fewer or draw a random split with --split 0"
+        )
+    train = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))]
+    return train[:train_size], train[train_size : train_size + val_size], test[:test_size]

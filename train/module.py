@@ -1,32 +1,21 @@
 """The training step: loss, validation errors and optimiser around a potential."""
 
 import math
-from contextlib import contextmanager
 from dataclasses import asdict
 
 import torch
 from lightning.pytorch import LightningModule
-from pyg_cgconv.potential import Potential
 from torch import Tensor
 from torch_geometric.data import Batch
 from torchmetrics import MeanAbsoluteError
 
+from pyg_cgconv.potential import Potential
 from train.metrics import MEV_PER_EV
-from train.options import FitOptions
+from train.options import FitOptions, ModelOptions
 from train.schedule import constant, cosine, plateau, training_progress, training_timer
+from train.statistics import Statistics
 
 MONITOR = "val/loss"
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype):
-    """e3nn takes its coefficients in the default dtype: a float64 model has to be built under float64."""
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(previous)
 
 
 def loss_terms(predicted: dict[str, Tensor], batch: Batch, force_scale: float) -> dict[str, Tensor]:
@@ -53,22 +42,20 @@ class PotentialModule(LightningModule):
     Args:
         potential: arguments of :class:`pyg_cgconv.potential.Potential`.
         fit: arguments of :class:`train.options.FitOptions`.
-        dtype: "float32" or "float64".
     """
 
-    def __init__(self, potential: dict, fit: dict, dtype: str = "float32"):
+    def __init__(self, potential: dict, fit: dict):
         super().__init__()
         self.save_hyperparameters()
         self.fit_options = FitOptions(**fit)
-        with default_dtype(getattr(torch, dtype)):
-            self.potential = Potential(**potential)
+        self.potential = Potential(**potential)
+        self.potential.validate = False  # the frames were checked before the training
         self.force_scale = potential["scale"]
         self.energy_error = MeanAbsoluteError()
         self.forces_error = MeanAbsoluteError()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.enable_grad():  # forces are a gradient, in validation too
-            return self.potential(batch)
+        return self.potential(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._loss(self(batch), batch, stage="train")
@@ -120,13 +107,14 @@ class PotentialModule(LightningModule):
         return loss
 
 
-def new_module(model_options, fit_options: FitOptions, statistics, dtype: str) -> PotentialModule:
+def new_module(model: ModelOptions, fit: FitOptions, statistics: Statistics, dtype: str) -> PotentialModule:
     """A potential with fresh weights, told of its training frames by ``statistics``."""
     potential = {
-        **asdict(model_options),
+        **asdict(model),
         "species": list(statistics.species),
         "shift": list(statistics.shift),
         "scale": statistics.scale,
         "avg_num_neighbors": statistics.num_neighbors,
+        "dtype": dtype,
     }
-    return PotentialModule(potential, asdict(fit_options), dtype)
+    return PotentialModule(potential, asdict(fit))

@@ -19,12 +19,22 @@ class ModelOptions:
         channels: features of each symmetry type on every atom.
         lmax: highest angular momentum of the features and of the spherical harmonics of the edges.
         layers: interaction blocks; each lets an atom see one cutoff further.
+        parity: features of both parities of each angular momentum, not only that of the spherical harmonics.
+        num_radial: Bessel functions of the distance.
+        radial_hidden: widths of the hidden layers of the radial networks.
+        cutoff_power: exponent of the polynomial that makes everything smooth at the cutoff.
+        backend: of the convolution; auto takes the fused kernels of the device, reference plain PyTorch.
     """
 
     cutoff: float = 5.0
-    channels: int = 16
-    lmax: int = 1
-    layers: int = 2
+    channels: int = 64
+    lmax: int = 2
+    layers: int = 3
+    parity: bool = False
+    num_radial: int = 8
+    radial_hidden: tuple[int, ...] = (64, 64)
+    cutoff_power: int = 6
+    backend: Literal["auto", "cuda", "cpu", "reference"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -63,17 +73,11 @@ class FitOptions:
 
     def __post_init__(self):
         require_positive(self, "batch_size", "lr", "max_epochs", "plateau_factor")
-        require_at_least_zero(
-            self, "energy_weight", "forces_weight", "warmup_steps", "plateau_patience", "gradient_clip"
-        )
+        require_at_least_zero(self, "energy_weight", "forces_weight", "warmup_steps", "plateau_patience", "gradient_clip")
         if self.energy_weight == self.forces_weight == 0:
-            raise ValueError(
-                "energy_weight and forces_weight are both 0, which leaves nothing to fit: raise one of them"
-            )
+            raise ValueError("energy_weight and forces_weight are both 0, which leaves nothing to fit: raise one of them")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(
-                f"ema_decay={self.ema_decay}: expected a number from 0 (no averaging) to below 1, such as 0.99"
-            )
+            raise ValueError(f"ema_decay={self.ema_decay}: expected a number from 0 (no averaging) to below 1, such as 0.99")
         if self.max_time is not None and not MAX_TIME_FORMAT.fullmatch(self.max_time):
             raise ValueError(f"max_time={self.max_time!r}: expected DD:HH:MM:SS, such as 00:00:04:00 for four minutes")
 
@@ -101,9 +105,7 @@ class RunOptions:
     def __post_init__(self):
         require_at_least_zero(self, "num_workers", "seed")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError(
-                "device='cuda', but torch finds no CUDA GPU: choose --device cpu or install a CUDA build of torch"
-            )
+            raise ValueError("device='cuda', but torch finds no CUDA GPU: choose --device cpu or install a CUDA build of torch")
 
     @property
     def accelerator(self) -> str:

@@ -42,7 +42,7 @@ def read_log(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def learning_curve(path: Path, log: Path, title: str) -> None:
-    """Losses, validation errors and learning rate against epochs, on logarithmic scales."""
+    """Losses and validation errors on logarithmic scales, and the learning rate, against epochs."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     figure.suptitle(title)
     loss, error, rate = figure.subplots(1, 3)
@@ -58,6 +58,6 @@ def learning_curve(path: Path, log: Path, title: str) -> None:
     rate.set_ylabel("learning rate")
     for axes in (loss, error, rate):
         axes.set_xlabel("epoch")
-        axes.set_yscale("log")
+        axes.set_yscale("linear" if axes is rate else "log")
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)

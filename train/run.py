@@ -6,7 +6,7 @@ from pathlib import Path
 import lightning
 import torch
 
-from train.data import FrameDataModule, Splits, labels
+from train.data import FrameDataModule, Splits, check_species, labels
 from train.loop import device_name, fitting_trainer, predicting_trainer, quiet_lightning
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
@@ -51,6 +51,7 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
     Returns:
         What is written to ``metrics.json``.
     """
+    check_species(splits)
     with quiet_lightning():
         lightning.seed_everything(run.seed, workers=True, verbose=False)
         data = FrameDataModule(splits, fit.batch_size, run.num_workers)
@@ -85,9 +86,7 @@ def report(folder: Path, facts: dict, splits: Splits, validation: Labels, test: 
         "baseline": baseline,
         "versions": versions(),
     }
-    metrics["test"]["forces_mae_percent"] = (
-        100 * metrics["test"]["forces_mae_meV_per_A"] / baseline["forces_mae_meV_per_A"]
-    )
+    metrics["test"]["forces_mae_percent"] = 100 * metrics["test"]["forces_mae_meV_per_A"] / baseline["forces_mae_meV_per_A"]
     write_json(folder / "metrics.json", metrics)
     title = f"{splits.name}, {len(splits.train)} training frames"
     parity_plot(folder / "parity.png", test, computed, f"{title}: {len(splits.test)} test frames")

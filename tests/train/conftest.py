@@ -1,0 +1,62 @@
+"""A molecule whose energies and forces are known in closed form, so that training tests need no file and no seconds."""
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from train.data import Splits, with_neighbors
+from train.options import FitOptions, ModelOptions, RunOptions
+
+CUTOFF = 4.0
+NUMBERS = np.array([8, 6, 1, 1, 1])
+GEOMETRY = np.array([[0.0, 0.0, 0.0], [1.2, 0.0, 0.0], [1.8, 0.9, 0.1], [1.7, -0.9, 0.0], [-0.4, 0.2, 0.9]])
+ATOM_ENERGIES = {1: -13.6, 6: -1030.1, 8: -2042.0}
+SPRING = 12.0  # eV/Angstrom^2
+
+
+def springs(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Energies (frames,) and forces (frames, atoms, 3) of springs between all pairs of atoms, on top of the atoms' energies."""
+    rest = np.linalg.norm(GEOMETRY[:, None] - GEOMETRY[None], axis=-1)
+    vectors = positions[:, :, None] - positions[:, None]
+    lengths = np.linalg.norm(vectors, axis=-1) + np.eye(len(NUMBERS))
+    stretch = (lengths - rest) * (1 - np.eye(len(NUMBERS)))
+    energy = 0.25 * SPRING * np.square(stretch).sum(axis=(1, 2)) + sum(ATOM_ENERGIES[z] for z in NUMBERS.tolist())
+    forces = -SPRING * (stretch / lengths)[..., None] * vectors
+    return energy, forces.sum(axis=2)
+
+
+def spring_frames(count: int, seed: int = 0) -> list[Data]:
+    noise = np.random.default_rng(seed).normal(scale=0.08, size=(count, *GEOMETRY.shape))
+    positions = GEOMETRY + noise
+    energies, forces = springs(positions)
+    return [
+        Data(
+            z=torch.from_numpy(NUMBERS),
+            pos=torch.from_numpy(position),
+            energy=torch.tensor([energy], dtype=torch.float64),
+            forces=torch.from_numpy(force),
+        )
+        for position, energy, force in zip(positions, energies, forces, strict=True)
+    ]
+
+
+@pytest.fixture
+def splits() -> Splits:
+    frames = with_neighbors(spring_frames(56), CUTOFF)
+    return Splits("springs", train=frames[:40], validation=frames[40:48], test=frames[48:])
+
+
+@pytest.fixture
+def model() -> ModelOptions:
+    return ModelOptions(cutoff=CUTOFF, channels=4, lmax=1, layers=2, radial_hidden=(8,))
+
+
+@pytest.fixture
+def fit() -> FitOptions:
+    return FitOptions(batch_size=4, max_epochs=3, warmup_steps=2, ema_decay=0.5)
+
+
+@pytest.fixture
+def run() -> RunOptions:
+    return RunOptions(device="cpu", progress=False)

@@ -1,0 +1,91 @@
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from train.data import FrameDataModule, labels
+from train.module import PotentialModule
+from train.run import create_run_folder, predict, train
+
+
+def read_column(path, name: str) -> list[float]:
+    with open(path, newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def test_run_folder_holds_everything(tmp_path, splits, model, fit, run):
+    metrics = train(splits, tmp_path, model, fit, run)
+    assert {"best.ckpt", "last.ckpt", "metrics.csv", "metrics.json", "parity.png", "learning_curve.png"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert metrics["epochs"] == 3 and metrics["steps"] == 30 and metrics["seconds"] > 0
+    assert metrics["frames"] == {"train": 40, "validation": 8, "test": 8}
+    forces = np.concatenate([frame.forces.numpy() for frame in splits.test])
+    assert metrics["baseline"]["forces_mae_meV_per_A"] == pytest.approx(1000 * np.abs(forces).mean())
+    assert metrics["test"]["forces_mae_percent"] == pytest.approx(
+        100 * metrics["test"]["forces_mae_meV_per_A"] / metrics["baseline"]["forces_mae_meV_per_A"]
+    )
+    assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_loss_goes_down_and_beats_the_baseline(tmp_path, splits, model, fit, run):
+    metrics = train(splits, tmp_path, model, replace(fit, max_epochs=20, lr=0.02), run)
+    losses = read_column(tmp_path / "metrics.csv", "train/loss")
+    assert len(losses) == 20 and losses[-1] < 0.3 * losses[0]
+    assert metrics["test"]["forces_mae_percent"] < 60
+
+
+def test_metrics_are_those_of_the_best_epoch_and_of_its_checkpoint(tmp_path, splits, model, fit, run):
+    metrics = train(splits, tmp_path, model, replace(fit, max_epochs=5, lr=0.2), run)
+    loss, error = (read_column(tmp_path / "metrics.csv", f"val/{name}") for name in ("loss", "forces_mae_meV_per_A"))
+    assert metrics["validation"]["forces_mae_meV_per_A"] == pytest.approx(error[int(np.argmin(loss))], rel=1e-4)
+
+    module = PotentialModule.load_from_checkpoint(tmp_path / "best.ckpt")
+    _, test = predict(module, FrameDataModule(splits, fit.batch_size), run)
+    forces = 1000 * np.abs(test.forces - labels(splits.test).forces).mean()
+    assert forces == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-12)
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path, splits, model, fit, run):
+    weights = []
+    for number, seed in enumerate((1, 1, 2)):
+        (tmp_path / str(number)).mkdir()
+        train(splits, tmp_path / str(number), model, fit, replace(run, seed=seed))
+        weights.append(torch.load(tmp_path / str(number) / "last.ckpt", weights_only=False)["state_dict"])
+    learnt = [name for name, value in weights[0].items() if not torch.equal(value, weights[2][name])]
+    assert learnt
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_time_limit_ends_the_training_with_results(tmp_path, splits, model, fit, run):
+    metrics = train(splits, tmp_path, model, replace(fit, max_epochs=100_000, max_time="00:00:00:01"), run)
+    assert 1.0 <= metrics["seconds"] < 10.0
+    assert metrics["epochs"] < 100_000
+    assert read_column(tmp_path / "metrics.csv", "lr")[-1] < 0.1 * fit.lr  # the cosine ended with the time
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "constant"])
+def test_other_schedules_without_averaging_and_clipping_in_float64(tmp_path, splits, model, fit, run, schedule):
+    fit = replace(fit, schedule=schedule, ema_decay=0.0, gradient_clip=0.0, max_epochs=2)
+    metrics = train(splits, tmp_path, model, fit, replace(run, dtype="float64"))
+    assert read_column(tmp_path / "metrics.csv", "lr") == pytest.approx([fit.lr, fit.lr])
+    assert metrics["test"]["forces_mae_meV_per_A"] > 0
+    state = torch.load(tmp_path / "best.ckpt", weights_only=False)["state_dict"]
+    assert torch.float32 not in {value.dtype for value in state.values()}
+
+
+def test_diverged_training_is_named(tmp_path, splits, model, fit, run):
+    with pytest.raises(ValueError, match="lower lr"):
+        train(splits, tmp_path, model, replace(fit, lr=1e30, gradient_clip=0.0), run)
+
+
+def test_folder_of_an_earlier_run_is_refused(tmp_path):
+    assert create_run_folder(tmp_path / "new", "md17", "ethanol").is_dir()
+    (tmp_path / "new" / "config.yaml").touch()
+    with pytest.raises(ValueError, match="holds a run already"):
+        create_run_folder(tmp_path / "new", "md17", "ethanol")

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from train.statistics import collect_statistics, fit_energy_reference
+
+
+def frame(numbers: list[int], energy: float, forces: np.ndarray, edges: int = 0) -> Data:
+    return Data(
+        z=torch.tensor(numbers),
+        pos=torch.zeros(len(numbers), 3, dtype=torch.float64),
+        energy=torch.tensor([energy], dtype=torch.float64),
+        forces=torch.from_numpy(forces),
+        edge_index=torch.zeros(2, edges, dtype=torch.int64),
+    )
+
+
+def test_reference_recovers_atom_energies_from_different_molecules():
+    atoms = np.array([-13.587, -1029.863, -2041.840])
+    composition = np.array([[4, 1, 0], [2, 0, 1], [2, 1, 1], [6, 2, 1], [4, 2, 0]])
+    np.testing.assert_allclose(fit_energy_reference(composition, composition @ atoms), atoms, rtol=1e-12)
+
+
+def test_reference_equals_normal_equations_with_noise():
+    random = np.random.default_rng(1)
+    composition = random.integers(0, 8, size=(50, 4))
+    energy = composition @ random.normal(-500, 200, size=4) + random.normal(scale=0.3, size=50)
+    expected = np.linalg.solve(composition.T @ composition, composition.T @ energy)
+    np.testing.assert_allclose(fit_energy_reference(composition, energy), expected, rtol=1e-9)
+
+
+def test_reference_of_one_molecule_sums_to_its_mean_energy():
+    composition = np.tile([6, 2, 1], (5, 1))
+    energy = np.array([-4200.1, -4200.3, -4200.2, -4200.7, -4199.9])
+    assert composition[0] @ fit_energy_reference(composition, energy) == pytest.approx(energy.mean(), rel=1e-14)
+
+
+def test_statistics_of_mixed_frames():
+    forces = [np.full((3, 3), 2.0), np.full((2, 3), -1.0)]
+    frames = [frame([8, 1, 1], -20.0, forces[0], edges=6), frame([1, 1], -2.0, forces[1], edges=2)]
+    found = collect_statistics(frames)
+    assert found.species == (1, 8)
+    assert found.shift == pytest.approx((-1.0, -18.0))
+    assert found.scale == pytest.approx(np.sqrt((9 * 4.0 + 6 * 1.0) / 15))
+    assert found.num_neighbors == pytest.approx(8 / 5)
+
+
+def test_frames_without_forces_are_refused():
+    with pytest.raises(ValueError, match="no forces"):
+        collect_statistics([frame([1, 1], -2.0, np.zeros((2, 3)))])
