@@ -15,21 +15,21 @@ _ZERO = 1e-12
 
 def build(product: o3.TensorProduct, layout: str) -> Problem:
     """The problem (float32; see `Problem.with_dtype`) of a tensor product whose paths all have mode "uvu"."""
-    weighted = [instruction for instruction in product.instructions if instruction.has_weight]
-    weights = weight_row([instruction.path_shape for instruction in weighted])
-    copies = _starts([multiplicity for multiplicity, _ in product.irreps_in2])
-    weight_blocks = _starts([copies_of_edge for _, copies_of_edge in (i.path_shape for i in weighted)])
-    paths = []
+    edge_blocks = _starts([multiplicity for multiplicity, _ in product.irreps_in2])
+    weight_shapes, weight_blocks, paths = [], 0, []
     for instruction in product.instructions:
         coefficients = _coefficients(product, instruction)
-        first_weight = weight_blocks[weighted.index(instruction)] if instruction.has_weight else None
         for copy in range(product.irreps_in2[instruction.i_in2].mul):
-            weight = None if first_weight is None else first_weight + copy
-            paths.append(Path(instruction.i_in1, copies[instruction.i_in2] + copy, weight, instruction.i_out, coefficients))
+            weight = weight_blocks + copy if instruction.has_weight else None
+            edge = edge_blocks[instruction.i_in2] + copy
+            paths.append(Path(instruction.i_in1, edge, weight, instruction.i_out, coefficients))
+        if instruction.has_weight:
+            weight_shapes.append(instruction.path_shape)
+            weight_blocks += instruction.path_shape[1]
     return Problem(
         x=channel_row(shape(product.irreps_in1), layout),
         y=edge_row(shape(product.irreps_in2), layout),
-        w=weights,
+        w=weight_row(weight_shapes),
         g=channel_row(shape(product.irreps_out), layout),
         paths=tuple(paths),
         shared_weights=product.shared_weights,

@@ -1,0 +1,154 @@
+"""Convolutions to test with: the named ones of published models, random ones, and a slow obvious oracle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from e3nn import o3
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pyg_cgconv import TensorProductConv
+
+NAMED = {
+    "mace-large": ("128x0e+128x1o+128x2e", "0e+1o+2e+3o", "128x0e+128x1o+128x2e+128x3o"),
+    "mace-medium": ("128x0e+128x1o", "0e+1o+2e+3o", "128x0e+128x1o+128x2e"),
+    "nequip-lips": ("32x0o+32x0e+32x1o+32x1e+32x2o+32x2e", "0e+1o+2e", None),
+    "nequip-aspirin": ("64x0o+64x0e+64x1o+64x1e", "0e+1o", None),
+    "nequip-toluene": ("64x0o+64x0e+64x1o+64x1e+64x2o+64x2e", "0e+1o+2e", None),
+    "nequip-benzene": ("64x0o+64x0e+64x1o+64x1e+64x2o+64x2e+64x3o+64x3e", "0e+1o+2e+3o", None),
+    "nequip-water": ("32x0o+32x0e+32x1o+32x1e", "0e+1o", None),
+}
+
+
+def named(name: str, **options) -> TensorProductConv:
+    irreps_in, irreps_edge, irreps_out = NAMED[name]
+    return TensorProductConv(irreps_in, irreps_edge, irreps_out or irreps_in, **options)
+
+
+@dataclass
+class Case:
+    """A convolution and float64 inputs for it."""
+
+    irreps_in: o3.Irreps
+    irreps_edge: o3.Irreps
+    irreps_out: o3.Irreps
+    instructions: list[tuple]
+    layout: str
+    shared_weights: bool
+    x: Tensor
+    edge_index: Tensor
+    edge_attr: Tensor
+    weight: Tensor
+    targets: int
+
+    def layer(self, **options) -> TensorProductConv:
+        return TensorProductConv(
+            self.irreps_in,
+            self.irreps_edge,
+            self.irreps_out,
+            self.instructions,
+            layout=self.layout,
+            shared_weights=self.shared_weights,
+            **options,
+        )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.x.shape[0], self.targets
+
+    def inputs(self, device="cpu", dtype=torch.float64) -> list[Tensor]:
+        return [t.to(device, dtype, copy=True).requires_grad_() for t in (self.x, self.edge_attr, self.weight)]
+
+    def oracle(self, x: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
+        """e3nn's tensor product in float64 on gathered features, added up edge by edge."""
+        torch.set_default_dtype(torch.float64)  # e3nn keeps its coefficients at the default dtype of this moment
+        try:
+            product = o3.TensorProduct(
+                self.irreps_in,
+                self.irreps_edge,
+                self.irreps_out,
+                self.instructions,
+                shared_weights=self.shared_weights,
+                internal_weights=False,
+            )
+        finally:
+            torch.set_default_dtype(torch.float32)
+        if self.layout == "ir_mul":
+            x, edge_attr = swapped(x, self.irreps_in, True), swapped(edge_attr, self.irreps_edge, True)
+        source, target = self.edge_index
+        messages = product(x[source], edge_attr, weight)
+        out = torch.zeros(self.targets, self.irreps_out.dim, dtype=x.dtype).index_add(0, target, messages)
+        return swapped(out, self.irreps_out, False) if self.layout == "ir_mul" else out
+
+
+def swapped(features: Tensor, irreps: o3.Irreps, component_major: bool) -> Tensor:
+    """Rows brought from (component, channel) to (channel, component) order, or back, number by number."""
+    order, start = [], 0
+    for multiplicity, ir in irreps:
+        for u in range(multiplicity):
+            order += [start + i * multiplicity + u for i in range(ir.dim)]
+        start += multiplicity * ir.dim
+    order = torch.tensor(order, dtype=torch.long)
+    return features[:, order] if component_major else features[:, order.argsort()]
+
+
+_MULTIPLICITIES = st.sampled_from([1, 2, 5, 7, 16, 32, 33, 48, 64, 100])
+
+
+@st.composite
+def cases(draw, max_l: int = 3) -> Case:
+    """Random uvu convolutions on random bipartite graphs."""
+
+    def irreps(multiplicity, low: int, high: int) -> o3.Irreps:
+        one = st.tuples(multiplicity, st.tuples(st.integers(0, max_l), st.sampled_from([-1, 1])))
+        return o3.Irreps(draw(st.lists(one, min_size=low, max_size=high)))
+
+    irreps_in, irreps_edge = irreps(_MULTIPLICITIES, 1, 3), irreps(st.integers(1, 2), 1, 3)
+    paths = [(i, j, ir) for i, a in enumerate(irreps_in) for j, b in enumerate(irreps_edge) for ir in a.ir * b.ir]
+    paths = draw(st.lists(st.sampled_from(paths), min_size=1, max_size=6))
+    # Each path gets a slot of its own, or shares one that fits; slots are in any order, and one is left without a path.
+    slots: list = [(3, o3.Irrep("1e"))]
+    instructions = []
+    for i, j, ir in paths:
+        slot = (irreps_in[i].mul, ir)
+        if slot not in slots[1:] or draw(st.booleans()):
+            slots.append(slot)
+        position = draw(st.sampled_from([n for n, s in enumerate(slots) if n and s == slot]))
+        instructions.append((i, j, position, "uvu", draw(st.booleans()) or not instructions, draw(st.sampled_from([1.0, 0.3]))))
+    case = Case(
+        irreps_in,
+        irreps_edge,
+        o3.Irreps(slots),
+        instructions,
+        draw(st.sampled_from(["mul_ir", "ir_mul"])),
+        draw(st.sampled_from([False, False, True])),
+        *[None] * 4,
+        draw(st.integers(0, 9)),
+    )
+    fill(case, draw(st.integers(1, 9)), draw(st.integers(0, 30)) if case.targets else 0, draw(st.integers(0, 2**31)))
+    return case
+
+
+def fill(case: Case, sources: int, edges: int, seed: int) -> None:
+    """Random features and edges."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    weights = case.layer(backend="reference").weight_numel
+    case.x, case.edge_attr = random(sources, case.irreps_in.dim), random(edges, case.irreps_edge.dim)
+    case.weight = random(weights) if case.shared_weights else random(edges, weights)
+    ends = [torch.randint(max(1, n), (edges,), generator=generator) for n in (sources, case.targets)]
+    case.edge_index = torch.stack(ends)
+
+
+def error(result: Tensor, expected: Tensor) -> float:
+    """The norm of the difference over the norm of the expected (1 where that is zero)."""
+    result = result.detach().to("cpu", torch.float64)
+    expected = expected.detach()
+    if not result.isfinite().all() or result.shape != expected.shape:
+        return float("inf")
+    return ((result - expected).norm() / (expected.norm() or 1.0)).item()
