@@ -121,10 +121,10 @@ class RadialNetwork(nn.Module):
 
     def forward(self, basis: Tensor) -> Tensor:
         # Gains multiply the weights, which are few, and not the activations, which are as many as edges.
-        first, *later = (weight / math.sqrt(weight.shape[0]) for weight in self.weights)
-        out = basis @ first
+        first, *later = self.weights
+        out = basis @ (first * (1 / math.sqrt(len(first))))
         for weight in later:
-            out = functional.silu(out) @ (SILU_GAIN * weight)
+            out = functional.silu(out) @ (weight * (SILU_GAIN / math.sqrt(len(weight))))
         return out
 
     def extra_repr(self) -> str:
