@@ -82,7 +82,7 @@ def check_values(data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float) -> N
     Raises:
         ValueError: an atom's species is unknown, or the neighbour list is shorter than the cutoff.
     """
-    known = data.get("edge_cutoff")
+    known = getattr(data, "edge_cutoff", None)
     too_short = atoms.species.new_zeros(()) if known is None else (known < cutoff * (1 - 1e-6)).any()
     unknown, too_short = torch.stack([(atoms.species < 0).any(), too_short.bool()]).tolist()
     if unknown:
@@ -101,7 +101,7 @@ def edge_lengths(vectors: Tensor) -> Tensor:
 
 
 def _given(data, name: str, optional: bool = False) -> Tensor | None:
-    value = data.get(name)
+    value = getattr(data, name, None)
     if value is None:
         if optional:
             return None
@@ -124,7 +124,7 @@ def _check_positions(pos: Tensor, dtype: torch.dtype) -> None:
 def _num_structures(data, structure: Tensor) -> int:
     if structure.shape != data.z.shape:
         raise ValueError(f"data.batch: expected shape {tuple(data.z.shape)}, got {tuple(structure.shape)}")
-    ptr = data.get("ptr")
+    ptr = getattr(data, "ptr", None)
     if ptr is not None:
         return len(ptr) - 1
     return int(structure.max()) + 1 if len(structure) else 0

@@ -33,13 +33,12 @@ def radius_graph(pos, cutoff: float, cell=None, pbc=None) -> tuple[Tensor, Tenso
 
     Returns:
         ``edge_index`` (2, E) int64, row 0 the source j, row 1 the target i, sorted by target, then source, then shift;
-        and ``edge_shift`` (E, 3), integers in the floating dtype of ``pos``, so that ``edge_shift @ cell`` needs no
-        cast.
+        and ``edge_shift`` (E, 3), integers in the floating dtype of ``pos`` (float64 for an array), so that
+        ``edge_shift @ cell`` needs no cast. Both on the device of ``pos``.
 
     Raises:
         ValueError: an argument of the wrong shape, not finite, or a periodic direction without a lattice vector.
     """
-    pos = torch.as_tensor(pos)
     points, cell, pbc = _checked(pos, cutoff, cell, pbc)
 
     # The atoms, wrapped into the cell along periodic directions; `home` counts the lattice vectors that were taken
@@ -65,7 +64,7 @@ def radius_graph(pos, cutoff: float, cell=None, pbc=None) -> tuple[Tensor, Tenso
 
     edge_index = torch.from_numpy(np.stack([source[kept], target[kept]]).astype(np.int64))
     edge_shift = torch.from_numpy(shift.take(kept, axis=0) + 0.0)  # + 0.0 turns -0.0 into 0.0
-    return edge_index.to(pos.device), edge_shift.to(pos.device, pos.dtype)
+    return (edge_index.to(pos.device), edge_shift.to(pos)) if isinstance(pos, Tensor) else (edge_index, edge_shift)
 
 
 class RadiusGraph(BaseTransform):
@@ -99,7 +98,7 @@ class RadiusGraph(BaseTransform):
             return Batch.from_data_list([self(single) for single in data.to_data_list()])
         if data.pos is None:
             raise ValueError("data.pos: missing; a radius graph needs positions (n, 3)")
-        cell, pbc = data.get("cell"), data.get("pbc")
+        cell, pbc = getattr(data, "cell", None), getattr(data, "pbc", None)
         data.edge_index, edge_shift = radius_graph(data.pos, self.cutoff, cell, pbc)
         data.edge_cutoff = torch.tensor([self.cutoff], dtype=torch.float64, device=data.pos.device)
         if cell is not None:
@@ -131,28 +130,32 @@ def _images(fractional: np.ndarray, cutoff: float, cell: np.ndarray, pbc: np.nda
     return atom, image
 
 
-def _checked(pos: Tensor, cutoff: float, cell, pbc) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked(pos, cutoff: float, cell, pbc) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions and an invertible cell as float64 arrays, and three flags."""
-    if pos.dim() != 2 or pos.shape[1] != 3 or not pos.is_floating_point():
-        raise ValueError(f"pos: expected a floating tensor (n, 3), got {pos.dtype} of shape {tuple(pos.shape)}")
-    points = pos.detach().cpu().numpy().astype(np.float64)
+    points = _array(pos)
+    if points.ndim != 2 or points.shape[1] != 3 or (isinstance(pos, Tensor) and not pos.is_floating_point()):
+        raise ValueError(f"pos: expected floating numbers (n, 3), got {points.dtype} of shape {points.shape}")
+    points = points.astype(np.float64)
     if not np.isfinite(points).all():
-        raise ValueError(
-            f"pos: atom {int(np.argmin(np.isfinite(points).all(axis=1)))} has a coordinate that is not finite"
-        )
+        broken = int(np.argmin(np.isfinite(points).all(axis=1)))
+        raise ValueError(f"pos: atom {broken} has a coordinate that is not finite")
     if not 0 < cutoff < float("inf"):
         raise ValueError(f"cutoff: expected a positive number of Angstrom, got {cutoff}")
 
-    pbc = np.asarray(torch.as_tensor(cell is not None if pbc is None else pbc).cpu(), dtype=bool).reshape(-1)
+    pbc = _array(cell is not None if pbc is None else pbc).astype(bool).reshape(-1)
     if pbc.size not in (1, 3):
         raise ValueError(f"pbc: expected one bool or three, got {pbc.size}")
     pbc = np.broadcast_to(pbc, 3)
     if cell is None and pbc.any():
         raise ValueError("cell: missing, but pbc asks for periodic images; give the lattice vectors (3, 3)")
-    cell = np.zeros((3, 3)) if cell is None else np.asarray(torch.as_tensor(cell).detach().cpu(), dtype=np.float64)
+    cell = np.zeros((3, 3)) if cell is None else _array(cell).astype(np.float64)
     if cell.shape not in ((3, 3), (1, 3, 3)) or not np.isfinite(cell).all():
         raise ValueError(f"cell: expected finite lattice vectors (3, 3) or (1, 3, 3), got shape {cell.shape}")
     return points, _completed(cell.reshape(3, 3), pbc), pbc
+
+
+def _array(given) -> np.ndarray:
+    return given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
 
 
 def _completed(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:

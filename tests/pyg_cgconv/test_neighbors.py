@@ -3,6 +3,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
@@ -170,6 +172,15 @@ def test_the_original_is_left_alone():
     data = crystal()
     RadiusGraph(4.0)(data)
     assert "edge_index" not in data
+
+
+def test_ase_atoms():
+    atoms = bulk("NaCl", "rocksalt", a=5.6)
+    atoms.positions.flags.writeable = False
+    edge_index, edge_shift = radius_graph(atoms.positions, 6.0, atoms.cell, atoms.pbc)
+    i, j, shift = neighbor_list("ijS", atoms, 6.0)
+    expected = sorted(zip(i.tolist(), j.tolist(), *shift.T.tolist(), strict=True))
+    assert listed(edge_index, edge_shift) == expected
 
 
 def test_no_atoms():

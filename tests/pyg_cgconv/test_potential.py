@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
@@ -337,6 +340,11 @@ def test_saved_and_loaded(potential, tmp_path):
     expected = potential(molecule())
     for name, value in loaded(molecule()).items():
         assert torch.equal(value, expected[name])
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies(potential, duplicate):
+    assert torch.equal(duplicate(potential)(molecule())["forces"], potential(molecule())["forces"])
 
 
 def test_hyperparameters_rebuild_the_model():
