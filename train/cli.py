@@ -1,6 +1,6 @@
-"""The command line: ``python -m train <task> [options]``, every option also a line of a YAML file given with ``--config``.
+"""The command line: ``python -m train <task> [options]``; a YAML file given with ``--config`` takes the same options.
 
-Values come from, later ones first: the command line, the ``--config`` file, the preset, the defaults of the option classes.
+A value comes from the first of these that has it: options after ``--config``, its file, the preset, the option class.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def read_preset(task: str, name: str) -> dict:
 
 
 def chosen_preset(arguments: Sequence[str], default: str) -> str:
-    """The preset asked for on the command line or in the ``--config`` file: it sets the defaults that ``--help`` shows."""
+    """The preset that the command line or the ``--config`` file asks for: it sets the defaults of all else."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset")
     early.add_argument("--config", type=Path)
@@ -45,7 +45,11 @@ def task_parser(task: str, preset: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"python -m train {task}", usage=f"python -m train {task} [options]", description=TASKS[task].__doc__
     )
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below, such as config.yaml of a run")
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file with any of the options below, such as config.yaml of a run; give it first",
+    )
     parser.add_argument("--preset", default=preset, help=f"defaults for model and fit: {', '.join(preset_names(task))}")
     for group in TASKS[task].OPTIONS:
         parser.add_class_arguments(group)
@@ -58,7 +62,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     parser = ArgumentParser(prog="python -m train", description="Fit an equivariant potential to molecules.")
     tasks = parser.add_subcommands(dest="task")
     for task, module in TASKS.items():
-        preset = chosen_preset(arguments, module.DEFAULT_PRESET)
+        preset = chosen_preset(arguments if task in arguments[:1] else [], module.DEFAULT_PRESET)
         tasks.add_subcommand(task, task_parser(task, preset), help=module.__doc__.splitlines()[0])
     task = (chosen := parser.parse_args(arguments)).task
     values: Namespace = chosen[task]

@@ -36,12 +36,14 @@ def with_neighbors(frames: Iterable[Data], cutoff: float) -> list[Data]:
 
 
 def check_species(splits: Splits) -> None:
-    """A potential knows the elements of its training frames only. Raises ValueError for others in validation and test."""
+    """Raises ValueError where validation or test frames hold elements that the potential does not learn in training."""
     known = set(torch.cat([frame.z for frame in splits.train]).tolist())
     for part in ("validation", "test"):
         unknown = set(torch.cat([frame.z for frame in getattr(splits, part)]).tolist()) - known
         if unknown:
-            raise ValueError(f"{part} frames hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}")
+            raise ValueError(
+                f"{part} frames hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}"
+            )
 
 
 def labels(frames: Sequence[Data]) -> Labels:

@@ -13,7 +13,7 @@ from train.run import create_run_folder, train
 
 DEFAULT_PRESET = "small"
 
-# Frames for training, validation and test: the protocol that rMD17 errors are published for, and parts of the embedded set.
+# For training, validation and test: the protocol that rMD17 errors are published for; parts of the embedded set.
 PUBLISHED_SIZES = (950, 50, 1000)
 EMBEDDED_PARTS = (0.8, 0.1, 0.1)
 
@@ -23,7 +23,7 @@ class MD17Options:
     """Data: which frames.
 
     Args:
-        root: folder with published MD17 or rMD17 files, downloaded where they are missing (default: the embedded frames).
+        root: folder with published MD17 or rMD17 files, downloaded if they are missing (default: the embedded frames).
         molecule: as published, such as aspirin; the embedded frames are ethanol.
         revised: rMD17 (true) or the original MD17 (false).
         split: published rMD17 split 1 to 5, or 0 for a random one (default: 1 for rMD17, otherwise 0).
@@ -48,9 +48,13 @@ class MD17Options:
             if size is not None and size < 1:
                 raise ValueError(f"{name}={size}: expected at least one frame")
         if self.root is None and self.molecule != "ethanol":
-            raise ValueError(f"molecule={self.molecule!r}: the embedded frames are ethanol, give --root for published ones")
+            raise ValueError(
+                f"molecule={self.molecule!r}: the embedded frames are ethanol, give --root for published ones"
+            )
         if self.root is None and self.split:
-            raise ValueError(f"split={self.split}: the embedded frames have no published split, give --root or leave it out")
+            raise ValueError(
+                f"split={self.split}: the embedded frames have no published split, give --root or leave it out"
+            )
 
 
 OPTIONS = (MD17Options, ModelOptions, FitOptions, RunOptions)
@@ -83,10 +87,8 @@ def read_splits(options: MD17Options, cutoff: float) -> Splits:
 
 def frame_counts(options: MD17Options, dataset: FrameDataset) -> list[int]:
     """Sizes of training, validation and test, the default wherever none is given."""
-    if options.root is None:
-        defaults = [int(part * len(dataset)) for part in EMBEDDED_PARTS]
-    else:
-        defaults = PUBLISHED_SIZES
+    embedded = [int(part * len(dataset)) for part in EMBEDDED_PARTS]
+    defaults = embedded if options.root is None else PUBLISHED_SIZES
     given = (options.train_size, options.val_size, options.test_size)
     return [default if size is None else size for size, default in zip(given, defaults, strict=True)]
 
@@ -97,7 +99,7 @@ def divide_published(
     """Training and validation frames from the published training frames, test frames from the published test frames."""
     if train_size + val_size > len(train):
         raise ValueError(
-            f"train_size={train_size} and val_size={val_size}: the published split has {len(train)} training frames for both, "
+            f"train_size={train_size} and val_size={val_size}: the published split has {len(train)} frames for both, "
             "ask for fewer or draw a random split with --split 0"
         )
     if test_size > len(test):

@@ -36,9 +36,9 @@ def errors(predicted: Labels, reference: Labels) -> dict[str, float]:
 
 
 def trivial_prediction(train_energy: np.ndarray, test: Labels) -> Labels:
-    """What a model without any physics says of ``test``: the mean training energy for every frame, no force on any atom.
+    """What a model without physics says of ``test``: the mean training energy for every frame, no force on any atom.
 
-    The mean absolute error of its forces is the mean absolute force component, the scale that a force error is read against.
+    The mean absolute error of its forces is the mean absolute force component: what a force error is compared with.
     """
     return Labels(
         energy=np.full_like(test.energy, train_energy.mean()),

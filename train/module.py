@@ -19,7 +19,7 @@ MONITOR = "val/loss"
 
 
 def loss_terms(predicted: dict[str, Tensor], batch: Batch, force_scale: float) -> dict[str, Tensor]:
-    r"""Mean squared errors without a unit, :math:`\sigma` being the rms force of the training frames and :math:`a` 1 Angstrom.
+    r"""Mean squared errors without a unit; :math:`\sigma` is the rms force in training, :math:`a` 1 Angstrom.
 
     .. math::
         L_E = \frac{1}{B} \sum_b \left( \frac{E_b - \hat E_b}{n_b\, \sigma a} \right)^2 \qquad
@@ -65,7 +65,7 @@ class PotentialModule(LightningModule):
         loss = self._loss(predicted, batch, stage="val")
         if not math.isfinite(loss):
             raise ValueError(
-                f"the validation loss is {loss.item()}: the training diverged, try a lower lr than {self.fit_options.lr}"
+                f"the validation loss is {loss.item()}: the training diverged, try an lr below {self.fit_options.lr}"
             )
         self.energy_error(predicted["energy"].detach() * MEV_PER_EV, batch.energy * MEV_PER_EV)
         self.forces_error(predicted["forces"].detach() * MEV_PER_EV, batch.forces * MEV_PER_EV)

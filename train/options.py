@@ -1,4 +1,4 @@
-"""What can be chosen in a run, grouped as ``--help`` shows it. Every field is a command-line option and a line of config.yaml."""
+"""What can be chosen in a run, grouped as ``--help`` shows it. A field is a command-line option and a line of YAML."""
 
 import re
 from dataclasses import dataclass
@@ -42,12 +42,12 @@ class FitOptions:
     """Fit: what is minimised and how.
 
     Args:
-        energy_weight: weight of the energy loss, the mean squared error per atom in units of the rms force times 1 Angstrom.
-        forces_weight: weight of the force loss, the mean squared error in units of the rms force (1 for a model of zero force).
+        energy_weight: weight of the mean squared error of the energy per atom, in units of rms force times Angstrom.
+        forces_weight: weight of the mean squared error of the forces, in units of rms force (zero forces have loss 1).
         batch_size: frames per optimiser step.
         lr: highest learning rate of Adam (AMSGrad).
-        schedule: cosine falls to zero at max_epochs or max_time, whichever comes first; plateau falls when the validation
-            loss stalls; constant stays.
+        schedule: of the learning rate. cosine falls to zero at max_epochs or max_time, whichever comes first; plateau
+            falls when the validation loss stalls; constant stays.
         warmup_steps: steps over which the learning rate rises to lr.
         plateau_factor: factor on the learning rate at a plateau.
         plateau_patience: epochs without improvement that make a plateau.
@@ -73,11 +73,17 @@ class FitOptions:
 
     def __post_init__(self):
         require_positive(self, "batch_size", "lr", "max_epochs", "plateau_factor")
-        require_at_least_zero(self, "energy_weight", "forces_weight", "warmup_steps", "plateau_patience", "gradient_clip")
+        require_at_least_zero(
+            self, "energy_weight", "forces_weight", "warmup_steps", "plateau_patience", "gradient_clip"
+        )
         if self.energy_weight == self.forces_weight == 0:
-            raise ValueError("energy_weight and forces_weight are both 0, which leaves nothing to fit: raise one of them")
+            raise ValueError(
+                "energy_weight and forces_weight are both 0, which leaves nothing to fit: raise one of them"
+            )
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay={self.ema_decay}: expected a number from 0 (no averaging) to below 1, such as 0.99")
+            raise ValueError(
+                f"ema_decay={self.ema_decay}: expected a number from 0 (no averaging) to below 1, such as 0.99"
+            )
         if self.max_time is not None and not MAX_TIME_FORMAT.fullmatch(self.max_time):
             raise ValueError(f"max_time={self.max_time!r}: expected DD:HH:MM:SS, such as 00:00:04:00 for four minutes")
 
@@ -105,7 +111,9 @@ class RunOptions:
     def __post_init__(self):
         require_at_least_zero(self, "num_workers", "seed")
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device='cuda', but torch finds no CUDA GPU: choose --device cpu or install a CUDA build of torch")
+            raise ValueError(
+                "device='cuda', but torch finds no CUDA GPU: choose --device cpu or install a CUDA build of torch"
+            )
 
     @property
     def accelerator(self) -> str:

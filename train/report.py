@@ -25,9 +25,9 @@ def write_json(path: Path, content: dict) -> None:
 
 def describe_run(facts: dict, folder: Path) -> str:
     """What is about to be trained, before it starts."""
-    frames = facts["frames"]
+    frames = ", ".join(f"{count} {part}" for part, count in facts["frames"].items())
     return (
-        f"{facts['data']}: {frames['train']} training, {frames['validation']} validation, {frames['test']} test frames\n"
+        f"{facts['data']}: {frames} frames\n"
         f"{facts['parameters']:,} parameters, {facts['dtype']}, {facts['device']}; results in {folder}"
     )
 

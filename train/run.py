@@ -86,7 +86,9 @@ def report(folder: Path, facts: dict, splits: Splits, validation: Labels, test: 
         "baseline": baseline,
         "versions": versions(),
     }
-    metrics["test"]["forces_mae_percent"] = 100 * metrics["test"]["forces_mae_meV_per_A"] / baseline["forces_mae_meV_per_A"]
+    metrics["test"]["forces_mae_percent"] = (
+        100 * metrics["test"]["forces_mae_meV_per_A"] / baseline["forces_mae_meV_per_A"]
+    )
     write_json(folder / "metrics.json", metrics)
     title = f"{splits.name}, {len(splits.train)} training frames"
     parity_plot(folder / "parity.png", test, computed, f"{title}: {len(splits.test)} test frames")

@@ -30,7 +30,7 @@ def warmup_factor(step: int, warmup_steps: int) -> float:
 
 
 def cosine_factor(progress: float) -> float:
-    """Falls from 1 at the start to 0 at the end as half a cosine wave (https://arxiv.org/abs/1608.03983, no restarts)."""
+    """Falls from 1 to 0 as half a cosine wave (`SGDR <https://arxiv.org/abs/1608.03983>`_ without restarts)."""
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 

@@ -28,8 +28,8 @@ class Statistics:
 def fit_energy_reference(composition: np.ndarray, energy: np.ndarray) -> np.ndarray:
     r"""Per-species energies :math:`\mu_s` that minimise :math:`\sum_f (E_f - \sum_s n_{fs} \mu_s)^2`.
 
-    Frames of a single molecule leave the split between species open: the solution of least norm is taken, and only the sum
-    over the molecule means anything.
+    Frames of a single molecule leave the split between species open: the solution of least norm is taken, and only the
+    sum over the molecule means anything.
 
     Args:
         composition: (frames, species) number of atoms.

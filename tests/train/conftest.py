@@ -16,7 +16,7 @@ SPRING = 12.0  # eV/Angstrom^2
 
 
 def springs(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Energies (frames,) and forces (frames, atoms, 3) of springs between all pairs of atoms, on top of the atoms' energies."""
+    """Energies (frames,) and forces (frames, atoms, 3) of springs between all pairs of atoms."""
     rest = np.linalg.norm(GEOMETRY[:, None] - GEOMETRY[None], axis=-1)
     vectors = positions[:, :, None] - positions[:, None]
     lengths = np.linalg.norm(vectors, axis=-1) + np.eye(len(NUMBERS))
@@ -41,22 +41,22 @@ def spring_frames(count: int, seed: int = 0) -> list[Data]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def splits() -> Splits:
     frames = with_neighbors(spring_frames(56), CUTOFF)
     return Splits("springs", train=frames[:40], validation=frames[40:48], test=frames[48:])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model() -> ModelOptions:
     return ModelOptions(cutoff=CUTOFF, channels=4, lmax=1, layers=2, radial_hidden=(8,))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fit() -> FitOptions:
     return FitOptions(batch_size=4, max_epochs=3, warmup_steps=2, ema_decay=0.5)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> RunOptions:
     return RunOptions(device="cpu", progress=False)

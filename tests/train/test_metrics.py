@@ -11,7 +11,9 @@ def computed() -> Labels:
 
 
 def test_errors_of_known_offsets_in_meV(computed):
-    predicted = Labels(computed.energy + [0.001, -0.002, 0.004, 0.001], computed.forces - 0.005, computed.num_atoms)
+    predicted = Labels(
+        computed.energy + np.array([0.001, -0.002, 0.004, 0.001]), computed.forces - 0.005, computed.num_atoms
+    )
     found = errors(predicted, computed)
     assert found["energy_mae_meV"] == pytest.approx(2.0)
     assert found["energy_rmse_meV"] == pytest.approx(np.sqrt(22 / 4))

@@ -63,7 +63,8 @@ def test_forces_are_there_without_gradients_being_asked_for(splits, model, fit, 
     in_training = module(batch)["forces"]
     with torch.no_grad():
         in_validation = module.eval()(batch)["forces"]
-    assert in_training.requires_grad and not in_validation.requires_grad
+    assert in_training.requires_grad
+    assert not in_validation.requires_grad
     torch.testing.assert_close(in_training, in_validation)
 
 

@@ -16,36 +16,54 @@ def read_column(path, name: str) -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
-def test_run_folder_holds_everything(tmp_path, splits, model, fit, run):
-    metrics = train(splits, tmp_path, model, fit, run)
-    assert {"best.ckpt", "last.ckpt", "metrics.csv", "metrics.json", "parity.png", "learning_curve.png"} <= {
-        path.name for path in tmp_path.iterdir()
-    }
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
-    assert metrics["epochs"] == 3 and metrics["steps"] == 30 and metrics["seconds"] > 0
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, splits, model, fit, run):
+    """Folder and metrics of one training, long enough to learn and rough enough to get worse now and then."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train(splits, folder, model, replace(fit, max_epochs=10, lr=0.05), run)
+
+
+def test_run_folder_holds_everything(finished):
+    folder, metrics = finished
+    files = {"best.ckpt", "last.ckpt", "metrics.csv", "metrics.json", "parity.png", "learning_curve.png"}
+    assert files <= {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    for plot in ("parity.png", "learning_curve.png"):
+        assert (folder / plot).read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_say_how_much_was_done(finished, splits):
+    _, metrics = finished
+    assert (metrics["epochs"], metrics["steps"]) == (10, 100)
+    assert metrics["seconds"] > 0
     assert metrics["frames"] == {"train": 40, "validation": 8, "test": 8}
-    forces = np.concatenate([frame.forces.numpy() for frame in splits.test])
-    assert metrics["baseline"]["forces_mae_meV_per_A"] == pytest.approx(1000 * np.abs(forces).mean())
-    assert metrics["test"]["forces_mae_percent"] == pytest.approx(
-        100 * metrics["test"]["forces_mae_meV_per_A"] / metrics["baseline"]["forces_mae_meV_per_A"]
-    )
-    assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_loss_goes_down_and_beats_the_baseline(tmp_path, splits, model, fit, run):
-    metrics = train(splits, tmp_path, model, replace(fit, max_epochs=20, lr=0.02), run)
-    losses = read_column(tmp_path / "metrics.csv", "train/loss")
-    assert len(losses) == 20 and losses[-1] < 0.3 * losses[0]
+def test_baseline_is_the_mean_absolute_force(finished, splits):
+    _, metrics = finished
+    forces = 1000 * np.abs(np.concatenate([frame.forces.numpy() for frame in splits.test])).mean()
+    assert metrics["baseline"]["forces_mae_meV_per_A"] == pytest.approx(forces)
+    error = metrics["test"]["forces_mae_meV_per_A"]
+    assert metrics["test"]["forces_mae_percent"] == pytest.approx(100 * error / forces)
+
+
+def test_loss_goes_down_and_beats_the_baseline(finished):
+    folder, metrics = finished
+    losses = read_column(folder / "metrics.csv", "train/loss")
+    assert len(losses) == 10
+    assert losses[-1] < 0.3 * losses[0]
     assert metrics["test"]["forces_mae_percent"] < 60
 
 
-def test_metrics_are_those_of_the_best_epoch_and_of_its_checkpoint(tmp_path, splits, model, fit, run):
-    metrics = train(splits, tmp_path, model, replace(fit, max_epochs=5, lr=0.2), run)
-    loss, error = (read_column(tmp_path / "metrics.csv", f"val/{name}") for name in ("loss", "forces_mae_meV_per_A"))
+def test_metrics_are_those_of_the_best_epoch(finished):
+    folder, metrics = finished
+    loss, error = (read_column(folder / "metrics.csv", f"val/{name}") for name in ("loss", "forces_mae_meV_per_A"))
     assert metrics["validation"]["forces_mae_meV_per_A"] == pytest.approx(error[int(np.argmin(loss))], rel=1e-4)
 
-    module = PotentialModule.load_from_checkpoint(tmp_path / "best.ckpt")
+
+def test_best_checkpoint_gives_the_reported_errors(finished, splits, fit, run):
+    folder, metrics = finished
+    module = PotentialModule.load_from_checkpoint(folder / "best.ckpt")
     _, test = predict(module, FrameDataModule(splits, fit.batch_size), run)
     forces = 1000 * np.abs(test.forces - labels(splits.test).forces).mean()
     assert forces == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-12)
@@ -55,7 +73,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path, splits, mode
     weights = []
     for number, seed in enumerate((1, 1, 2)):
         (tmp_path / str(number)).mkdir()
-        train(splits, tmp_path / str(number), model, fit, replace(run, seed=seed))
+        train(splits, tmp_path / str(number), model, replace(fit, max_epochs=1), replace(run, seed=seed))
         weights.append(torch.load(tmp_path / str(number) / "last.ckpt", weights_only=False)["state_dict"])
     learnt = [name for name, value in weights[0].items() if not torch.equal(value, weights[2][name])]
     assert learnt
@@ -70,17 +88,21 @@ def test_time_limit_ends_the_training_with_results(tmp_path, splits, model, fit,
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "constant"])
-def test_other_schedules_without_averaging_and_clipping_in_float64(tmp_path, splits, model, fit, run, schedule):
-    fit = replace(fit, schedule=schedule, ema_decay=0.0, gradient_clip=0.0, max_epochs=2)
-    metrics = train(splits, tmp_path, model, fit, replace(run, dtype="float64"))
+def test_other_schedules_hold_the_rate_after_the_warmup(tmp_path, splits, model, fit, run, schedule):
+    train(splits, tmp_path, model, replace(fit, schedule=schedule, max_epochs=2), run)
     assert read_column(tmp_path / "metrics.csv", "lr") == pytest.approx([fit.lr, fit.lr])
-    assert metrics["test"]["forces_mae_meV_per_A"] > 0
+
+
+def test_without_averaging_and_clipping_in_float64(tmp_path, splits, model, fit, run):
+    fit = replace(fit, ema_decay=0.0, gradient_clip=0.0, max_epochs=1)
+    metrics = train(splits, tmp_path, model, fit, replace(run, dtype="float64"))
+    assert metrics["dtype"] == "float64"
     state = torch.load(tmp_path / "best.ckpt", weights_only=False)["state_dict"]
     assert torch.float32 not in {value.dtype for value in state.values()}
 
 
 def test_diverged_training_is_named(tmp_path, splits, model, fit, run):
-    with pytest.raises(ValueError, match="lower lr"):
+    with pytest.raises(ValueError, match="try an lr below"):
         train(splits, tmp_path, model, replace(fit, lr=1e30, gradient_clip=0.0), run)
 
 

@@ -27,7 +27,7 @@ def test_cosine_rises_over_the_warmup_and_falls_to_zero():
     seen = rates(adam, schedule["scheduler"], 21)
     expected = [0.2 * min(1, (step + 1) / 4) * cosine_factor(step / 20) for step in range(21)]
     assert seen == pytest.approx(expected)
-    assert cosine_factor(0.0) == 1.0 and cosine_factor(0.5) == pytest.approx(0.5) and seen[-1] == pytest.approx(0.0)
+    assert [cosine_factor(0.0), cosine_factor(0.5), seen[-1]] == pytest.approx([1.0, 0.5, 0.0])
 
 
 def test_constant_stays_after_the_warmup():
