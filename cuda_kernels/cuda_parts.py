@@ -317,7 +317,7 @@ class Parts:
                 listed = [builder.fadd(k, ptx.exchange(builder, g, bit)) for k, g in zip(kept, given, strict=True)]
                 component = builder.add(component, builder.select(upper, I32(half), I32(0)))
                 bit //= 2
-            total, spare = listed[0], 2 * bit - 1
+            total, spare = listed[0], max(0, 2 * bit - 1)
             while bit:
                 total = builder.fadd(total, ptx.exchange(builder, total, bit))
                 bit //= 2

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from .problem import KINDS, Path
 
@@ -30,6 +30,9 @@ class Contraction:
     terms: tuple[tuple[str, str, str, str], ...]
     outputs: tuple[str, ...]
 
+    def __hash__(self):
+        return hash(self.spec)
+
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         """The operands whose values the outputs depend on."""
@@ -38,12 +41,13 @@ class Contraction:
         }
         return tuple(sorted(needed, key=_order))
 
-    @property
+    @cached_property
     def spec(self) -> str:
         """A readable name, such as "g.x.y.w>x,y,w"; `Contraction.parse` reads it."""
         return "+".join(".".join(term) for term in self.terms) + ">" + ",".join(self.outputs)
 
     @staticmethod
+    @cache
     def parse(spec: str) -> Contraction:
         terms, outputs = spec.split(">")
         return Contraction(tuple(tuple(term.split(".")) for term in terms.split("+")), tuple(outputs.split(",")))
@@ -53,7 +57,8 @@ class Contraction:
         outputs = tuple(sorted(outputs, key=_order))
         return Contraction(tuple(term for term in self.terms if set(term) & set(outputs)), outputs)
 
-    def derivative(self, cotangents: Iterable[str], wanted: Iterable[str]) -> tuple[Contraction, dict[str, str]]:
+    @cache  # noqa: B019  (a handful of derivatives are ever taken)
+    def derivative(self, cotangents: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[Contraction, dict[str, str]]:
         """The gradient of <cotangent, output>, summed over the outputs in `cotangents`, with respect to the inputs in `wanted`.
 
         Returns the contraction, whose outputs are those of `wanted` that have a gradient at all, and the operand name of each

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import astuple, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 LAYOUTS = ("mul_ir", "ir_mul")
 ITEM_BYTES = {"float32": 4, "float64": 8}
@@ -77,6 +77,9 @@ class Problem:
             if self.x.blocks[path.x].multiplicity != self.g.blocks[path.out].multiplicity:
                 raise ValueError(f"paths: the channels of x and out differ in {path}")
 
+    def __hash__(self):
+        return hash(self.key)
+
     @cached_property
     def key(self) -> str:
         """A name that two problems share only if they are equal, in this process and any other."""
@@ -92,13 +95,16 @@ class Problem:
     def multiplicity(self, path: Path) -> int:
         return self.x.blocks[path.x].multiplicity
 
+    @cache  # noqa: B019  (one object for each dtype, so that its key is computed once)
     def with_dtype(self, dtype: str) -> Problem:
-        return replace(self, dtype=dtype)
+        return self if dtype == self.dtype else replace(self, dtype=dtype)
 
+    @cache  # noqa: B019
     def component_major(self) -> Problem:
         """The same problem with x and g in the layout ir_mul."""
         shapes = {kind: [(block.multiplicity, block.dim) for block in self.row(kind).blocks] for kind in "xg"}
-        return replace(self, **{kind: channel_row(shape, "ir_mul") for kind, shape in shapes.items()})
+        rows = {kind: channel_row(shape, "ir_mul") for kind, shape in shapes.items()}
+        return self if all(self.row(kind) == row for kind, row in rows.items()) else replace(self, **rows)
 
     def describe(self) -> str:
         """A table of the paths, for people."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from .polynomial import Contraction, kind
 from .problem import Problem
@@ -132,6 +132,7 @@ def segments(problem: Problem, contraction: Contraction, owner: str, budget: int
     return tuple(result)
 
 
+@cache
 def zeroed_outputs(problem: Problem, contraction: Contraction, owner: str) -> list[str]:
     """The outputs that a GPU pass adds to, or does not write all of: they must be zero before it."""
     whole = {owner: {"g": "out", "x": "x"}[owner], "w": "weight"}
@@ -144,6 +145,7 @@ def zeroed_outputs(problem: Problem, contraction: Contraction, owner: str) -> li
     ]
 
 
+@cache
 def owned_passes(contraction: Contraction) -> list[tuple[str, Contraction]]:
     """Passes in which every node's row is written by the one thread or warp that owns the node: no atomics, one order of additions.
 

@@ -59,7 +59,7 @@ def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, determin
     given, contraction = _problems[problem], Contraction.parse(spec)
     problem = given.component_major()
     values = {
-        name: to_ir_mul(value, _blocks(given, name)) if given != problem and kind(name) in "gx" else value
+        name: to_ir_mul(value, _blocks(given, name)) if given is not problem and kind(name) in "gx" else value
         for name, value in zip(contraction.inputs, inputs, strict=True)
     }
     values = {name: value.contiguous() for name, value in values.items()}
@@ -77,7 +77,7 @@ def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, determin
             lists[0].shape[0] - 1,
             torch.get_num_threads(),
         )
-    if given != problem:
+    if given is not problem:
         outputs = {n: to_mul_ir(value, _blocks(given, n)) if kind(n) in "gx" else value for n, value in outputs.items()}
     return _results(given, outputs)
 
@@ -110,7 +110,10 @@ def _contract_cuda(problem, spec, inputs, by_target, by_source, sources, determi
                 device.index,
                 torch._C._cuda_getCurrentRawStream(device.index),
             )
-    return _results(problem, {n: (v.sum(0) if deterministic else v[0]) if kind(n) == "y" else v for n, v in outputs.items()})
+    for name in outputs:
+        if kind(name) == "y":
+            outputs[name] = outputs[name].sum(0) if deterministic else outputs[name][0]
+    return _results(problem, {name: outputs[name] for name in contraction.outputs})
 
 
 def _aligned(tensor: Tensor) -> Tensor:
@@ -145,8 +148,8 @@ def _backward(ctx, gradients):
     by_target, by_source = list(lists[: ctx.counts[1]]), list(lists[ctx.counts[1] :])
     contraction = Contraction.parse(ctx.spec)
     cotangents = {name: g for name, g in zip(contraction.outputs, gradients, strict=True) if g is not None}
-    wanted = [name for name, needed in zip(contraction.inputs, ctx.needs_input_grad[2], strict=True) if needed]
-    derivative, names = contraction.derivative(cotangents, wanted)
+    wanted = tuple(name for name, needed in zip(contraction.inputs, ctx.needs_input_grad[2], strict=True) if needed)
+    derivative, names = contraction.derivative(tuple(cotangents), wanted)
     result = {}
     if derivative.outputs:
         values = dict(zip(contraction.inputs, operands, strict=True)) | {names[o]: g for o, g in cotangents.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from e3nn import o3
@@ -37,10 +37,10 @@ class Case:
     instructions: list[tuple]
     layout: str
     shared_weights: bool
-    x: Tensor
-    edge_index: Tensor
-    edge_attr: Tensor
-    weight: Tensor
+    x: Tensor = field(repr=False)
+    edge_index: Tensor = field(repr=False)
+    edge_attr: Tensor = field(repr=False)
+    weight: Tensor = field(repr=False)
     targets: int
 
     def layer(self, **options) -> TensorProductConv:

@@ -46,7 +46,7 @@ def test_random_problems(device, dtype, deterministic):
     if device.type == "cpu" and deterministic:
         pytest.skip("the CPU kernels always are")
 
-    @settings(max_examples=12)
+    @settings(max_examples=12, report_multiple_bugs=True)
     @given(cases())
     def check(case):
         compare(case, device, dtype, deterministic=deterministic)
