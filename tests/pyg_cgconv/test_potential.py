@@ -443,3 +443,12 @@ def test_bad_arguments_are_named(options, argument):
 
 def test_default_dtype_is_torchs():
     assert Potential([HYDROGEN], channels=2, layers=1).dtype == torch.get_default_dtype()
+
+
+def test_devices_agree(potential, device):
+    data = crystal()
+    out = copy.deepcopy(potential).to(device)(data.clone().to(device), compute_stress=True)
+    expected = potential(data, compute_stress=True)
+    for name, value in out.items():
+        assert value.device.type == device.type
+        close(value.cpu(), expected[name])
