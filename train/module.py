@@ -57,6 +57,9 @@ class PotentialModule(LightningModule):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.potential(batch)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=True)  # Lightning's own copy of a PyG batch would wait for each tensor
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._loss(self(batch), batch, stage="train")
 
@@ -81,7 +84,7 @@ class PotentialModule(LightningModule):
 
     def configure_optimizers(self):
         fit = self.fit_options
-        optimizer = torch.optim.Adam(self.parameters(), lr=fit.lr, amsgrad=True)
+        optimizer = torch.optim.Adam(self.parameters(), lr=fit.lr, amsgrad=True, fused=True)
         if fit.schedule == "cosine":
             schedules = cosine(optimizer, fit.warmup_steps, lambda step: training_progress(self.trainer, step))
         elif fit.schedule == "plateau":

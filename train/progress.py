@@ -7,10 +7,14 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
 SHOWN = {"train/loss": "loss", "val/loss": "val loss", "val/forces_mae_meV_per_A": "val forces meV/A"}
 SECONDS_BETWEEN_LINES = 10.0
+STEPS_BETWEEN_UPDATES = 20  # of the bar: an update waits for the GPU
 
 
 class ProgressBar(TQDMProgressBar):
     """One bar per epoch with the losses and the validation force error."""
+
+    def __init__(self):
+        super().__init__(refresh_rate=STEPS_BETWEEN_UPDATES)
 
     def get_metrics(self, trainer, module) -> dict:
         metrics = super().get_metrics(trainer, module)
