@@ -48,7 +48,12 @@ def compile_kernel(problem: Problem, contraction: Contraction, owner: str):
 
     address = types.uint64
     signature = types.void(
-        types.UniTuple(address, len(inputs)), types.UniTuple(address, len(outputs)), address, address, address, types.int64
+        types.UniTuple(address, len(inputs)),
+        types.UniTuple(address, len(outputs)),
+        address,
+        address,
+        address,
+        types.int64,
     )
     kernel._cache = _DiskCache(cache.key("cpu", problem.key, contraction.spec, owner, _host()))
     kernel.compile(signature)
@@ -117,7 +122,9 @@ def _parts(problem: Problem, contraction: Contraction, owner: str):
                     fixed = problem.shared_weights and kind(operand) == "w" and operands is contraction.inputs
                     offset = I64(0) if fixed else builder.mul(rows[kind(operand)], I64(size))
                     # An operand may be both input and output (its value, and the gradient with respect to it).
-                    addresses[operand, operands is contraction.outputs] = builder.add(builder.extract_value(values, n), offset)
+                    addresses[operand, operands is contraction.outputs] = builder.add(
+                        builder.extract_value(values, n), offset
+                    )
             _Edge(builder, problem, contraction, addresses).emit()
             return context.get_dummy_value()
 
@@ -230,7 +237,9 @@ class _Edge:
         number = self.builder.add(
             self.builder.mul(channel, I64(shape.channel_stride)), I64(shape.offset + component * shape.component_stride)
         )
-        address = self.builder.add(self.addresses[operand, output], self.builder.mul(number, I64(self.problem.item_bytes)))
+        address = self.builder.add(
+            self.addresses[operand, output], self.builder.mul(number, I64(self.problem.item_bytes))
+        )
         return self.builder.inttoptr(address, self.scalar.as_pointer())
 
     def load(self, element, channel, width: int, used: int, output: bool = False):
@@ -245,7 +254,11 @@ class _Edge:
         size = self.problem.item_bytes
         if stride == 1 and used == width:
             pointer = builder.bitcast(pointer, vector.as_pointer())
-            return builder.load(pointer, align=size, typ=vector) if value is None else builder.store(value, pointer, align=size)
+            return (
+                builder.load(pointer, align=size, typ=vector)
+                if value is None
+                else builder.store(value, pointer, align=size)
+            )
         places = [builder.gep(pointer, [I64(n * stride)], source_etype=self.scalar) for n in range(used)]
         if value is not None:
             for n, place in enumerate(places):

@@ -68,7 +68,9 @@ def kernel_of(segment: Segment):
     return kernel
 
 
-def compile_pass(problem: Problem, contraction: Contraction, owner: str, compute_capability: tuple[int, int]) -> list[Binary]:
+def compile_pass(
+    problem: Problem, contraction: Contraction, owner: str, compute_capability: tuple[int, int]
+) -> list[Binary]:
     """The kernels of one pass, in the order in which they must run; needs no GPU.
 
     The schedule estimates registers; where the assembler finds too few, the pass is cut finer.

@@ -42,7 +42,9 @@ def binaries(problem: Problem, contraction: Contraction, owner: str, capability:
     name = disk.key("cuda", problem.key, contraction.spec, owner, capability)
     if stored := disk.load(name):
         return pickle.loads(stored)
-    from .cuda_kernel import compile_pass  # numba and the compiler take a second to import, and kernels on disk need neither
+    from .cuda_kernel import (
+        compile_pass,  # numba and the compiler take a second to import, and kernels on disk need neither
+    )
 
     compiled = compile_pass(problem, contraction, owner, capability)
     disk.store(name, pickle.dumps(compiled))
@@ -50,7 +52,9 @@ def binaries(problem: Problem, contraction: Contraction, owner: str, capability:
 
 
 @cache
-def _loaded(problem: Problem, contraction: Contraction, owner: str, device: int) -> list[tuple[Binary, driver.CUfunction]]:
+def _loaded(
+    problem: Problem, contraction: Contraction, owner: str, device: int
+) -> list[tuple[Binary, driver.CUfunction]]:
     """Kernels ready to launch on a device. Loaded at once, so that a later launch may be captured in a CUDA graph."""
     result = []
     for binary in binaries(problem, contraction, owner, compute_capability(device)):
@@ -84,7 +88,8 @@ def launch(
     done = 0
     for binary, function in _loaded(problem, contraction, owner, device):
         places = [
-            place + done * copy_bytes * name.startswith("y") for name, place in zip(contraction.outputs, outputs, strict=True)
+            place + done * copy_bytes * name.startswith("y")
+            for name, place in zip(contraction.outputs, outputs, strict=True)
         ]
         parameters = _parameters([*inputs, *places, *lists, copy_bytes])
         _checked(

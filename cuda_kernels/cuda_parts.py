@@ -177,7 +177,10 @@ class Parts:
                 zero = ir.Constant(self.scalar, 0.0)
                 parts = [
                     self._tuple(context, builder, kind_, [totals.get(element, zero) for element in elements])
-                    for kind_, elements in ((self.sums_type, segment.owned_outputs), (self.gradients_type, segment.edge_outputs))
+                    for kind_, elements in (
+                        (self.sums_type, segment.owned_outputs),
+                        (self.gradients_type, segment.edge_outputs),
+                    )
                 ]
                 return context.make_tuple(builder, result_type, parts)
 
@@ -201,7 +204,9 @@ class Parts:
                 }
                 for operand in rows:
                     if kind(operand) == "y":
-                        self._add_edge_features(builder, builder.add(rows[operand], copy), operand, values, channel, lane)
+                        self._add_edge_features(
+                            builder, builder.add(rows[operand], copy), operand, values, channel, lane
+                        )
                 with self._where_channel_exists(builder, channel, lane):
                     for element, value in values.items():
                         place = self._channel_place(builder, rows[element[0]], element, channel, lane)
@@ -296,7 +301,9 @@ class Parts:
         about n exchanges instead of 5 n; in the end a lane holds the sum of one component.
         """
         blocks, item = self.problem.y.blocks, self.problem.item_bytes
-        by_place = {blocks[b].offset + i * blocks[b].component_stride: values[o, b, i] for o, b, i in values if o == operand}
+        by_place = {
+            blocks[b].offset + i * blocks[b].component_stride: values[o, b, i] for o, b, i in values if o == operand
+        }
         zero = ir.Constant(self.scalar, 0.0)
         if self.segment.masked:
             exists = self._channel_exists(builder, channel, lane)

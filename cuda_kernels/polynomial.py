@@ -37,7 +37,12 @@ class Contraction:
     def inputs(self) -> tuple[str, ...]:
         """The operands whose values the outputs depend on."""
         needed = {
-            operand for term in self.terms for output in self.outputs if output in term for operand in term if operand != output
+            operand
+            for term in self.terms
+            for output in self.outputs
+            if output in term
+            for operand in term
+            if operand != output
         }
         return tuple(sorted(needed, key=_order))
 
@@ -125,7 +130,12 @@ def matrices(path: Path, contraction: Contraction, read: Callable[[Element], obj
 
 
 def evaluate_path(
-    path: Path, contraction: Contraction, matrix: dict, read: Callable[[Element], object], sums: MutableMapping, arithmetic
+    path: Path,
+    contraction: Contraction,
+    matrix: dict,
+    read: Callable[[Element], object],
+    sums: MutableMapping,
+    arithmetic,
 ) -> None:
     """Add one path's contribution to `sums[element]` for every element of the outputs.
 

@@ -114,7 +114,9 @@ class Problem:
             f"{'path':>4} {'channels':>8} {'x':>3} {'y':>3} {'out':>3} {'l1 x l2 -> l3':>14} {'terms':>5}",
         ]
         for n, path in enumerate(self.paths):
-            l1, l2, l3 = ((row.blocks[b].dim - 1) // 2 for row, b in ((self.x, path.x), (self.y, path.y), (self.g, path.out)))
+            l1, l2, l3 = (
+                (row.blocks[b].dim - 1) // 2 for row, b in ((self.x, path.x), (self.y, path.y), (self.g, path.out))
+            )
             lines.append(
                 f"{n:4d} {self.multiplicity(path):8d} {path.x:3d} {path.y:3d} {path.out:3d} "
                 f"{f'{l1} x {l2} -> {l3}':>14} {len(path.coefficients):5d}"

@@ -64,11 +64,15 @@ class Segment:
 
     @cached_property
     def owned_outputs(self) -> list[tuple[str, int, int]]:
-        return [e for operand in self.contraction.outputs if kind(operand) == self.owner for e in self.elements(operand)]
+        return [
+            e for operand in self.contraction.outputs if kind(operand) == self.owner for e in self.elements(operand)
+        ]
 
     @cached_property
     def edge_outputs(self) -> list[tuple[str, int, int]]:
-        return [e for operand in self.contraction.outputs if kind(operand) != self.owner for e in self.elements(operand)]
+        return [
+            e for operand in self.contraction.outputs if kind(operand) != self.owner for e in self.elements(operand)
+        ]
 
     @cached_property
     def stage(self) -> Stage:
@@ -83,12 +87,21 @@ class Segment:
     def registers(self) -> int:
         """An estimate: what lives across edges, what lives across the paths of an edge, and temporaries."""
         per_path = max(len(self.problem.paths[n].coefficients) for n in self.paths) // 4
-        edge_inputs = [e for operand in self.contraction.inputs if kind(operand) == self._far for e in self.elements(operand)]
+        edge_inputs = [
+            e for operand in self.contraction.inputs if kind(operand) == self._far for e in self.elements(operand)
+        ]
         edge_features = sum(
             len(self.elements(o)) for o in (*self.contraction.inputs, *self.contraction.outputs) if kind(o) == "y"
         )
         far_outputs = [e for e in self.edge_outputs if kind(e[0]) == self._far]
-        live = len(self.owned_inputs) + len(self.owned_outputs) + len(edge_inputs) + len(far_outputs) + edge_features + per_path
+        live = (
+            len(self.owned_inputs)
+            + len(self.owned_outputs)
+            + len(edge_inputs)
+            + len(far_outputs)
+            + edge_features
+            + per_path
+        )
         return live * self.problem.item_bytes // 4 + TEMPORARIES
 
     @property

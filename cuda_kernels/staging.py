@@ -111,7 +111,9 @@ class _Builder:
                     runs.append((self._reserve(run_bytes), offset, run_bytes, block.channel_stride * item))
                 self.places[operand, n, i] = (runs[-1][0] + (i * item if together else 0), block.channel_stride * item)
         chunks = [
-            (offset + done, channel_step) for _, offset, run_bytes, channel_step in runs for done in range(0, run_bytes, WIDE)
+            (offset + done, channel_step)
+            for _, offset, run_bytes, channel_step in runs
+            for done in range(0, run_bytes, WIDE)
         ]
         for done in range(0, len(chunks), LANES):
             part = chunks[done : done + LANES]

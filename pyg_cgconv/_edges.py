@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
@@ -26,23 +24,24 @@ class SortedEdges:
                 f"{targets} target nodes. Split the graph."
             )
         self.sources, self.targets = sources, targets
-        self.sorted_by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
+        sorted_by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
         if isinstance(edge_index, EdgeIndex):
             edge_index = edge_index.as_tensor()
         self.source, self.target = edge_index.to(torch.int32).unbind(0)
         _check_range("source", self.source, sources)
         _check_range("target", self.target, targets)
-
-    @cached_property
-    def by_target(self) -> list[Tensor]:
-        if self.sorted_by_target:
+        if sorted_by_target:
             edges = torch.arange(len(self.target), dtype=torch.int32, device=self.target.device)
-            return [_first(self.target, self.targets), edges, self.source.contiguous()]
-        return _listed(self.target, self.source, self.targets)
+            self.by_target = [_first(self.target, targets), edges, self.source.contiguous()]
+        else:
+            self.by_target = _listed(self.target, self.source, targets)
+        self._by_source: list[Tensor] | None = None
 
-    @cached_property
+    @property
     def by_source(self) -> list[Tensor]:
-        return _listed(self.source, self.target, self.sources)
+        if self._by_source is None:
+            self._by_source = _listed(self.source, self.target, self.sources)
+        return self._by_source
 
 
 def _listed(node: Tensor, other: Tensor, nodes: int) -> list[Tensor]:
@@ -57,8 +56,10 @@ def _first(sorted_node: Tensor, nodes: int) -> Tensor:
 
 def _check_range(end: str, node: Tensor, nodes: int) -> None:
     inside = ((node >= 0) & (node < nodes)).all()
-    message = f"edge_index: a {end} node is not in 0..{nodes - 1}, the rows of {'x' if end == 'source' else 'the output'}"
-    if node.is_cuda:
+    message = (
+        f"edge_index: a {end} node is not in 0..{nodes - 1}, the rows of {'x' if end == 'source' else 'the output'}"
+    )
+    if node.is_cuda or torch.compiler.is_compiling():
         torch._assert_async(inside, message)  # fails on the device: asking the host would stall every call
     elif not inside:
         raise ValueError(
@@ -73,7 +74,9 @@ _recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def sorted_edges(edge_index: Tensor, sources: int, targets: int) -> SortedEdges:
     """The sorted edges of this very tensor, sorted at its first use."""
     if torch.compiler.is_compiling() or (edge_index.is_cuda and torch.cuda.is_current_stream_capturing()):
-        return SortedEdges(edge_index, sources, targets)  # a captured graph must sort what its buffers hold at each replay
+        return SortedEdges(
+            edge_index, sources, targets
+        )  # a captured graph must sort what its buffers hold at each replay
     state = (edge_index._version, sources, targets)
     known = _recent.get(edge_index)
     if known is None or known[0] != state:

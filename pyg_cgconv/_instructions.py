@@ -36,10 +36,20 @@ def channelwise(irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_filter: o3.
 def tensor_product(irreps_in, irreps_edge, irreps_out, instructions, **options) -> o3.TensorProduct:
     """e3nn's tensor product of these instructions, with external weights; it checks them and normalises the paths."""
     try:
-        return o3.TensorProduct(irreps_in, irreps_edge, irreps_out, instructions, internal_weights=False, **options)
+        product = o3.TensorProduct(irreps_in, irreps_edge, irreps_out, instructions, internal_weights=False, **options)
     except (AssertionError, IndexError) as error:
-        raise ValueError(
-            f"instructions: e3nn rejects the paths of {irreps_in} x {irreps_edge} -> {irreps_out}; each must be (i_in1, i_in2, "
-            f"i_out, mode, has_weight[, path_weight]) with irreps that can be coupled and, for mode 'uvu', equal multiplicities "
-            f"of irreps_in[i_in1] and irreps_out[i_out]. Given: {instructions}"
-        ) from error
+        raise _rejected(irreps_in, irreps_edge, irreps_out, instructions) from error
+    # e3nn checks this only when it generates code.
+    if any(
+        i.connection_mode == MODE and irreps_in[i.i_in1].mul != irreps_out[i.i_out].mul for i in product.instructions
+    ):
+        raise _rejected(irreps_in, irreps_edge, irreps_out, instructions)
+    return product
+
+
+def _rejected(irreps_in, irreps_edge, irreps_out, instructions) -> ValueError:
+    return ValueError(
+        f"instructions: e3nn rejects the paths of {irreps_in} x {irreps_edge} -> {irreps_out}; each must be (i_in1, i_in2, "
+        "i_out, mode, has_weight[, path_weight]) with irreps that can be coupled and, for mode 'uvu', equal multiplicities "
+        f"of irreps_in[i_in1] and irreps_out[i_out]. Given: {instructions}"
+    )

@@ -29,4 +29,6 @@ def _transpose(features: Tensor, matrices: list[tuple[int, int]]) -> Tensor:
     if all(1 in matrix for matrix in matrices):
         return features
     blocks = features.split([rows * columns for rows, columns in matrices], dim=-1)
-    return torch.cat([block.unflatten(-1, matrix).mT.flatten(-2) for matrix, block in zip(matrices, blocks, strict=True)], -1)
+    return torch.cat(
+        [block.unflatten(-1, matrix).mT.flatten(-2) for matrix, block in zip(matrices, blocks, strict=True)], -1
+    )

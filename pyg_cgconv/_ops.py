@@ -14,6 +14,7 @@ from ._layout import to_ir_mul, to_mul_ir
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
+_FORWARD = FORWARD.spec
 _problems: dict[str, Problem] = {}
 _library = torch.library.Library("pyg_cgconv", "DEF")
 _library.define(
@@ -22,20 +23,25 @@ _library.define(
 )
 
 
-def convolve(problem: Problem, x: Tensor, y: Tensor, w: Tensor, edges: SortedEdges, deterministic: bool) -> Tensor:
+def register(problem: Problem) -> dict[torch.dtype, str]:
+    """Make the problem known to the operation, in each precision; returns the names by which it is called."""
+    variants = {dtype: problem.with_dtype(name) for dtype, name in DTYPES.items()}
+    _problems.update({variant.key: variant for variant in variants.values()})
+    return {dtype: variant.key for dtype, variant in variants.items()}
+
+
+def convolve(problem: str, x: Tensor, y: Tensor, w: Tensor, edges: SortedEdges, deterministic: bool) -> Tensor:
     """out_i = sum over edges j->i of CG(x_j, y_e; w_e): differentiable any number of times.
 
     Args:
-        x: (edges.sources, problem.x.length); y: (E, problem.y.length); w: (E, problem.w.length), or (problem.w.length,) if the
-            problem shares its weights. One dtype, one device.
+        problem: its registered name, for the inputs' dtype. Its rows give the shapes: x (edges.sources, x.length),
+            y (E, y.length), w (E, w.length), or (w.length,) if it shares its weights. One dtype, one device.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
-    problem = problem.with_dtype(DTYPES[x.dtype])
-    _problems[problem.key] = problem
     needs_grad = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or w.requires_grad)
     by_source = edges.by_source if needs_grad and (deterministic or not x.is_cuda) else []
     (out,) = torch.ops.pyg_cgconv.contract(
-        problem.key, FORWARD.spec, [x, y, w], edges.by_target, by_source, edges.sources, deterministic
+        problem, _FORWARD, [x, y, w], edges.by_target, by_source, edges.sources, deterministic
     )
     return out
 
@@ -154,7 +160,12 @@ def _backward(ctx, gradients):
     if derivative.outputs:
         values = dict(zip(contraction.inputs, operands, strict=True)) | {names[o]: g for o, g in cotangents.items()}
         outputs = torch.ops.pyg_cgconv.contract(
-            ctx.problem, derivative.spec, [values[name] for name in derivative.inputs], by_target, by_source, *ctx.options
+            ctx.problem,
+            derivative.spec,
+            [values[name] for name in derivative.inputs],
+            by_target,
+            by_source,
+            *ctx.options,
         )
         result = dict(zip(derivative.outputs, outputs, strict=True))
     no_gradients = [None] * len(by_target), [None] * len(by_source), None, None

@@ -83,13 +83,24 @@ class TensorProductConv(MessagePassing):
         if instructions is None:
             self.irreps_out, instructions = channelwise(self.irreps_in, self.irreps_edge, self.irreps_out)
         arguments = (self.irreps_in, self.irreps_edge, self.irreps_out, list(instructions))
-        product = tensor_product(*arguments, shared_weights=shared_weights, compile_left_right=False, compile_right=False)
+        product = tensor_product(
+            *arguments, shared_weights=shared_weights, compile_left_right=False, compile_right=False
+        )
         self.instructions = product.instructions
         self.weight_numel: int = product.weight_numel
         self.layout, self.shared_weights, self.deterministic = layout, shared_weights, deterministic
         self.backend = _resolve(backend, self.instructions)
         self._reference = ReferenceProduct(*arguments, layout, shared_weights)
-        self._problem = None if self.backend == "reference" else _problem.build(product, layout)
+        self.problem = None if self.backend == "reference" else _problem.build(product, layout)
+        self._dims = self.irreps_in.dim, self.irreps_edge.dim  # torch.compile cannot trace e3nn's irreps
+        self._register()
+
+    def _register(self) -> None:
+        self._problem_names = {} if self.problem is None else _ops.register(self.problem)
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._register()
 
     def forward(
         self,
@@ -103,9 +114,11 @@ class TensorProductConv(MessagePassing):
         self._check(x_source, edge_index, edge_attr, weight)
         sources, targets = _sizes(x_source, x_target, size)
         if self.backend == "reference" or self.explain:
-            return self.propagate(edge_index, x=(x_source, x_target), edge_attr=edge_attr, weight=weight, size=(sources, targets))
+            return self.propagate(
+                edge_index, x=(x_source, x_target), edge_attr=edge_attr, weight=weight, size=(sources, targets)
+            )
         edges = sorted_edges(edge_index, sources, targets)
-        out = _ops.convolve(self._problem, x_source, edge_attr, weight, edges, self.deterministic)
+        out = _ops.convolve(self._problem_names[x_source.dtype], x_source, edge_attr, weight, edges, self.deterministic)
         if self.aggr == "mean":
             out = out / degree(edge_index[1].long(), targets, out.dtype).clamp_(min=1).unsqueeze(-1)
         return out
@@ -119,10 +132,9 @@ class TensorProductConv(MessagePassing):
                 f"edge_index: expected an integer tensor (2, E) or an EdgeIndex, got {edge_index.dtype} {tuple(edge_index.shape)}"
             )
         edges = edge_index.shape[1]
-        weight_shape = (self.weight_numel,) if self.shared_weights else (edges, self.weight_numel)
-        _check_shape("x", x, (x.shape[0] if x.dim() else 0, self.irreps_in.dim), f"irreps_in {self.irreps_in}")
-        _check_shape("edge_attr", edge_attr, (edges, self.irreps_edge.dim), f"irreps_edge {self.irreps_edge}, {edges} edges")
-        _check_shape("weight", weight, weight_shape, f"weight_numel {self.weight_numel}, shared_weights={self.shared_weights}")
+        self._check_shape("x", x, (x.shape[0] if x.dim() else 0, self._dims[0]))
+        self._check_shape("edge_attr", edge_attr, (edges, self._dims[1]))
+        self._check_shape("weight", weight, (self.weight_numel,) if self.shared_weights else (edges, self.weight_numel))
         for name, tensor in (("edge_attr", edge_attr), ("weight", weight)):
             if tensor.dtype != x.dtype:
                 raise TypeError(f"{name}: dtype {tensor.dtype} differs from that of x, {x.dtype}; convert one of them")
@@ -132,7 +144,16 @@ class TensorProductConv(MessagePassing):
         if x.dtype not in _ops.DTYPES:
             raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x, edge_attr and weight to float32 or float64")
         if self.backend in ("cuda", "cpu") and x.device.type != self.backend:
-            raise ValueError(f"x: on {x.device}, but the layer was made with backend={self.backend!r}; move x, or use 'auto'")
+            raise ValueError(
+                f"x: on {x.device}, but the layer was made with backend={self.backend!r}; move x, or use 'auto'"
+            )
+
+    def _check_shape(self, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+        if tuple(tensor.shape) != expected:
+            raise ValueError(
+                f"{name}: expected shape {expected}, got {tuple(tensor.shape)}, in {self} with {self.weight_numel} weights "
+                f"{'for all edges' if self.shared_weights else 'an edge'}"
+            )
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.irreps_in} x {self.irreps_edge} -> {self.irreps_out}, backend={self.backend!r})"
@@ -170,8 +191,3 @@ def _sizes(x_source: Tensor, x_target: Tensor | None, size: tuple[int, int] | No
 def _check_choice(name: str, given: str, choices: tuple[str, ...]) -> None:
     if given not in choices:
         raise ValueError(f"{name}: expected one of {choices}, got {given!r}")
-
-
-def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...], because: str) -> None:
-    if tuple(tensor.shape) != expected:
-        raise ValueError(f"{name}: expected shape {expected} ({because}), got {tuple(tensor.shape)}")

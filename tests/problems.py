@@ -116,7 +116,9 @@ def cases(draw, max_l: int = 3) -> Case:
         if slot not in slots[1:] or draw(st.booleans()):
             slots.append(slot)
         position = draw(st.sampled_from([n for n, s in enumerate(slots) if n and s == slot]))
-        instructions.append((i, j, position, "uvu", draw(st.booleans()) or not instructions, draw(st.sampled_from([1.0, 0.3]))))
+        instructions.append(
+            (i, j, position, "uvu", draw(st.booleans()) or not instructions, draw(st.sampled_from([1.0, 0.3])))
+        )
     case = Case(
         irreps_in,
         irreps_edge,

@@ -15,7 +15,11 @@ def orders(convolution, inputs, cotangents):
     first = torch.autograd.grad(out, inputs, cotangents[0], create_graph=True)
     inner = sum((g * c).sum() for g, c in zip(first, cotangents[1:], strict=True))
     second = torch.autograd.grad(inner, (*inputs, cotangents[0]), allow_unused=True)
-    return [out, *first, *(torch.zeros_like(i) if g is None else g for g, i in zip(second, (*inputs, cotangents[0]), strict=True))]
+    return [
+        out,
+        *first,
+        *(torch.zeros_like(i) if g is None else g for g, i in zip(second, (*inputs, cotangents[0]), strict=True)),
+    ]
 
 
 def compare(case: Case, device, dtype, **options) -> None:

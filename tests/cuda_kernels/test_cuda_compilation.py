@@ -1,0 +1,44 @@
+"""CUDA kernels are compiled for real, GPU or not, and the assembler's report is read."""
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
+
+from cuda_kernels.cuda_kernel import assembly, compile_pass
+from cuda_kernels.polynomial import FORWARD
+from cuda_kernels.schedule import segments
+from tests.problems import NAMED, named
+
+BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
+DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
+HOPPER = (9, 0)
+
+
+@pytest.mark.parametrize("contraction", [FORWARD, BACKWARD, DOUBLE], ids=["forward", "backward", "double_backward"])
+@pytest.mark.parametrize("name", NAMED)
+def test_named_problems_do_not_spill(name, contraction):
+    binaries = compile_pass(named(name, layout="ir_mul").problem, contraction, "g", HOPPER)
+    assert [(b.spilled_bytes, b.stack_bytes) for b in binaries] == [(0, 0)] * len(binaries)
+    assert all(0 < b.registers <= 255 for b in binaries)
+    assert all(b.shared_bytes <= 48 * 1024 for b in binaries)
+
+
+def test_double_precision_is_cut_until_nothing_spills():
+    binaries = compile_pass(named("mace-large").problem.with_dtype("float64"), FORWARD, "g", HOPPER)
+    assert [b.spilled_bytes for b in binaries] == [0] * len(binaries)
+
+
+def test_rows_are_staged_asynchronously_and_the_forward_has_no_atomics():
+    (segment,) = segments(named("mace-medium", layout="ir_mul").problem, FORWARD, "g")
+    text = assembly(segment, HOPPER)
+    assert text.count("cp.async.cg.shared.global") >= 4
+    assert "red.global.add" not in text
+    assert "atom." not in text
+    assert ".local" not in text
+
+
+def test_the_backward_adds_to_sources_in_the_cache():
+    (segment,) = segments(named("mace-medium", layout="ir_mul").problem, BACKWARD, "g")
+    text = assembly(segment, HOPPER)
+    assert "red.global.add.f32" in text
+    assert "atom." not in text
