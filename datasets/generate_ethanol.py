@@ -35,7 +35,7 @@ BASIS = "def2-svp"
 AUXILIARY_BASIS = "def2-universal-jfit"  # density fitting as rMD17 has it: without it, forces move by 0.6 meV/A
 GUESS_GRID_LEVEL = 1
 # (radial, angular) points of an atom, before pruning. Mean and largest force error against PySCF's level 7, meV/A:
-# level 3 0.5 and 1.9, this 0.06 and 0.35, level 4 (half as much time again) 0.02 and 0.08; level 3 lacks angular points.
+# level 3 0.5 and 1.9, this 0.06 and 0.35, level 4 (half as much time again) 0.02 and 0.08; 3 lacks angular points.
 GRID = {"H": (40, 302), "C": (60, 590), "O": (60, 590)}
 ENERGY_CONVERGENCE = 1e-9  # Hartree
 LARGEST_NET_FORCE = 1e-6  # eV/Angstrom: a frame beyond it is refused
