@@ -41,6 +41,15 @@ def spring_frames(count: int, seed: int = 0) -> list[Data]:
     ]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Five atoms keep no second thread busy, and threads that wait for work slow the one that has it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def splits() -> Splits:
     frames = with_neighbors(spring_frames(56), CUTOFF)
@@ -49,7 +58,7 @@ def splits() -> Splits:
 
 @pytest.fixture(scope="session")
 def model() -> ModelOptions:
-    return ModelOptions(cutoff=CUTOFF, channels=4, lmax=1, layers=2, radial_hidden=(8,))
+    return ModelOptions(cutoff=CUTOFF, channels=4, lmax=1, layers=1, radial_hidden=(8,))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from .conftest import CUTOFF, NUMBERS, spring_frames
 
 FRAMES = 60
 TINY = (
-    "--channels 4 --lmax 1 --layers 2 --radial_hidden [8] --batch_size 8 --max_epochs 2 --device cpu --progress false"
+    "--channels 4 --lmax 1 --layers 1 --radial_hidden [8] --batch_size 8 --max_epochs 2 --device cpu --progress false"
 )
 
 
