@@ -109,8 +109,9 @@ def test_unknown_molecule_and_missing_files_are_named(published):
         read_splits(MD17Options(root=published, split=3), CUTOFF)
 
 
-def test_embedded_frames_are_split_in_parts_of_a_tenth():
+def test_embedded_frames_are_divided_eight_to_one_to_one():
     splits = read_splits(MD17Options(), CUTOFF)
-    sizes = splits.sizes()
-    assert sizes["train"] == 8 * sizes["test"] == 8 * sizes["validation"]
+    train, validation, test = splits.sizes().values()
+    assert validation == test >= 1
+    assert train / test == pytest.approx(8, rel=0.1)
     assert splits.train[0].z.bincount().tolist() == [0, 6, 0, 0, 0, 0, 2, 0, 1]
