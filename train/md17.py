@@ -13,9 +13,10 @@ from train.run import create_run_folder, train
 
 DEFAULT_PRESET = "small"
 
-# For training, validation and test: the protocol that rMD17 errors are published for; parts of the embedded set.
+# Training, validation and test: the protocol that rMD17 errors are published for.
 PUBLISHED_SIZES = (950, 50, 1000)
-EMBEDDED_PARTS = (0.8, 0.1, 0.1)
+# Of the embedded frames, a tenth each for validation and test.
+EMBEDDED_HELD_OUT = 10
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class MD17Options:
         revised: rMD17 (true) or the original MD17 (false).
         split: published rMD17 split 1 to 5, or 0 for a random one (default: 1 for rMD17, otherwise 0).
         split_seed: of a random split, and of the choice of validation frames in a published one.
-        train_size: training frames (default: 950; of the embedded frames 80 %).
-        val_size: validation frames (default: 50; of the embedded frames 10 %).
-        test_size: test frames (default: 1000; of the embedded frames 10 %).
+        train_size: training frames (default: 950; of the 1,000 embedded frames 800).
+        val_size: validation frames (default: 50; of the embedded frames 100).
+        test_size: test frames (default: 1000; of the embedded frames 100).
     """
 
     root: Path | None = None
@@ -87,7 +88,8 @@ def read_splits(options: MD17Options, cutoff: float) -> Splits:
 
 def frame_counts(options: MD17Options, dataset: FrameDataset) -> list[int]:
     """Sizes of training, validation and test, the default wherever none is given."""
-    embedded = [int(part * len(dataset)) for part in EMBEDDED_PARTS]
+    held_out = len(dataset) // EMBEDDED_HELD_OUT
+    embedded = (len(dataset) - 2 * held_out, held_out, held_out)
     defaults = embedded if options.root is None else PUBLISHED_SIZES
     given = (options.train_size, options.val_size, options.test_size)
     return [default if size is None else size for size, default in zip(given, defaults, strict=True)]
