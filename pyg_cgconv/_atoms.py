@@ -16,7 +16,9 @@ class Atoms:
 
     Attributes:
         species: Row of each atom's species in the potential's table (n,) int64; -1 if it has none.
-        edge_index: (2, E), row 0 the source j, row 1 the target i.
+        edge_index: (2, E), as given.
+        source: Source j of each edge (E,) int64.
+        target: Target i of each edge (E,) int64.
         vectors: Edge vectors r_ij (E, 3) in the potential's dtype, Angstrom; they know their gradient.
         structure: The structure of each atom (n,) int64.
         num_structures: B.
@@ -25,6 +27,8 @@ class Atoms:
 
     species: Tensor
     edge_index: Tensor
+    source: Tensor
+    target: Tensor
     vectors: Tensor
     structure: Tensor
     num_structures: int
@@ -54,7 +58,7 @@ def read_atoms(data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
     else:
         num_structures = _num_structures(data, structure)
 
-    source, target = edge_index
+    source, target = edge_index.long().unbind(0)
     vectors = pos[source] - pos[target]
     if cell is not None:
         cell = cell.reshape(-1, 3, 3).to(pos.dtype)
@@ -73,7 +77,7 @@ def read_atoms(data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
         raise ValueError("data.edge_shift: missing, but data.cell is there; make the edges with pyg_cgconv.RadiusGraph")
 
     species = species_of_number[z.long().clamp(0, len(species_of_number) - 1)]
-    return Atoms(species, edge_index, vectors.to(dtype), structure, num_structures, cell)
+    return Atoms(species, edge_index, source, target, vectors.to(dtype), structure, num_structures, cell)
 
 
 def check_values(data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float) -> None:

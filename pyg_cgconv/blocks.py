@@ -81,14 +81,30 @@ class InteractionBlock(nn.Module):
         return self.gate(out)
 
 
+def wanted_irreps(irreps_hidden, irreps_last, irreps_sh, layers: int) -> list[o3.Irreps]:
+    """The output of each of ``layers`` blocks: ``irreps_hidden``, without what no later block can turn into
+    ``irreps_last`` (pseudovectors right before a last block of even scalars, say)."""
+    wanted = [o3.Irreps(irreps_last)]
+    for _ in range(layers - 1):
+        following = {ir for _, ir in wanted[0]}
+        useful = [slot for slot in o3.Irreps(irreps_hidden) if products([slot], irreps_sh) & following]
+        wanted.insert(0, o3.Irreps(useful))
+    return wanted
+
+
+def products(irreps_in, irreps_sh) -> set[o3.Irrep]:
+    """The irreps that a product of an input and an edge irrep can contain."""
+    return {ir for _, a in o3.Irreps(irreps_in) for _, b in o3.Irreps(irreps_sh) for ir in a * b}
+
+
 def reachable(irreps_in, irreps_sh, irreps_wanted) -> o3.Irreps:
     """The wanted irreps that some product of an input and an edge irrep contains.
 
     Raises:
         ValueError: none can be reached.
     """
-    products = {ir for _, a in o3.Irreps(irreps_in) for _, b in o3.Irreps(irreps_sh) for ir in a * b}
-    irreps = o3.Irreps([(mul, ir) for mul, ir in o3.Irreps(irreps_wanted) if ir in products])
+    found = products(irreps_in, irreps_sh)
+    irreps = o3.Irreps([(mul, ir) for mul, ir in o3.Irreps(irreps_wanted) if ir in found])
     if not len(irreps):
         raise ValueError(f"irreps_out: none of {irreps_wanted} is reached by {irreps_in} x {irreps_sh}")
     return irreps

@@ -52,13 +52,11 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         blocks = split_irreps(x, self.irreps_in)
         out = []
-        for slots, weight, (mul, ir) in zip(self.slots, self.weights, self.irreps_out, strict=True):
-            if slots:
-                channels = torch.cat([blocks[k] for k in slots], dim=-1) if len(slots) > 1 else blocks[slots[0]]
-                out.append((channels @ (weight / math.sqrt(len(weight)))).flatten(1))
-            else:
-                out.append(x.new_zeros(len(x), mul * ir.dim))
-        return torch.cat(out, dim=-1)
+        for slots, weight, (_, ir) in zip(self.slots, self.weights, self.irreps_out, strict=True):
+            channels = [blocks[k] for k in slots] or [x.new_empty(len(x), ir.dim, 0)]
+            channels = torch.cat(channels, dim=-1) if len(channels) > 1 else channels[0]
+            out.append((channels @ (weight * (1 / math.sqrt(max(1, len(weight)))))).flatten(1))
+        return torch.cat(out, dim=-1) if len(out) > 1 else out[0]
 
     def extra_repr(self) -> str:
         return f"{self.irreps_in} -> {self.irreps_out}"
@@ -75,7 +73,7 @@ class SpeciesLinear(nn.Module):
     species: good for tens, wasteful for the whole periodic table.
 
     Args:
-        irreps_in: Input irreps, each once.
+        irreps_in: Input irreps, each once; those that the output lacks are not read.
         irreps_out: Output irreps, each once; one that the input lacks is zero.
         num_species: Number of species S.
 
@@ -86,13 +84,21 @@ class SpeciesLinear(nn.Module):
 
     def __init__(self, irreps_in, irreps_out, num_species: int):
         super().__init__()
-        self.irreps_in = _distinct(irreps_in)
-        self.linear = Linear([(num_species * mul, ir) for mul, ir in self.irreps_in], irreps_out)
+        self.irreps_in, self.irreps_out = _distinct(irreps_in), _distinct(irreps_out)
+        self.read = [ir in self.irreps_out for _, ir in self.irreps_in]
+        if not any(self.read):
+            raise ValueError(f"irreps_out: {self.irreps_out} has no irrep of irreps_in, {self.irreps_in}")
+        species_by_channels = [
+            (num_species * mul, ir) for (mul, ir), read in zip(self.irreps_in, self.read, strict=True) if read
+        ]
+        self.linear = Linear(species_by_channels, self.irreps_out)
         self.num_species = num_species
 
     def forward(self, x: Tensor, one_hot: Tensor) -> Tensor:
         blocks = [
-            (block[:, :, None, :] * one_hot[:, None, :, None]).flatten(1) for block in split_irreps(x, self.irreps_in)
+            (block[:, :, None, :] * one_hot[:, None, :, None]).flatten(1)
+            for block, read in zip(split_irreps(x, self.irreps_in), self.read, strict=True)
+            if read
         ]
         # Only one species' channels are not zero: the fan-in is that of one species.
         return self.linear(torch.cat(blocks, dim=-1)) * math.sqrt(self.num_species)

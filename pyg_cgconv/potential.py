@@ -11,7 +11,7 @@ from torch_geometric.utils import scatter
 
 from ._arguments import MAX_ATOMIC_NUMBER, atomic_numbers, floating_dtype, hidden_irreps_of, per_species
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
-from .blocks import InteractionBlock
+from .blocks import InteractionBlock, wanted_irreps
 from .equivariant import Gate, Linear
 from .radial import BesselBasis, PolynomialCutoff
 from .spherical import spherical_harmonics
@@ -122,11 +122,11 @@ class Potential(nn.Module):
         self.embedding = Linear([(len(numbers), "0e")], scalars)
         self.blocks = nn.ModuleList()
         irreps = scalars
-        for k in range(layers):
+        for k, wanted in enumerate(wanted_irreps(hidden, scalars, self.irreps_sh, layers)):
             block = InteractionBlock(
                 irreps,
                 self.irreps_sh,
-                hidden if k < layers - 1 else scalars,
+                wanted,
                 num_basis=num_radial,
                 radial_hidden=radial_hidden,
                 avg_num_neighbors=avg_num_neighbors,
@@ -244,14 +244,13 @@ def _slope(energy: Tensor, vectors: Tensor, create_graph: bool) -> Tensor:
 
 def _forces(slope: Tensor, atoms: Atoms) -> Tensor:
     """-dE/dr_k (n, 3): r_ij grows with the source j and shrinks with the target i."""
-    source, target = atoms.edge_index
     n = len(atoms.species)
-    return scatter(slope, target, dim_size=n) - scatter(slope, source, dim_size=n)
+    return scatter(slope, atoms.target, dim_size=n) - scatter(slope, atoms.source, dim_size=n)
 
 
 def _virial(slope: Tensor, atoms: Atoms) -> Tensor:
     """dE/d(strain) (B, 3, 3): a strain takes every r_ij to r_ij (1 + strain)."""
-    structure = atoms.structure[atoms.edge_index[1]]
+    structure = atoms.structure[atoms.target]
     outer = scatter(atoms.vectors[:, :, None] * slope[:, None, :], structure, dim_size=atoms.num_structures)
     return (outer + outer.mT) / 2
 

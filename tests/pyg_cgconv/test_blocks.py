@@ -3,7 +3,7 @@ import torch
 from e3nn import o3
 
 from pyg_cgconv._layout import to_ir_mul, to_mul_ir
-from pyg_cgconv.blocks import InteractionBlock, reachable
+from pyg_cgconv.blocks import InteractionBlock, reachable, wanted_irreps
 
 IRREPS, SH = o3.Irreps("4x0e+3x1o"), o3.Irreps("0e+1o")
 
@@ -42,6 +42,16 @@ def test_rotation_and_inversion(block):
 def test_irreps_out_of_reach_are_left_out(block):
     assert block.irreps_out == o3.Irreps("4x0e+3x1o+2x1e")
     assert reachable("8x0e", "0e+1o+2e", "4x0e+4x0o+4x1o+4x1e") == o3.Irreps("4x0e+4x1o")
+
+
+def test_irreps_that_lead_nowhere_are_left_out():
+    hidden = o3.Irreps("4x0e+4x0o+3x1o+3x1e")
+    assert wanted_irreps(hidden, "4x0e", SH, 3) == [
+        o3.Irreps("4x0e+3x1o+3x1e"),  # 0o would need two more products
+        o3.Irreps("4x0e+3x1o"),
+        o3.Irreps("4x0e"),
+    ]
+    assert wanted_irreps(hidden, "4x0e", SH, 1) == [o3.Irreps("4x0e")]
 
 
 def test_without_messages_and_self_connection_nothing_is_left(block):

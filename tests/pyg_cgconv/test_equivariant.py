@@ -88,6 +88,11 @@ def test_irreps_in_two_slots_are_refused():
         Linear("2x0e", "2x0e+2x0e")
 
 
+def test_species_linear_without_a_common_irrep_is_refused():
+    with pytest.raises(ValueError, match=r"^irreps_out:"):
+        SpeciesLinear("2x0e", "2x1o", 3)
+
+
 def test_no_nodes():
     assert Linear(IN, OUT)(torch.zeros(0, IN.dim)).shape == (0, OUT.dim)
     gate = Gate(OUT)

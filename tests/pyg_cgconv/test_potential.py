@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
 from pyg_cgconv.neighbors import RadiusGraph
@@ -115,6 +116,17 @@ def test_edges_in_any_order(potential):
         close(out[name], expected[name])
 
 
+@pytest.mark.parametrize(
+    "convert", [torch.Tensor.int, lambda edges: EdgeIndex(edges, sort_order="col", sparse_size=(6, 6))]
+)
+def test_kinds_of_edge_index(potential, convert):
+    data = molecule()
+    expected = potential(data)
+    data.edge_index = convert(data.edge_index)
+    for name, value in potential(data).items():
+        close(value, expected[name])
+
+
 def test_wrapping_atoms_into_the_cell(potential):
     data = crystal()
     lattice = torch.tensor([[2.0, -1, 0], [0, 0, 3], [1, 1, 1]], dtype=torch.float64) @ data.cell[0]
@@ -206,6 +218,16 @@ def test_force_loss_trains(potential):
         assert gradient.view(-1)[entry].item() == pytest.approx(
             (values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-6
         )
+
+
+@pytest.mark.parametrize("parity", [False, True])
+def test_every_weight_is_trained(parity):
+    model = make(parity=parity, layers=3).train()
+    out = model(molecule())
+    (out["forces"].square().sum() + out["energy"].sum()).backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.any() or not weight.numel(), name
 
 
 def test_hessian_through_the_positions(potential):
