@@ -21,15 +21,18 @@ def floating_dtype(given: torch.dtype | str | None) -> torch.dtype:
 
 def atomic_numbers(species: Sequence[int | str]) -> list[int]:
     """Atomic numbers of elements given by number or symbol."""
-    from ase.data import atomic_numbers as number_of_symbol
-
-    try:
-        numbers = [number_of_symbol[s] if isinstance(s, str) else int(s) for s in species]
-    except KeyError as unknown:
-        raise ValueError(f"species: {unknown} is no chemical symbol") from None
+    numbers = [_number(symbol) if isinstance(symbol, str) else int(symbol) for symbol in species]
     if not numbers or len(set(numbers)) < len(numbers) or not all(0 < n <= MAX_ATOMIC_NUMBER for n in numbers):
         raise ValueError(f"species: expected different elements, as atomic numbers or symbols, got {list(species)}")
     return numbers
+
+
+def _number(symbol: str) -> int:
+    from ase.data import atomic_numbers as number_of_symbol  # ASE is optional: whoever gives numbers needs none
+
+    if symbol not in number_of_symbol:
+        raise ValueError(f"species: {symbol!r} is no chemical symbol")
+    return number_of_symbol[symbol]
 
 
 def per_species(name: str, given, numbers: list[int]) -> list[float]:
