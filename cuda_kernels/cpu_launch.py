@@ -15,6 +15,10 @@ from .problem import Problem
 _one_at_a_time = threading.Lock()
 
 
+WORK_A_THREAD = 500_000
+"""Multiply-adds worth a thread of their own: about 50 microseconds, a few times what it takes to start and join a team."""
+
+
 @cache
 def kernel(problem: Problem, contraction: Contraction, owner: str):
     return compile_kernel(problem, contraction, owner)
@@ -28,10 +32,19 @@ def launch(
     outputs: tuple[int, ...],
     lists: tuple[int, int, int],
     rows: int,
+    edges: int,
     threads: int,
 ) -> None:
-    """Run one pass (see `cpu_kernel.compile_kernel`) on `threads` threads; all arguments but counts are addresses."""
+    """Run one pass (see `cpu_kernel.compile_kernel`) on up to `threads` threads; all arguments but counts are addresses."""
     run = kernel(problem, contraction, owner)
+    worthwhile = edges * _work_an_edge(problem, contraction) // WORK_A_THREAD
     with _one_at_a_time:
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(max(1, min(threads, worthwhile, numba.config.NUMBA_NUM_THREADS)))
         run(inputs, outputs, *lists, rows)
+
+
+@cache
+def _work_an_edge(problem: Problem, contraction: Contraction) -> int:
+    """Multiply-adds, roughly: each coefficient once a channel for each term and output."""
+    terms = len(contraction.terms) * len(contraction.outputs)
+    return terms * sum(problem.multiplicity(path) * len(path.coefficients) for path in problem.paths)

@@ -71,6 +71,7 @@ def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, determin
     values = {name: value.contiguous() for name, value in values.items()}
     shapes = _output_shapes(problem, contraction, by_target, sources)
     outputs = {name: inputs[0].new_empty(shape) for name, shape in shapes.items()}
+    threads = torch.get_num_threads()
     for owner, part in owned_passes(contraction):
         lists = by_target if owner == "g" else by_source
         cpu_launch.launch(
@@ -81,8 +82,11 @@ def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, determin
             _addresses(outputs[name] for name in part.outputs),
             _addresses(lists),
             lists[0].shape[0] - 1,
-            torch.get_num_threads(),
+            lists[2].shape[0],
+            threads,
         )
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)  # numba's OpenMP pool sets that of the library which both may have loaded
     if given is not problem:
         outputs = {n: to_mul_ir(value, _blocks(given, n)) if kind(n) in "gx" else value for n, value in outputs.items()}
     return _results(given, outputs)

@@ -1,0 +1,67 @@
+"""The layer inside a network of your own: dipole-like vectors of a batch of molecules, and how exactly they turn with them.
+
+    python examples/own_network.py
+"""
+
+import torch
+from e3nn import o3
+from torch import nn
+from torch_geometric.data import Batch
+from torch_geometric.nn import global_add_pool
+
+from datasets import EthanolPBE
+from pyg_cgconv import RadiusGraph, TensorProductConv
+
+CUTOFF = 4.0
+
+
+class VectorNetwork(nn.Module):
+    """Two convolutions: species -> scalars and vectors on the atoms -> one vector a molecule."""
+
+    def __init__(self, channels: int = 16, num_radial: int = 8):
+        super().__init__()
+        self.harmonics = o3.SphericalHarmonics("0e + 1o + 2e", normalize=True, normalization="component")
+        self.centers = nn.Buffer(torch.linspace(0, CUTOFF, num_radial))
+        self.species = nn.Embedding(10, channels)
+        hidden = f"{channels}x0e + {channels}x1o"
+        self.convolutions, self.radial, self.linear = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for irreps_in, irreps_out in ((f"{channels}x0e", hidden), (hidden, "1x1o")):
+            convolution = TensorProductConv(irreps_in, self.harmonics.irreps_out, irreps_out)
+            self.convolutions.append(convolution)
+            self.radial.append(nn.Sequential(nn.Linear(num_radial, 32), nn.SiLU(), nn.Linear(32, convolution.weight_numel)))
+            self.linear.append(o3.Linear(convolution.irreps_out, irreps_out))
+
+    def forward(self, data: Batch) -> torch.Tensor:
+        source, target = data.edge_index
+        vectors = data.pos[source] - data.pos[target]
+        lengths = vectors.norm(dim=1, keepdim=True)
+        edge_attr = self.harmonics(vectors)
+        radial = torch.exp(-(((lengths - self.centers) * 2) ** 2)) * (1 - lengths / CUTOFF).square()
+        x = self.species(data.z)
+        for convolution, weights, linear in zip(self.convolutions, self.radial, self.linear, strict=True):
+            x = linear(convolution(x, data.edge_index, edge_attr, weights(radial)))
+        return global_add_pool(x, data.batch)
+
+
+def main() -> float:
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dataset = EthanolPBE(pre_transform=RadiusGraph(CUTOFF), pre_filter=None)
+    batch = Batch.from_data_list([dataset[n] for n in range(8)]).to(device)
+    batch.pos = batch.pos.float()
+    network = VectorNetwork().to(device)
+
+    vectors = network(batch)
+    rotation = o3.rand_matrix().to(device)
+    batch.pos = batch.pos @ rotation.T
+    error = (network(batch) - vectors @ rotation.T).norm() / vectors.norm()
+
+    print(network.convolutions[1])
+    print(f"{batch.num_graphs} molecules, {batch.num_nodes} atoms, {batch.num_edges} edges on {device}")
+    print("vectors of the first molecules:", vectors[:2].tolist())
+    print(f"equivariance error: {error:.1e} of their length (float32)")
+    return error.item()
+
+
+if __name__ == "__main__":
+    main()
