@@ -9,8 +9,8 @@ temporary name, then renamed) or not at all, and depends on nothing but its own 
 pyscf`, and about 4 core-seconds a frame. `data/README.md` tells what was measured about the result.
 
 Two settings of the environment are worth having: `OPENBLAS_CORETYPE=Haswell` doubles the speed of matrix products on
-processors that PySCF's own, older OpenBLAS does not know; `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2000000000` saves a
-fifth of the time, as memory is not given back after every array.
+processors that PySCF's own, older OpenBLAS does not know; `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2000000000` saves
+a fifth of the time, as memory is not given back after every array.
 """
 
 import argparse
