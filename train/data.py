@@ -75,6 +75,9 @@ class FrameDataModule(LightningDataModule):
         evaluated = (self.splits.validation, self.splits.test)
         return [self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size) for frames in evaluated]
 
+    def transfer_batch_to_device(self, batch: Data, device: torch.device, dataloader_idx: int) -> Data:
+        return batch.to(device, non_blocking=True)  # Lightning's own copy of a PyG batch would wait for each tensor
+
     def _loader(self, frames: Sequence[Data], batch_size: int, shuffle: bool = False) -> DataLoader:
         return DataLoader(
             frames,

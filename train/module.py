@@ -57,9 +57,6 @@ class PotentialModule(LightningModule):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.potential(batch)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch.to(device, non_blocking=True)  # Lightning's own copy of a PyG batch would wait for each tensor
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._loss(self(batch), batch, stage="train")
 

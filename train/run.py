@@ -42,7 +42,8 @@ def predict(module: PotentialModule, data: FrameDataModule, run: RunOptions) -> 
 def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, run: RunOptions) -> dict:
     """Fits a new potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
 
-    The test frames are predicted with the checkpoint of least validation loss, read back from its file.
+    The test frames are predicted with the checkpoint of least validation loss, read back from its file. Its potential
+    alone is written to ``potential.pt``, for :meth:`pyg_cgconv.potential.Potential.load`.
 
     Args:
         splits: frames with neighbour lists within ``model.cutoff``.
@@ -72,6 +73,7 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
             "steps": trainer.global_step,
         }
         best = PotentialModule.load_from_checkpoint(folder / "best.ckpt", map_location="cpu")
+        best.potential.save(folder / "potential.pt")
         validation, test = predict(best, data, run)
     return report(folder, facts, splits, validation, test)
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Batch
 
+from pyg_cgconv.potential import Potential
 from train.data import FrameDataModule, labels
 from train.module import PotentialModule
 from train.run import create_run_folder, predict, train
@@ -25,7 +27,15 @@ def finished(tmp_path_factory, splits, model, fit, run):
 
 def test_run_folder_holds_everything(finished):
     folder, metrics = finished
-    files = {"best.ckpt", "last.ckpt", "metrics.csv", "metrics.json", "parity.png", "learning_curve.png"}
+    files = {
+        "potential.pt",
+        "best.ckpt",
+        "last.ckpt",
+        "metrics.csv",
+        "metrics.json",
+        "parity.png",
+        "learning_curve.png",
+    }
     assert files <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     for plot in ("parity.png", "learning_curve.png"):
@@ -67,6 +77,13 @@ def test_best_checkpoint_gives_the_reported_errors(finished, splits, fit, run):
     _, test = predict(module, FrameDataModule(splits, fit.batch_size), run)
     forces = 1000 * np.abs(test.forces - labels(splits.test).forces).mean()
     assert forces == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-12)
+
+
+def test_saved_potential_gives_the_reported_errors(finished, splits):
+    folder, metrics = finished
+    forces = Potential.load(folder / "potential.pt")(Batch.from_data_list(list(splits.test)))["forces"]
+    error = 1000 * np.abs(forces.numpy() - labels(splits.test).forces).mean()
+    assert error == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-4)
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path, splits, model, fit, run):
