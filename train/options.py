@@ -58,7 +58,7 @@ class FitOptions:
         max_time: time limit of the training, DD:HH:MM:SS.
     """
 
-    energy_weight: float = 1.0
+    energy_weight: float = 10.0
     forces_weight: float = 1.0
     batch_size: int = 5
     lr: float = 0.01

@@ -38,7 +38,7 @@ def test_run_folder_holds_everything(finished):
     }
     assert files <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "metrics.json").read_text()) == metrics
-    for plot in ("parity.png", "learning_curve.png"):
+    for plot in plots:
         assert (folder / plot).read_bytes().startswith(b"\x89PNG")
 
 
