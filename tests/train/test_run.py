@@ -27,15 +27,8 @@ def finished(tmp_path_factory, splits, model, fit, run):
 
 def test_run_folder_holds_everything(finished):
     folder, metrics = finished
-    files = {
-        "potential.pt",
-        "best.ckpt",
-        "last.ckpt",
-        "metrics.csv",
-        "metrics.json",
-        "parity.png",
-        "learning_curve.png",
-    }
+    plots = {"parity.png", "learning_curve.png"}
+    files = {"potential.pt", "best.ckpt", "last.ckpt", "metrics.csv", "metrics.json"} | plots
     assert files <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     for plot in plots:
