@@ -1,10 +1,12 @@
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
 import yaml
 
 from train import md17
-from train.cli import TASKS, main, parse, preset_names, read_preset
+from train.cli import PRESET_FOLDER, TASKS, main, parse, preset_names, read_preset
 from train.md17 import MD17Options
 from train.options import FitOptions, ModelOptions, RunOptions
 
@@ -75,6 +77,14 @@ def test_help_shows_units_presets_and_defaults(capsys):
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         main(["md17", *arguments])
+
+
+def test_mistakes_are_one_line_in_a_shell():
+    command = [sys.executable, "-m", "train", "md17", "--molecule", "aspirin"]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=PRESET_FOLDER.parents[1])
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1].startswith("error: molecule='aspirin'")
+    assert "Traceback" not in finished.stderr
 
 
 def test_unknown_options_are_named(capsys):

@@ -79,6 +79,14 @@ def test_saved_potential_gives_the_reported_errors(finished, splits):
     assert error == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-4)
 
 
+def test_checkpoints_hold_the_averaged_weights_and_those_to_go_on_from(finished):
+    folder, _ = finished
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=False)
+    average, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert average.keys() == current.keys()
+    assert any(not torch.equal(average[name], current[name]) for name in average)
+
+
 def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path, splits, model, fit, run):
     weights = []
     for number, seed in enumerate((1, 1, 2)):

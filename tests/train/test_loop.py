@@ -1,0 +1,36 @@
+from dataclasses import replace
+
+import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from train.averaging import ExponentialMovingAverage
+from train.loop import fitting_trainer
+from train.schedule import training_timer
+
+
+def callback(trainer, kind):
+    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)
+
+
+def test_options_reach_the_trainer(tmp_path, fit, run):
+    fit = replace(fit, max_epochs=17, gradient_clip=0.25, max_time="00:00:02:05")
+    trainer = fitting_trainer(tmp_path, fit, run)
+    assert (trainer.max_epochs, trainer.gradient_clip_val) == (17, 0.25)
+    assert training_timer(trainer).time_remaining() == 125.0
+    checkpoint = callback(trainer, ModelCheckpoint)
+    assert (checkpoint.monitor, checkpoint.save_last, checkpoint.mode) == ("val/loss", True, "min")
+
+
+def test_zero_switches_averaging_and_clipping_off(tmp_path, fit, run):
+    assert callback(fitting_trainer(tmp_path, fit, run), ExponentialMovingAverage) is not None
+    trainer = fitting_trainer(tmp_path, replace(fit, ema_decay=0.0, gradient_clip=0.0), run)
+    assert callback(trainer, ExponentialMovingAverage) is None
+    assert trainer.gradient_clip_val is None
+    assert training_timer(trainer).time_remaining() is None
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_is_optional(tmp_path, fit, run, progress):
+    trainer = fitting_trainer(tmp_path, fit, replace(run, progress=progress))
+    shown = [type(callback).__name__ for callback in trainer.callbacks if "Progress" in type(callback).__name__]
+    assert bool(shown) == progress
