@@ -1,6 +1,6 @@
 """Reading a data set, looking at it, batching it.
 
-    python examples/data_set.py [PLOT.png]
+python examples/data_set.py [PLOT.png]
 """
 
 import sys
@@ -21,7 +21,9 @@ def main(plot: str = "ethanol.png") -> None:
     dataset = EthanolPBE(pre_transform=RadiusGraph(cutoff=4.0))
     print(dataset, dataset[0], sep="\n")
 
-    train, validation, test = dataset.random_split(len(dataset) * 8 // 10, len(dataset) // 10, len(dataset) // 10, seed=0)
+    train, validation, test = dataset.random_split(
+        len(dataset) * 8 // 10, len(dataset) // 10, len(dataset) // 10, seed=0
+    )
     print(f"{len(train)} frames to train, {len(validation)} to validate, {len(test)} to test")
     for batch in DataLoader(dataset[train], batch_size=16, shuffle=True):
         edges_an_atom = batch.num_edges / batch.num_nodes

@@ -1,6 +1,6 @@
 """The layer inside a network of your own: dipole-like vectors of a batch of molecules, and how exactly they turn with them.
 
-    python examples/own_network.py
+python examples/own_network.py
 """
 
 import torch
@@ -28,7 +28,9 @@ class VectorNetwork(nn.Module):
         for irreps_in, irreps_out in ((f"{channels}x0e", hidden), (hidden, "1x1o")):
             convolution = TensorProductConv(irreps_in, self.harmonics.irreps_out, irreps_out)
             self.convolutions.append(convolution)
-            self.radial.append(nn.Sequential(nn.Linear(num_radial, 32), nn.SiLU(), nn.Linear(32, convolution.weight_numel)))
+            self.radial.append(
+                nn.Sequential(nn.Linear(num_radial, 32), nn.SiLU(), nn.Linear(32, convolution.weight_numel))
+            )
             self.linear.append(o3.Linear(convolution.irreps_out, irreps_out))
 
     def forward(self, data: Batch) -> torch.Tensor:

@@ -10,21 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_cgconv import TensorProductConv
-
-NAMED = {
-    "mace-large": ("128x0e+128x1o+128x2e", "0e+1o+2e+3o", "128x0e+128x1o+128x2e+128x3o"),
-    "mace-medium": ("128x0e+128x1o", "0e+1o+2e+3o", "128x0e+128x1o+128x2e"),
-    "nequip-lips": ("32x0o+32x0e+32x1o+32x1e+32x2o+32x2e", "0e+1o+2e", None),
-    "nequip-aspirin": ("64x0o+64x0e+64x1o+64x1e", "0e+1o", None),
-    "nequip-toluene": ("64x0o+64x0e+64x1o+64x1e+64x2o+64x2e", "0e+1o+2e", None),
-    "nequip-benzene": ("64x0o+64x0e+64x1o+64x1e+64x2o+64x2e+64x3o+64x3e", "0e+1o+2e+3o", None),
-    "nequip-water": ("32x0o+32x0e+32x1o+32x1e", "0e+1o", None),
-}
+from pyg_cgconv.benchmark.problems import PROBLEMS
 
 
 def named(name: str, **options) -> TensorProductConv:
-    irreps_in, irreps_edge, irreps_out = NAMED[name]
-    return TensorProductConv(irreps_in, irreps_edge, irreps_out or irreps_in, **options)
+    return TensorProductConv(*PROBLEMS[name], **options)
 
 
 @dataclass

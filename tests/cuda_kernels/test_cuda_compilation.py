@@ -7,7 +7,8 @@ pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not inst
 from cuda_kernels.cuda_kernel import assembly, compile_pass
 from cuda_kernels.polynomial import FORWARD
 from cuda_kernels.schedule import segments
-from tests.problems import NAMED, named
+from pyg_cgconv.benchmark.problems import PROBLEMS
+from tests.problems import named
 
 BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
 DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
@@ -15,7 +16,7 @@ HOPPER = (9, 0)
 
 
 @pytest.mark.parametrize("contraction", [FORWARD, BACKWARD, DOUBLE], ids=["forward", "backward", "double_backward"])
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_named_problems_do_not_spill(name, contraction):
     binaries = compile_pass(named(name, layout="ir_mul").problem, contraction, "g", HOPPER)
     assert [(b.spilled_bytes, b.stack_bytes) for b in binaries] == [(0, 0)] * len(binaries)

@@ -2,7 +2,8 @@ import pytest
 
 from cuda_kernels.polynomial import FORWARD, kind
 from cuda_kernels.schedule import REGISTERS, owned_passes, segments
-from tests.problems import NAMED, named
+from pyg_cgconv.benchmark.problems import PROBLEMS
+from tests.problems import named
 
 BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
 DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
@@ -10,7 +11,7 @@ DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
 
 @pytest.mark.parametrize("budget", [REGISTERS, 90])
 @pytest.mark.parametrize("owner", ["g", "x"])
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_segments_hold_every_path_once(name, owner, budget):
     problem = named(name).problem
     cut = segments(problem, DOUBLE, owner, budget)

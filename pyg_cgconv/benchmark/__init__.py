@@ -1,0 +1,1 @@
+"""``python -m pyg_cgconv.benchmark``: this layer and its peers, timed side by side in one process."""
