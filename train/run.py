@@ -53,6 +53,8 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
         What is written to ``metrics.json``.
     """
     check_species(splits)
+    if run.threads:
+        torch.set_num_threads(run.threads)
     with quiet_lightning():
         lightning.seed_everything(run.seed, workers=True, verbose=False)
         data = FrameDataModule(splits, fit.batch_size, run.num_workers)

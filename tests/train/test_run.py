@@ -114,6 +114,13 @@ def test_plateau_without_averaging_and_clipping_in_float64(tmp_path, splits, mod
     assert torch.float32 not in {value.dtype for value in state.values()}
 
 
+def test_threads_are_those_asked_for(tmp_path, splits, model, fit, run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    train(splits, tmp_path, model, replace(fit, max_epochs=1), replace(run, threads=3))
+    assert asked == [3]
+
+
 def test_diverged_training_is_named(tmp_path, splits, model, fit, run):
     with pytest.raises(ValueError, match="try an lr below"):
         train(splits, tmp_path, model, replace(fit, lr=1e30, gradient_clip=0.0), run)
