@@ -1,6 +1,7 @@
 """Straight-line arithmetic as LLVM IR: what `polynomial.evaluate_path` calls when it generates a kernel.
 
-A value is a scalar or a vector of channels; an operation on both broadcasts the scalar. Used by the CUDA and the CPU kernels alike.
+A value is a scalar or a vector of channels; an operation on both broadcasts the scalar. Used by the CUDA and the CPU
+kernels alike.
 """
 
 from __future__ import annotations

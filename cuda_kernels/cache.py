@@ -1,8 +1,9 @@
 """Compiled kernels on disk, found by the content that they were made from.
 
-A key is a hash of the kernel's description, of this package's source and of every version that shapes the machine code, so entries
-never go stale: they are only ever added. Files appear under their final name complete (written aside, then renamed), so processes
-may share the folder. PYG_CGCONV_CACHE moves it; an unwritable folder costs a warning and a compilation.
+A key is a hash of the kernel's description, of this package's source and of every version that shapes the machine code,
+so entries never go stale: they are only ever added. Files appear under their final name complete (written aside, then
+renamed), so processes may share the folder. PYG_CGCONV_CACHE moves it; an unwritable folder costs a warning and a
+compilation.
 """
 
 from __future__ import annotations

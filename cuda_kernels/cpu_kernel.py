@@ -1,7 +1,7 @@
 """The CPU kernels: a thread owns a node, walks its edges and adds to the node's row; channels fill vector registers.
 
-The same polynomial and the same arithmetic as on a GPU. Features with channels are component-major (ir_mul) here, so that a vector
-register is filled by one load; `cpu_launch` brings other layouts to it, once a node.
+The same polynomial and the same arithmetic as on a GPU. Features with channels are component-major (ir_mul) here, so
+that a vector register is filled by one load; the caller brings other layouts to it, once a node.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def compile_kernel(problem: Problem, contraction: Contraction, owner: str):
     """The compiled kernel of one pass.
 
     Args:
-        owner: "g" if a thread owns a target node and walks its incoming edges, "x" if it owns a source node and walks its
-            outgoing edges. Outputs of that kind are the rows that it owns.
+        owner: "g" if a thread owns a target node and walks its incoming edges, "x" if it owns a source node and walks
+            its outgoing edges. Outputs of that kind are the rows that it owns.
 
     Returns:
-        kernel(inputs, outputs, first, edges, others, rows): tuples of addresses (int) of the contraction's inputs and outputs,
-        and addresses of int32 arrays: row r has the list positions first[r] to first[r + 1], with edge number edges[p] and, at
-        the other end, node others[p]. Rows of the owner's outputs are written; rows of edges are written; GIL released.
+        kernel(inputs, outputs, first, edges, others, rows): tuples of addresses (int) of the contraction's inputs and
+        outputs, and addresses of int32 arrays: row r has the list positions first[r] to first[r + 1], with edge number
+        edges[p] and, at the other end, node others[p]. Writes the rows of its outputs; the GIL is released.
     """
     inputs, outputs = contraction.inputs, contraction.outputs
     clear_rows, contract_edge, read_index = _parts(problem, contraction, owner)

@@ -16,7 +16,8 @@ _one_at_a_time = threading.Lock()
 
 
 WORK_A_THREAD = 500_000
-"""Multiply-adds worth a thread of their own: about 50 microseconds, a few times what it takes to start and join a team."""
+"""Multiply-adds worth a thread of their own: about 50 microseconds, a few times what it takes to start and join a
+team."""
 
 
 @cache
@@ -35,7 +36,8 @@ def launch(
     edges: int,
     threads: int,
 ) -> None:
-    """Run one pass (see `cpu_kernel.compile_kernel`) on up to `threads` threads; all arguments but counts are addresses."""
+    """Run one pass (see `cpu_kernel.compile_kernel`) on up to `threads` threads; all arguments but counts are
+    addresses."""
     run = kernel(problem, contraction, owner)
     worthwhile = edges * _work_an_edge(problem, contraction) // WORK_A_THREAD
     with _one_at_a_time:

@@ -21,9 +21,9 @@ from .staging import LANES
 def kernel_of(segment: Segment):
     """The kernel of one segment, for numba.cuda; grid (nodes, channel blocks), block: one warp.
 
-    `inputs` and `outputs` are addresses of the contraction's operands; node n has the list positions first[n] to first[n + 1];
-    position p is edge edges[p], whose far end is node others[p]. Warps of different channels add to the gradient of the edge
-    features `copy_bytes` apart (0: to the same rows).
+    `inputs` and `outputs` are addresses of the contraction's operands; node n has the list positions first[n] to
+    first[n + 1]; position p is edge edges[p], whose far end is node others[p]. Warps of different channels add to the
+    gradient of the edge features `copy_bytes` apart (0: to the same rows).
     """
     parts = Parts(segment)
     read_index, shared_address = parts.read_index(), parts.shared_address()

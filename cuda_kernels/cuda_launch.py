@@ -1,7 +1,7 @@
 """Running the CUDA kernels: compiled once an architecture, kept on disk, loaded once a process, launched by handle.
 
-Kernels found on disk are run without importing numba. The caller has made the device current (and with it the primary context that
-PyTorch uses) and keeps the memory alive.
+Kernels found on disk are run without importing numba. The caller has made the device current (and with it the primary
+context that PyTorch uses) and keeps the memory alive.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ GLOBAL = 1
 
 
 class Parts:
-    """What `cuda_kernel.kernel_of` is written with; each method's docstring is the documentation of the intrinsic that it makes.
+    """What `cuda_kernel.kernel_of` is written with; each method's docstring is the documentation of the intrinsic that
+    it makes.
 
     Addresses are uint64 in global and uint32 in shared memory; positions, nodes, edges, channels and lanes are uint32.
     """
@@ -189,7 +190,8 @@ class Parts:
         return contract
 
     def scatter(self):
-        """(outputs, edge, far node, copy, first channel, lane, gradients): store the edge's weight gradients, add the others."""
+        """(outputs, edge, far node, copy, first channel, lane, gradients): store the edge's weight gradients, add the
+        others."""
         operands, elements = self.contraction.outputs, self.segment.edge_outputs
 
         @intrinsic
@@ -222,7 +224,8 @@ class Parts:
         return scatter
 
     def write_owned(self):
-        """(outputs, row, first channel, lane, sums): the owned node's rows, or what an earlier segment wrote plus the sums."""
+        """(outputs, row, first channel, lane, sums): the owned node's rows, or what an earlier segment wrote plus the
+        sums."""
         operands, elements = self.contraction.outputs, self.segment.owned_outputs
 
         @intrinsic
@@ -297,8 +300,8 @@ class Parts:
     def _add_edge_features(self, builder, row, operand: str, values: dict, channel, lane) -> None:
         """Sum the gradients of the edge's features over the warp's channels and add them to the edge's row.
 
-        The lanes halve their lists in turn (each keeps one half and hands the other to its partner), so that n components cost
-        about n exchanges instead of 5 n; in the end a lane holds the sum of one component.
+        The lanes halve their lists in turn (each keeps one half and hands the other to its partner), so that n
+        components cost about n exchanges instead of 5 n; in the end a lane holds the sum of one component.
         """
         blocks, item = self.problem.y.blocks, self.problem.item_bytes
         by_place = {

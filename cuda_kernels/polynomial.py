@@ -1,14 +1,16 @@
 """The multilinear polynomial of a convolution, its derivatives of any order, and the arithmetic that evaluates them.
 
-Per edge, M(g, x, y, w) = sum over paths, channels and (i, j, k) of C[i, j, k] g[k] x[i] y[j] w  is linear in each argument.
+Per edge, M(g, x, y, w) = sum over paths, channels and (i, j, k) of C[i, j, k] g[k] x[i] y[j] w  is linear in each
+argument.
 Everything that is ever computed is a set of partial derivatives of a sum of such products:
 
     forward           g.x.y.w                            > g            (the derivative with respect to g is the output)
     backward          g.x.y.w                            > x,y,w
-    double backward   g.x1.y.w + g.x.y1.w + g.x.y.w1     > g,x,y,w      (x1, y1, w1: cotangents of the backward's outputs)
+    double backward   g.x1.y.w + g.x.y1.w + g.x.y.w1     > g,x,y,w      (x1, y1, w1: cotangents of the backward's
+    outputs)
 
-`Contraction` is such a set; `Contraction.derivative` gives the next one. `evaluate_path` does the arithmetic of one path with
-whatever numbers it is given: LLVM values, NumPy arrays, or counters.
+`Contraction` is such a set; `Contraction.derivative` gives the next one. `evaluate_path` does the arithmetic of one
+path with whatever numbers it is given: LLVM values, NumPy arrays, or counters.
 """
 
 from __future__ import annotations
@@ -64,10 +66,11 @@ class Contraction:
 
     @cache  # noqa: B019  (a handful of derivatives are ever taken)
     def derivative(self, cotangents: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[Contraction, dict[str, str]]:
-        """The gradient of <cotangent, output>, summed over the outputs in `cotangents`, with respect to the inputs in `wanted`.
+        """The gradient of <cotangent, output>, summed over the outputs in `cotangents`, with respect to the inputs in
+        `wanted`.
 
-        Returns the contraction, whose outputs are those of `wanted` that have a gradient at all, and the operand name of each
-        output's cotangent.
+        Returns the contraction, whose outputs are those of `wanted` that have a gradient at all, and the operand name
+        of each output's cotangent.
         """
         names = {output: _fresh(output, self.inputs) for output in cotangents}
         terms = tuple(
@@ -139,8 +142,9 @@ def evaluate_path(
 ) -> None:
     """Add one path's contribution to `sums[element]` for every element of the outputs.
 
-    With R[i] = sum of x[i] w over the terms that share g and y:   dg[k] += sum_i T[i, k] R[i];   dy[j] += sum_ik C g[k] R[i];
-    with S[i] = sum_k T[i, k] g[k]:                                dx[i] += w S[i];               dw += sum_i x[i] S[i].
+    With R[i] = sum of x[i] w over the terms that share g and y:   dg[k] += sum_i T[i, k] R[i];   dy[j] += sum_ik C g[k]
+    R[i]; with S[i] = sum_k T[i, k] g[k]:                                dx[i] += w S[i];               dw += sum_i x[i]
+    S[i].
     """
 
     def add(element: Element, a, b) -> None:

@@ -1,7 +1,8 @@
 """What is computed: a frozen, hashable description of one tensor-product convolution.
 
-A row is what one node or one edge owns of a tensor. It is cut into blocks of `multiplicity` channels times `dim` components; the
-strides say where an element lies, so that layouts (mul_ir, ir_mul) and multiplicities of the edge features need no code of their own.
+A row is what one node or one edge owns of a tensor. It is cut into blocks of `multiplicity` channels times `dim`
+components; the strides say where an element lies, so that layouts (mul_ir, ir_mul) and multiplicities of the edge
+features need no code of their own.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Path:
-    """out[k, u] += sum over (i, j, c) of c * x[i, u] * y[j] * weight[u], for blocks given by their index in the problem's rows.
+    """out[k, u] += sum over (i, j, c) of c * x[i, u] * y[j] * weight[u], for blocks given by their index in the
+    problem's rows.
 
-    `weight` is None for a path without weights; `coefficients` holds (i, j, k, c): Clebsch-Gordan coefficient times normalisation.
+    `weight` is None for a path without weights; `coefficients` holds (i, j, k, c): Clebsch-Gordan coefficient times
+    normalisation.
     """
 
     x: int
@@ -108,9 +111,9 @@ class Problem:
 
     def describe(self) -> str:
         """A table of the paths, for people."""
+        rows = f"x {self.x.length}, y {self.y.length}, weights {self.w.length}, out {self.g.length} numbers a row"
         lines = [
-            f"{len(self.paths)} paths, {self.dtype}: x {self.x.length}, y {self.y.length}, weights {self.w.length}, "
-            f"out {self.g.length} numbers a row",
+            f"{len(self.paths)} paths, {self.dtype}: {rows}",
             f"{'path':>4} {'channels':>8} {'x':>3} {'y':>3} {'out':>3} {'l1 x l2 -> l3':>14} {'terms':>5}",
         ]
         for n, path in enumerate(self.paths):

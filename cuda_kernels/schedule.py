@@ -1,4 +1,5 @@
-"""How a contraction is cut into passes, and a pass into segments whose numbers fit a warp's registers and shared memory."""
+"""How a contraction is cut into passes, and a pass into segments whose numbers fit a warp's registers and shared
+memory."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ MAX_STAGES = 4
 REGISTERS = 255
 """The most that a thread can have (every CUDA architecture since 3.5)."""
 TEMPORARIES = 50
-"""Registers left for addresses and products. Calibrated on compiled kernels: the estimate below plus these never spilled."""
+"""Registers left for addresses and products. Calibrated on compiled kernels: the estimate below plus these never
+spilled."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,16 @@ class Segment:
     def describe(self) -> str:
         return (
             f"{self.contraction.spec} by {self.owner}: {len(self.paths)} paths, {self.multiplicity} channels, "
-            f"{self.stages} stages of {self.stage.size} B, {len(self.owned_inputs)} + {len(self.owned_outputs)} numbers kept a lane, "
-            f"about {self.registers} registers"
+            f"{self.stages} stages of {self.stage.size} B, {len(self.owned_inputs)} + {len(self.owned_outputs)} "
+            f"numbers kept a lane, about {self.registers} registers"
         )
 
 
 def segments(problem: Problem, contraction: Contraction, owner: str, budget: int = REGISTERS) -> tuple[Segment, ...]:
     """The paths in as few segments as keep the estimate of registers within `budget`.
 
-    A segment holds paths of one multiplicity. Paths with the same x block stay together as far as they fit, so that x is read once.
+    A segment holds paths of one multiplicity. Paths with the same x block stay together as far as they fit, so that x
+    is read once.
     """
     result: list[Segment] = []
     written: set[int] = set()
@@ -160,10 +163,11 @@ def zeroed_outputs(problem: Problem, contraction: Contraction, owner: str) -> li
 
 @cache
 def owned_passes(contraction: Contraction) -> list[tuple[str, Contraction]]:
-    """Passes in which every node's row is written by the one thread or warp that owns the node: no atomics, one order of additions.
+    """Passes in which every node's row is written by the one thread or warp that owns the node: no atomics, one order
+    of additions.
 
-    Returns (owner, contraction) pairs: owner "g" walks the edges of target nodes and may write rows of g, owner "x" walks those of
-    source nodes and may write rows of x; rows of edges (y, w) go with either.
+    Returns (owner, contraction) pairs: owner "g" walks the edges of target nodes and may write rows of g, owner "x"
+    walks those of source nodes and may write rows of x; rows of edges (y, w) go with either.
     """
     outputs = contraction.outputs
     at_target = [output for output in outputs if kind(output) == "g"]

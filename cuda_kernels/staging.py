@@ -1,8 +1,8 @@
 """Which bytes of an edge a warp copies into shared memory, and where it finds them there.
 
-A warp serves 32 channels of one node. While it computes with one edge, the rows of the next edges are on their way: the far node's
-features, the edge's features and weights. Rows whose channels are contiguous and aligned travel 16 bytes a lane; others, such as 5
-channels or edge features of odd length, number by number.
+A warp serves 32 channels of one node. While it computes with one edge, the rows of the next edges are on their way: the
+far node's features, the edge's features and weights. Rows whose channels are contiguous and aligned travel 16 bytes a
+lane; others, such as 5 channels or edge features of odd length, number by number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ WIDE = 16
 
 @dataclass(frozen=True)
 class Source:
-    """Lanes from `first_lane` on read at offset + (lane - first_lane) * lane_step + channel * channel_step bytes of the row."""
+    """Lanes from `first_lane` on read at offset + (lane - first_lane) * lane_step + channel * channel_step bytes of the
+    row."""
 
     first_lane: int
     offset: int
@@ -28,7 +29,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Copy:
-    """One instruction: lanes below `lanes` copy `size` bytes of the operand's row to target + lane * size bytes of the stage.
+    """One instruction: lanes below `lanes` copy `size` bytes of the operand's row to target + lane * size bytes of the
+    stage.
 
     With `masked`, only lanes whose channel exists.
     """
@@ -51,7 +53,8 @@ class Stage:
 
 
 def plan(problem: Problem, multiplicity: int, blocks: dict[str, list[int]]) -> Stage:
-    """The stage for these blocks of each operand (its name's first letter is its kind), all of `multiplicity` channels."""
+    """The stage for these blocks of each operand (its name's first letter is its kind), all of `multiplicity`
+    channels."""
     builder = _Builder(problem.item_bytes)
     for operand, numbers in blocks.items():
         row = problem.row(operand[0])

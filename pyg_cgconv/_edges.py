@@ -13,15 +13,15 @@ _LARGEST = 2**31 - 1
 class SortedEdges:
     """The edges of a graph with `sources` and `targets` nodes, for kernels that walk the edges of one node.
 
-    `by_target` and `by_source` are lists of three int32 tensors, `(first, edges, others)`: the edges of node n stand at positions
-    first[n] to first[n + 1]; position p is edge edges[p], whose other end is node others[p].
+    `by_target` and `by_source` are lists of three int32 tensors, `(first, edges, others)`: the edges of node n stand at
+    positions first[n] to first[n + 1]; position p is edge edges[p], whose other end is node others[p].
     """
 
     def __init__(self, edge_index: Tensor, sources: int, targets: int):
         if max(edge_index.shape[1], sources, targets) > _LARGEST:
             raise ValueError(
-                f"edge_index: kernels count edges and nodes in 32 bits; got {edge_index.shape[1]} edges, {sources} source and "
-                f"{targets} target nodes. Split the graph."
+                f"edge_index: kernels count edges and nodes in 32 bits; got {edge_index.shape[1]} edges, {sources} "
+                f"source and {targets} target nodes. Split the graph."
             )
         self.sources, self.targets = sources, targets
         sorted_by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
@@ -67,7 +67,7 @@ def _check_range(end: str, node: Tensor, nodes: int) -> None:
         )
 
 
-# A model calls many layers with one edge_index: they share one sort. An in-place change gives the tensor another version.
+# A model calls many layers with one edge_index: they share one sort. A change in place makes another version.
 _recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 

@@ -8,10 +8,11 @@ MODE = "uvu"
 
 
 def channelwise(irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_filter: o3.Irreps) -> tuple[o3.Irreps, list]:
-    """Every path ``in1 x in2 -> out`` whose output irrep occurs in ``irreps_filter``, mode "uvu", one output slot a path.
+    """Every path ``in1 x in2 -> out`` whose output irrep occurs in ``irreps_filter``, mode "uvu", one output slot a
+    path.
 
-    Returns the sorted output irreps (one slot a path, not merged) and the instructions sorted by output slot, the order that
-    MACE and SevenNet use.
+    Returns the sorted output irreps (one slot a path, not merged) and the instructions sorted by output slot, the order
+    that MACE and SevenNet use.
 
     Raises:
         ValueError: no path leads to any irrep of the filter.
@@ -49,7 +50,7 @@ def tensor_product(irreps_in, irreps_edge, irreps_out, instructions, **options) 
 
 def _rejected(irreps_in, irreps_edge, irreps_out, instructions) -> ValueError:
     return ValueError(
-        f"instructions: e3nn rejects the paths of {irreps_in} x {irreps_edge} -> {irreps_out}; each must be (i_in1, i_in2, "
-        "i_out, mode, has_weight[, path_weight]) with irreps that can be coupled and, for mode 'uvu', equal multiplicities "
-        f"of irreps_in[i_in1] and irreps_out[i_out]. Given: {instructions}"
+        f"instructions: e3nn rejects the paths of {irreps_in} x {irreps_edge} -> {irreps_out}; each must be (i_in1, "
+        "i_in2, i_out, mode, has_weight[, path_weight]) with irreps that can be coupled and, for mode 'uvu', equal "
+        f"multiplicities of irreps_in[i_in1] and irreps_out[i_out]. Given: {instructions}"
     )

@@ -1,4 +1,5 @@
-"""The two orders of a row's numbers: mul_ir (a channel's components together, e3nn's) and ir_mul (a component's channels together)."""
+"""The two orders of a row's numbers: mul_ir (a channel's components together, e3nn's) and ir_mul (a component's
+channels together)."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def _transpose(features: Tensor, matrices: list[tuple[int, int]]) -> Tensor:
     """Each block of a row transposed, as a matrix of this shape."""
     if all(1 in matrix for matrix in matrices):
         return features
-    blocks = features.split([rows * columns for rows, columns in matrices], dim=-1)
-    return torch.cat(
-        [block.unflatten(-1, matrix).mT.flatten(-2) for matrix, block in zip(matrices, blocks, strict=True)], -1
-    )
+    result, sizes = features.new_empty(features.shape), [rows * columns for rows, columns in matrices]
+    for matrix, source, target in zip(matrices, features.split(sizes, -1), result.split(sizes, -1), strict=True):
+        target.unflatten(-1, matrix[::-1]).copy_(source.unflatten(-1, matrix).mT)
+    return result

@@ -1,4 +1,5 @@
-"""One torch operation for every order of derivative: its autograd formula is the operation itself with the next contraction."""
+"""One torch operation for every order of derivative: its autograd formula is the operation itself with the next
+contraction."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ _FORWARD = FORWARD.spec
 _problems: dict[str, Problem] = {}
 _library = torch.library.Library("pyg_cgconv", "DEF")
 _library.define(
-    "contract(str problem, str spec, Tensor[] inputs, Tensor[] by_target, Tensor[] by_source, SymInt sources, bool deterministic)"
-    " -> Tensor[]"
+    "contract(str problem, str spec, Tensor[] inputs, Tensor[] by_target, Tensor[] by_source, SymInt sources, "
+    "bool deterministic) -> Tensor[]"
 )
 
 

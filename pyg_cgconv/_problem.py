@@ -44,7 +44,8 @@ def _starts(counts) -> list[int]:
 
 
 def _coefficients(product: o3.TensorProduct, instruction) -> tuple[tuple[int, int, int, float], ...]:
-    """(i, j, k, C[i, j, k] * path weight) in float64, values that agree up to rounding made equal, so that they are found equal."""
+    """(i, j, k, C[i, j, k] * path weight) in float64, values that agree up to rounding made equal, so that they are
+    found equal."""
     ls = (
         irreps[n].ir.l
         for irreps, n in (

@@ -13,8 +13,8 @@ from ._layout import shape, to_ir_mul, to_mul_ir
 class ReferenceProduct:
     """e3nn's tensor product at the precision of its inputs.
 
-    e3nn freezes its Clebsch-Gordan coefficients at the default dtype of its construction (a later ``.double()`` leaves an error
-    of 2e-8), so one product is built for each dtype and device, when first needed.
+    e3nn freezes its Clebsch-Gordan coefficients at the default dtype of its construction (a later ``.double()`` leaves
+    an error of 2e-8), so one product is built for each dtype and device, when first needed.
     """
 
     def __init__(self, irreps_in, irreps_edge, irreps_out, instructions, layout: str, shared_weights: bool):

@@ -21,38 +21,41 @@ BACKENDS = ("auto", "cuda", "cpu", "reference")
 
 
 class TensorProductConv(MessagePassing):
-    r"""Equivariant convolution with the Clebsch-Gordan tensor product of node and edge features, as in the `"Tensor field
-    networks" <https://arxiv.org/abs/1802.08219>`_ and `"NequIP" <https://arxiv.org/abs/2101.03164>`_ papers.
+    r"""Equivariant convolution with the Clebsch-Gordan tensor product of node and edge features, as in the `"Tensor
+    field networks" <https://arxiv.org/abs/1802.08219>`_ and `"NequIP" <https://arxiv.org/abs/2101.03164>`_ papers.
 
     .. math::
-        \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)} \mathbf{x}_j \otimes_{\mathbf{w}_{ji}} \mathbf{e}_{ji}, \qquad
-        (\mathbf{x} \otimes_{\mathbf{w}} \mathbf{e})_{uk} = \sum_{p} w_{pu} \sum_{ij} C^{p}_{ijk}\, x_{ui}\, e_j
+        \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)} \mathbf{x}_j \otimes_{\mathbf{w}_{ji}} \mathbf{e}_{ji},
+        \qquad (\mathbf{x} \otimes_{\mathbf{w}} \mathbf{e})_{uk} = \sum_{p} w_{pu} \sum_{ij} C^{p}_{ijk}\, x_{ui}\, e_j
 
     with paths :math:`p`, channels :math:`u` and normalised Clebsch-Gordan coefficients :math:`C^p`. It equals
-    :class:`e3nn.o3.TensorProduct` with external weights on ``x[edge_index[0]]``, summed over the target nodes, but no message is
+    :class:`e3nn.o3.TensorProduct` with external weights on ``x[edge_index[0]]``, summed over the target nodes, but no
+    message is
     kept in memory: one generated kernel gathers, contracts and sums. Derivatives of any order are such kernels too.
 
     Args:
         irreps_in: Irreps of the node features.
         irreps_edge: Irreps of the edge features, usually those of spherical harmonics.
-        irreps_out: Irreps of the output. Without ``instructions`` a filter: every path to one of its irreps is taken, with
-            mode "uvu" and an output slot of its own, sorted (see :attr:`irreps_out` of the layer).
-        instructions: e3nn's list of ``(i_in1, i_in2, i_out, mode, has_weight[, path_weight])``, which fixes the order of the
-            weights and e3nn's normalisation. Fused kernels serve mode "uvu"; other modes run on the reference backend.
-        layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's channels
-            together, the faster).
+        irreps_out: Irreps of the output. Without ``instructions`` a filter: every path to one of its irreps is taken,
+            with mode "uvu" and an output slot of its own, sorted (see :attr:`irreps_out` of the layer).
+        instructions: e3nn's list of ``(i_in1, i_in2, i_out, mode, has_weight[, path_weight])``, which fixes the order
+            of the weights and e3nn's normalisation. Fused kernels serve mode "uvu"; other modes run on the reference
+            backend.
+        layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's
+            channels together, the faster).
         shared_weights: One row of weights for all edges. The gradient of shared weights takes memory for a row an edge.
         aggr: "add" (or "sum"), or "mean" over the incoming edges.
-        deterministic: Sum in one fixed order, also in derivatives, so that equal inputs give equal bits. The CPU kernels and the
-            forward on a GPU always do.
-        backend: "cuda" or "cpu" for the fused kernels, "reference" for e3nn's tensor product and scatter (slow; any mode),
-            "auto" for the fused kernels of the device that the input is on.
+        deterministic: Sum in one fixed order, also in derivatives, so that equal inputs give equal bits. The CPU
+            kernels and the forward on a GPU always do.
+        backend: "cuda" or "cpu" for the fused kernels, "reference" for e3nn's tensor product and scatter (slow; any
+            mode), "auto" for the fused kernels of the device that the input is on.
 
     Shapes:
-        - **x:** node features :math:`(|\mathcal{V}|, \text{irreps\_in.dim})`, or a pair of source and target features if
-          bipartite, of which only the first is read (the second may be :obj:`None` if ``size`` is given)
-        - **edge_index:** :math:`(2, |\mathcal{E}|)`, int64 or int32, row 0 the source and row 1 the target, in any order, or an
-          :class:`~torch_geometric.EdgeIndex` (if sorted by column, no sort is needed). Calls with one tensor sort it once.
+        - **x:** node features :math:`(|\mathcal{V}|, \text{irreps\_in.dim})`, or a pair of source and target features
+          if bipartite, of which only the first is read (the second may be :obj:`None` if ``size`` is given)
+        - **edge_index:** :math:`(2, |\mathcal{E}|)`, int64 or int32, row 0 the source and row 1 the target, in any
+          order, or an :class:`~torch_geometric.EdgeIndex` (if sorted by column, no sort is needed). Calls with one
+          tensor sort it once.
         - **edge_attr:** :math:`(|\mathcal{E}|, \text{irreps\_edge.dim})`
         - **weight:** :math:`(|\mathcal{E}|, \text{weight\_numel})`, or :math:`(\text{weight\_numel},)` if shared
         - **output:** :math:`(|\mathcal{V}_t|, \text{irreps\_out.dim})`, the dtype (float32 or float64) of all inputs
@@ -129,7 +132,8 @@ class TensorProductConv(MessagePassing):
     def _check(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, weight: Tensor) -> None:
         if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.dtype not in (torch.int64, torch.int32):
             raise ValueError(
-                f"edge_index: expected an integer tensor (2, E) or an EdgeIndex, got {edge_index.dtype} {tuple(edge_index.shape)}"
+                f"edge_index: expected an integer tensor (2, E) or an EdgeIndex, got {edge_index.dtype} "
+                f"{tuple(edge_index.shape)}"
             )
         edges = edge_index.shape[1]
         self._check_shape("x", x, (x.shape[0] if x.dim() else 0, self._dims[0]))
@@ -151,12 +155,13 @@ class TensorProductConv(MessagePassing):
     def _check_shape(self, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         if tuple(tensor.shape) != expected:
             raise ValueError(
-                f"{name}: expected shape {expected}, got {tuple(tensor.shape)}, in {self} with {self.weight_numel} weights "
-                f"{'for all edges' if self.shared_weights else 'an edge'}"
+                f"{name}: expected shape {expected}, got {tuple(tensor.shape)}, in {self} with {self.weight_numel} "
+                f"weights {'for all edges' if self.shared_weights else 'an edge'}"
             )
 
     def __repr__(self) -> str:
-        return f"{self.__class__.__name__}({self.irreps_in} x {self.irreps_edge} -> {self.irreps_out}, backend={self.backend!r})"
+        irreps = f"{self.irreps_in} x {self.irreps_edge} -> {self.irreps_out}"
+        return f"{self.__class__.__name__}({irreps}, backend={self.backend!r})"
 
 
 def _resolve(backend: str, instructions) -> str:
@@ -166,11 +171,12 @@ def _resolve(backend: str, instructions) -> str:
         return backend
     if backend != "auto":
         raise ValueError(
-            f"instructions: backend {backend!r} has kernels for mode {MODE!r} only, got {unsupported}; use backend='reference'"
+            f"instructions: backend {backend!r} has kernels for mode {MODE!r} only, got {unsupported}; "
+            "use backend='reference'"
         )
     warnings.warn(
-        f"instructions: modes {unsupported} have no fused kernel; this layer runs on the reference backend (e3nn), which is slow "
-        "and keeps every message in memory. Pass backend='reference' to say that this is meant.",
+        f"instructions: modes {unsupported} have no fused kernel; this layer runs on the reference backend (e3nn), "
+        "which is slow and keeps every message in memory. Pass backend='reference' to say that this is meant.",
         stacklevel=3,
     )
     return "reference"

@@ -28,13 +28,15 @@ def ours(problem: str, layout: str, nodes: int, edge_index: Tensor, dtype: torch
 
 
 def e3nn(problem: str, layout: str, nodes: int, edge_index: Tensor, dtype: torch.dtype) -> Convolution:
-    """e3nn's tensor product on gathered features; scattered by torch_scatter, or by PyTorch where that is not installed."""
+    """e3nn's tensor product on gathered features; scattered by torch_scatter, or by PyTorch where that is not
+    installed."""
     layer = TensorProductConv(*PROBLEMS[problem], backend="reference")
     return Convolution(lambda x, y, w: layer(x, edge_index, y, w), "mul_ir")
 
 
 def cuequivariance(problem: str, layout: str, nodes: int, edge_index: Tensor, dtype: torch.dtype) -> Convolution:
-    """NVIDIA's uniform_1d kernel with gather and scatter inside, as MACE calls it (on a CPU: its plain PyTorch path)."""
+    """NVIDIA's uniform_1d kernel with gather and scatter inside, as MACE calls it (on a CPU: its plain PyTorch
+    path)."""
     cue, cuet = import_module("cuequivariance"), import_module("cuequivariance_torch")
     group = import_module("cuequivariance.group_theory.experimental.e3nn").O3_e3nn
     irreps_in, irreps_edge, kept = (cue.Irreps(group, irreps) for irreps in PROBLEMS[problem])

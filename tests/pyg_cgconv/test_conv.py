@@ -271,7 +271,7 @@ def test_wrong_calls_are_named(change, raised, words):
 
 def test_half_precision_is_refused_by_name():
     layer = TensorProductConv(*IRREPS)
-    with pytest.raises(TypeError, match="x: dtype torch.float16 has no kernel"):
+    with pytest.raises(TypeError, match=r"x: dtype torch\.float16 has no kernel"):
         layer(*graph(layer, dtype=torch.float16))
 
 
