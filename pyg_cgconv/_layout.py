@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from e3nn import o3
 from torch import Tensor
 
