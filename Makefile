@@ -5,7 +5,11 @@ RUN := $(VENV)/bin/python
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/installed  ## train a potential on the embedded ethanol frames and show what it learned
+demo: runs/demo/metrics.json  ## train a potential on the embedded ethanol frames; see what it learned in runs/demo
+	@echo "Trained: see runs/demo/parity.png, learning_curve.png and metrics.json (make clean starts over)"
+
+runs/demo/metrics.json: $(VENV)/installed
+	rm -rf runs/demo
 	$(RUN) -m train md17 --run_dir runs/demo --max_time 00:00:04:30
 
 test: lint  ## everything that runs without a network; tests that need a GPU run if there is one

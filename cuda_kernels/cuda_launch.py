@@ -85,6 +85,7 @@ def launch(
     """
     if rows == 0:
         return
+    _ensure_context(device)
     done = 0
     for binary, function in _loaded(problem, contraction, owner, device):
         places = [
@@ -100,7 +101,16 @@ def launch(
 
 def feature_copies(problem: Problem, contraction: Contraction, owner: str, device: int) -> int:
     """Warps that add to the gradient of one edge's features."""
-    return sum(binary.channel_blocks for binary, _ in _loaded(problem, contraction, owner, device))
+    return sum(binary.channel_blocks for binary in binaries(problem, contraction, owner, compute_capability(device)))
+
+
+def _ensure_context(device: int) -> None:
+    """Make the device's primary context current in this thread, if none is.
+
+    PyTorch binds it at a thread's first use of CUDA, and a thread of its autograd engine may come here before that.
+    """
+    if not int(_checked(driver.cuCtxGetCurrent())):
+        _checked(driver.cuCtxSetCurrent(_checked(driver.cuDevicePrimaryCtxRetain(device))))
 
 
 _thread = threading.local()

@@ -2,6 +2,9 @@
 
 import os
 
+# Threads that wait by spinning starve those that work when tests share their cores; OpenMP reads this once, with torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
