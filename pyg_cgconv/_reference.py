@@ -5,6 +5,12 @@ from __future__ import annotations
 import torch
 from e3nn import o3
 from torch import Tensor
+from torch_geometric.utils import scatter
+
+try:
+    import torch_scatter
+except ImportError:
+    torch_scatter = None
 
 from ._instructions import tensor_product
 from ._layout import shape, to_ir_mul, to_mul_ir
@@ -41,6 +47,13 @@ class ReferenceProduct:
                 torch.set_default_dtype(before)
             self.built[dtype, device] = product.to(device)
         return self.built[dtype, device]
+
+    @staticmethod
+    def scatter(messages: Tensor, target: Tensor, nodes: int, reduce: str) -> Tensor:
+        """Messages (E, d) summed (or averaged) over those with the same target: (nodes, d)."""
+        if torch_scatter is not None:
+            return torch_scatter.scatter(messages, target.long(), dim=0, dim_size=nodes, reduce=reduce)
+        return scatter(messages, target, dim=0, dim_size=nodes, reduce=reduce)
 
     def __getstate__(self):
         return {**self.__dict__, "built": {}}

@@ -129,6 +129,9 @@ class TensorProductConv(MessagePassing):
     def message(self, x_j: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
         return self._reference(x_j, edge_attr, weight)
 
+    def aggregate(self, inputs: Tensor, index: Tensor, dim_size: int) -> Tensor:
+        return self._reference.scatter(inputs, index, dim_size, "mean" if self.aggr == "mean" else "sum")
+
     def _check(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, weight: Tensor) -> None:
         if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.dtype not in (torch.int64, torch.int32):
             raise ValueError(
