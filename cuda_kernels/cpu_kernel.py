@@ -7,10 +7,10 @@ that a vector register is filled by one load; the caller brings other layouts to
 from __future__ import annotations
 
 import pickle
-from contextlib import contextmanager
 
 import llvmlite.binding as llvm
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.compiler import CompileResult
@@ -18,10 +18,9 @@ from numba.core.extending import intrinsic
 
 from . import cache
 from .body import SCALAR, Arithmetic, declare, suffix
+from .cpu_rows import I32, I64, loop, write_row
 from .polynomial import Contraction, evaluate_path, kind, matrices
 from .problem import ITEM_BYTES, Problem
-
-I32, I64, POINTER = ir.IntType(32), ir.IntType(64), ir.IntType(8).as_pointer()
 
 
 def compile_kernel(problem: Problem, contraction: Contraction, owner: str):
@@ -37,14 +36,17 @@ def compile_kernel(problem: Problem, contraction: Contraction, owner: str):
         edges[p] and, at the other end, node others[p]. Writes the rows of its outputs; the GIL is released.
     """
     inputs, outputs = contraction.inputs, contraction.outputs
-    clear_rows, contract_edge, read_index = _parts(problem, contraction, owner)
+    read_index, contract_edge, write_rows = _parts(problem, contraction, owner)
+    number = np.dtype(problem.dtype)
+    owned_numbers = problem.row(owner).length * sum(kind(output) == owner for output in outputs)
 
     @numba.njit(parallel=True, nogil=True)
     def kernel(inputs, outputs, first, edges, others, rows):
         for row in numba.prange(rows):
-            clear_rows(outputs, row)
+            sums = np.zeros(owned_numbers, number)
             for position in range(read_index(first, row), read_index(first, row + 1)):
-                contract_edge(inputs, outputs, row, read_index(edges, position), read_index(others, position))
+                contract_edge(inputs, outputs, sums, row, read_index(edges, position), read_index(others, position))
+            write_rows(outputs, sums, row)
 
     address = types.uint64
     signature = types.void(
@@ -98,39 +100,51 @@ def _parts(problem: Problem, contraction: Contraction, owner: str):
 
         return index(types.uint64, index), codegen
 
-    @intrinsic
-    def clear_rows(typingctx, outputs, row):
-        def codegen(context, builder, signature, arguments):
-            addresses, row = builder.extract_value, arguments[1]
-            for n, output in enumerate(contraction.outputs):
-                if kind(output) == owner:
-                    size = problem.row(owner).length * problem.item_bytes
-                    start = builder.add(addresses(arguments[0], n), builder.mul(row, I64(size)))
-                    _fill_zero(builder, builder.inttoptr(start, POINTER), size)
-            return context.get_dummy_value()
+    compact, owned = problem.component_major(), [output for output in contraction.outputs if kind(output) == owner]
 
-        return types.void(outputs, index), codegen
+    def row_address(builder, base, operand: str, row, layout: Problem):
+        return builder.add(base, builder.mul(row, I64(layout.row(kind(operand)).length * layout.item_bytes)))
+
+    def sums_address(context, builder, signature, array, operand: str):
+        start = context.make_array(signature)(context, builder, array).data
+        return row_address(builder, builder.ptrtoint(start, I64), operand, I64(owned.index(operand)), compact)
 
     @intrinsic
-    def contract_edge(typingctx, inputs, outputs, owner_row, edge, other_row):
+    def contract_edge(typingctx, inputs, outputs, sums, owner_row, edge, other_row):
         def codegen(context, builder, signature, arguments):
-            rows = dict.fromkeys("yw", arguments[3]) | {"g": arguments[4], "x": arguments[4]} | {owner: arguments[2]}
-            addresses = {}
-            for operands, values in ((contraction.inputs, arguments[0]), (contraction.outputs, arguments[1])):
-                for n, operand in enumerate(operands):
-                    size = problem.row(kind(operand)).length * problem.item_bytes
-                    fixed = problem.shared_weights and kind(operand) == "w" and operands is contraction.inputs
-                    offset = I64(0) if fixed else builder.mul(rows[kind(operand)], I64(size))
-                    # An operand may be both input and output (its value, and the gradient with respect to it).
-                    addresses[operand, operands is contraction.outputs] = builder.add(
-                        builder.extract_value(values, n), offset
-                    )
-            _Edge(builder, problem, contraction, addresses).emit()
+            inputs, outputs, sums, owner_row, edge, other_row = arguments
+            rows = {"y": edge, "w": edge, "g": other_row, "x": other_row} | {owner: owner_row}
+            addresses = {}  # an operand may be an input and an output: its value, and the gradient with respect to it
+            for n, operand in enumerate(contraction.inputs):
+                shared = problem.shared_weights and kind(operand) == "w"
+                row = I64(0) if shared else rows[kind(operand)]
+                base = builder.extract_value(inputs, n)
+                addresses[operand, False] = row_address(builder, base, operand, row, compact)
+            for n, operand in enumerate(contraction.outputs):
+                if operand in owned:
+                    addresses[operand, True] = sums_address(context, builder, signature.args[2], sums, operand)
+                else:
+                    base = builder.extract_value(outputs, n)
+                    addresses[operand, True] = row_address(builder, base, operand, rows[kind(operand)], compact)
+            _Edge(builder, compact, contraction, addresses).emit()
             return context.get_dummy_value()
 
-        return types.void(inputs, outputs, index, index, index), codegen
+        return types.void(inputs, outputs, sums, index, index, index), codegen
 
-    return clear_rows, contract_edge, read_index
+    @intrinsic
+    def write_rows(typingctx, outputs, sums, row):
+        def codegen(context, builder, signature, arguments):
+            outputs, sums, row = arguments
+            for operand in owned:
+                base = builder.extract_value(outputs, contraction.outputs.index(operand))
+                target = row_address(builder, base, operand, row, problem)
+                source = sums_address(context, builder, signature.args[1], sums, operand)
+                write_row(builder, problem, owner, source, target, vector_bytes() // problem.item_bytes)
+            return context.get_dummy_value()
+
+        return types.void(outputs, sums, index), codegen
+
+    return read_index, contract_edge, write_rows
 
 
 class _Edge:
@@ -168,7 +182,7 @@ class _Edge:
         full = multiplicity // width * width
         if full:
             totals = self.accumulators(paths, width)
-            with self.loop(full, width) as channel:
+            with loop(self.builder, full, width) as channel:
                 self.vector(paths, channel, width, width, totals)
             self.reduce(totals, gradients)
         if rest := multiplicity - full:
@@ -176,22 +190,6 @@ class _Edge:
             totals = self.accumulators(paths, width)
             self.vector(paths, I64(full), width, rest, totals)
             self.reduce(totals, gradients)
-
-    @contextmanager
-    def loop(self, stop: int, step: int):
-        """Code inside runs for channel = 0, step, ... below stop."""
-        builder = self.builder
-        before = builder.block
-        body, after = builder.append_basic_block("channels"), builder.append_basic_block("edge")
-        builder.branch(body)
-        builder.position_at_end(body)
-        channel = builder.phi(I64)
-        channel.add_incoming(I64(0), before)
-        yield channel
-        following = builder.add(channel, I64(step))
-        channel.add_incoming(following, builder.block)
-        builder.cbranch(builder.icmp_signed("<", following, I64(stop)), body, after)
-        builder.position_at_end(after)
 
     def vector(self, paths: list[int], channel, width: int, used: int, totals: dict) -> None:
         """`used` channels from `channel` on, in vectors of `width`."""
@@ -292,9 +290,3 @@ class _Sums(dict):
                 self.edge.builder.store(value, self.totals[element])
             else:
                 self.edge.transfer(element, *self.place, value, True)
-
-
-def _fill_zero(builder: ir.IRBuilder, pointer, size: int) -> None:
-    flag = ir.IntType(1)
-    memset = declare(builder.module, "llvm.memset.p0.i64", ir.VoidType(), [POINTER, ir.IntType(8), I64, flag])
-    builder.call(memset, [pointer, ir.IntType(8)(0), I64(size), flag(0)])

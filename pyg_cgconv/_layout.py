@@ -28,7 +28,10 @@ def _transpose(features: Tensor, matrices: list[tuple[int, int]]) -> Tensor:
     """Each block of a row transposed, as a matrix of this shape."""
     if all(1 in matrix for matrix in matrices):
         return features
-    result, sizes = features.new_empty(features.shape), [rows * columns for rows, columns in matrices]
-    for matrix, source, target in zip(matrices, features.split(sizes, -1), result.split(sizes, -1), strict=True):
+    result, start = features.new_empty(features.shape), 0
+    for matrix in matrices:
+        stop = start + matrix[0] * matrix[1]
+        source, target = features[..., start:stop], result[..., start:stop]
         target.unflatten(-1, matrix[::-1]).copy_(source.unflatten(-1, matrix).mT)
+        start = stop
     return result

@@ -11,7 +11,7 @@ from cuda_kernels.problem import Problem
 from cuda_kernels.schedule import owned_passes, zeroed_outputs
 
 from ._edges import SortedEdges
-from ._layout import to_ir_mul, to_mul_ir
+from ._layout import to_ir_mul
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -63,10 +63,10 @@ def _results(problem: Problem, outputs: dict[str, Tensor]) -> list[Tensor]:
 def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
     from cuda_kernels import cpu_launch  # numba: a second that users of a GPU do not pay
 
-    given, contraction = _problems[problem], Contraction.parse(spec)
-    problem = given.component_major()
+    problem, contraction = _problems[problem], Contraction.parse(spec)
+    compact = problem is problem.component_major()
     values = {
-        name: to_ir_mul(value, _blocks(given, name)) if given is not problem and kind(name) in "gx" else value
+        name: value if compact or kind(name) in "yw" else to_ir_mul(value, _blocks(problem, name))
         for name, value in zip(contraction.inputs, inputs, strict=True)
     }
     values = {name: value.contiguous() for name, value in values.items()}
@@ -88,9 +88,7 @@ def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, determin
         )
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)  # numba's OpenMP pool sets that of the library which both may have loaded
-    if given is not problem:
-        outputs = {n: to_mul_ir(value, _blocks(given, n)) if kind(n) in "gx" else value for n, value in outputs.items()}
-    return _results(given, outputs)
+    return _results(problem, outputs)
 
 
 def _contract_cuda(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
