@@ -20,7 +20,7 @@ from . import cache
 from .body import SCALAR, Arithmetic, declare, suffix
 from .cpu_rows import I32, I64, loop, write_row
 from .polynomial import Contraction, evaluate_path, kind, matrices
-from .problem import ITEM_BYTES, Problem
+from .problem import ITEM_BYTES, Path, Problem
 
 
 def compile_kernel(problem: Problem, contraction: Contraction, owner: str):
@@ -148,7 +148,10 @@ def _parts(problem: Problem, contraction: Contraction, owner: str):
 
 
 class _Edge:
-    """Emits one edge: matrices of the edge features, then loops over channels, then gradients of the edge features."""
+    """Emits one edge: for each path its matrix of the edge features, then a loop over channels; then what they sum to.
+
+    A path at a time, because then its matrix stays in vector registers throughout the loop.
+    """
 
     def __init__(self, builder: ir.IRBuilder, problem: Problem, contraction: Contraction, addresses: dict):
         self.builder, self.problem, self.contraction, self.addresses = builder, problem, contraction, addresses
@@ -164,10 +167,9 @@ class _Edge:
                 edge_features[element] = self.builder.load(self.pointer(element, I64(0)), typ=self.scalar)
             return edge_features[element]
 
-        self.matrices = [matrices(path, self.contraction, read, self.arithmetic) for path in self.problem.paths]
         gradients: dict = {}
-        for multiplicity in sorted({self.problem.multiplicity(path) for path in self.problem.paths}):
-            self.channels(multiplicity, gradients)
+        for path in self.problem.paths:
+            self.channels(path, matrices(path, self.contraction, read, self.arithmetic), gradients)
         for operand in self.contraction.outputs:
             if kind(operand) == "y":
                 for block, shape in enumerate(self.problem.y.blocks):
@@ -175,23 +177,23 @@ class _Edge:
                         value = gradients.get((operand, block, j), ir.Constant(self.scalar, 0.0))
                         self.builder.store(value, self.pointer((operand, block, j), I64(0), output=True))
 
-    def channels(self, multiplicity: int, gradients: dict) -> None:
-        """All paths of this many channels: a loop over full vectors, then one vector for the rest."""
-        paths = [n for n, path in enumerate(self.problem.paths) if self.problem.multiplicity(path) == multiplicity]
+    def channels(self, path: Path, matrix: dict, gradients: dict) -> None:
+        """One path: a loop over full vectors, then one vector for the rest."""
+        multiplicity = self.problem.multiplicity(path)
         width = min(self.max_width, 1 << (multiplicity - 1).bit_length())
         full = multiplicity // width * width
         if full:
-            totals = self.accumulators(paths, width)
+            totals = self.accumulators(path, width)
             with loop(self.builder, full, width) as channel:
-                self.vector(paths, channel, width, width, totals)
+                self.vector(path, matrix, channel, width, width, totals)
             self.reduce(totals, gradients)
         if rest := multiplicity - full:
             width = 1 << (rest - 1).bit_length()
-            totals = self.accumulators(paths, width)
-            self.vector(paths, I64(full), width, rest, totals)
+            totals = self.accumulators(path, width)
+            self.vector(path, matrix, I64(full), width, rest, totals)
             self.reduce(totals, gradients)
 
-    def vector(self, paths: list[int], channel, width: int, used: int, totals: dict) -> None:
+    def vector(self, path: Path, matrix: dict, channel, width: int, used: int, totals: dict) -> None:
         """`used` channels from `channel` on, in vectors of `width`."""
         values: dict = {}
 
@@ -200,21 +202,15 @@ class _Edge:
                 values[element] = self.load(element, channel, width, used)
             return values[element]
 
-        for n in paths:
-            path, sums = self.problem.paths[n], _Sums(self, channel, width, used, totals)
-            evaluate_path(path, self.contraction, self.matrices[n], read, sums, self.arithmetic)
-            sums.write()
+        sums = _Sums(self, channel, width, used, totals)
+        evaluate_path(path, self.contraction, matrix, read, sums, self.arithmetic)
+        sums.write()
 
-    def accumulators(self, paths: list[int], width: int) -> dict:
+    def accumulators(self, path: Path, width: int) -> dict:
         """Zeroed vectors, one for each component of the edge features' gradients, that live across the channels."""
         vector = ir.VectorType(self.scalar, width)
-        elements = {
-            (operand, self.problem.paths[n].y, j)
-            for operand in self.contraction.outputs
-            if kind(operand) == "y"
-            for n in paths
-            for _, j, _, _ in self.problem.paths[n].coefficients
-        }
+        components = {j for _, j, _, _ in path.coefficients}
+        elements = {(o, path.y, j) for o in self.contraction.outputs if kind(o) == "y" for j in components}
         with self.builder.goto_entry_block():
             slots = {element: self.builder.alloca(vector) for element in sorted(elements)}
         for slot in slots.values():
