@@ -11,13 +11,18 @@ import pickle
 import threading
 from functools import cache
 
-from cuda.bindings import driver
-
 from . import cache as disk
 from .binary import ENTRY, Binary
 from .polynomial import Contraction
 from .problem import Problem
 from .staging import LANES
+
+INSTALL = "install 'pyg-cgconv[cuda12]' or 'pyg-cgconv[cuda13]', as torch.version.cuda says, or use backend='reference'"
+
+try:
+    from cuda.bindings import driver
+except ImportError as error:
+    raise ImportError(f"backend: the CUDA kernels need cuda-bindings ({error}); {INSTALL}") from error
 
 MINIMUM_CAPABILITY = (8, 0)
 """The first architecture with asynchronous copies to shared memory."""
@@ -38,13 +43,26 @@ def compute_capability(device: int) -> tuple[int, int]:
 
 @cache
 def binaries(problem: Problem, contraction: Contraction, owner: str, capability: tuple[int, int]) -> list[Binary]:
-    """The kernels of one pass, from disk or else compiled now."""
+    """The kernels of one pass, from disk or else compiled now.
+
+    Raises:
+        ValueError: the architecture is older than the kernels' instructions.
+        ImportError: there is nothing on disk, and no compiler.
+    """
+    if capability < MINIMUM_CAPABILITY:
+        found, needed = (".".join(map(str, version)) for version in (capability, MINIMUM_CAPABILITY))
+        raise ValueError(
+            f"backend: this GPU has compute capability {found}, the CUDA kernels need {needed} (copies to shared "
+            "memory that do not wait); use backend='reference', or a CPU"
+        )
     name = disk.key("cuda", problem.key, contraction.spec, owner, capability)
     if stored := disk.load(name):
         return pickle.loads(stored)
-    from .cuda_kernel import (
-        compile_pass,  # numba and the compiler take a second to import, and kernels on disk need neither
-    )
+    # Only now: numba and the compiler take a second to import, and kernels on disk need neither.
+    try:
+        from .cuda_kernel import compile_pass
+    except ImportError as error:
+        raise ImportError(f"backend: the CUDA kernels are compiled by numba-cuda ({error}); {INSTALL}") from error
 
     compiled = compile_pass(problem, contraction, owner, capability)
     disk.store(name, pickle.dumps(compiled))

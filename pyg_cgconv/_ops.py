@@ -79,10 +79,7 @@ def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, determin
             problem,
             part,
             owner,
-            _addresses(values[name] for name in part.inputs),
-            _addresses(outputs[name] for name in part.outputs),
-            _addresses(lists),
-            lists[0].shape[0] - 1,
+            *_arguments(part, values, outputs, lists),
             lists[2].shape[0],
             threads,
         )
@@ -92,7 +89,7 @@ def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, determin
 
 
 def _contract_cuda(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
-    from cuda_kernels import cuda_launch  # needs the CUDA driver
+    from cuda_kernels import cuda_launch  # the CUDA driver's bindings: not everybody has them
 
     problem, contraction = _problems[problem], Contraction.parse(spec)
     values = {name: _aligned(value) for name, value in zip(contraction.inputs, inputs, strict=True)}
@@ -111,10 +108,7 @@ def _contract_cuda(problem, spec, inputs, by_target, by_source, sources, determi
                 problem,
                 part,
                 owner,
-                _addresses(values[name] for name in part.inputs),
-                _addresses(outputs[name] for name in part.outputs),
-                _addresses(lists),
-                lists[0].shape[0] - 1,
+                *_arguments(part, values, outputs, lists),
                 by_target[2].shape[0] * problem.y.length * problem.item_bytes if deterministic else 0,
                 device.index,
                 torch._C._cuda_getCurrentRawStream(device.index),
@@ -129,6 +123,12 @@ def _aligned(tensor: Tensor) -> Tensor:
     """The tensor, copied if its rows do not lie one after the other or not at a multiple of 16 bytes."""
     tensor = tensor.contiguous()
     return tensor.clone() if tensor.data_ptr() % 16 else tensor
+
+
+def _arguments(part: Contraction, values: dict, outputs: dict, lists: list[Tensor]) -> tuple:
+    """Addresses of a pass's inputs, outputs and edge lists, and the nodes that own its rows."""
+    inputs = _addresses(values[name] for name in part.inputs)
+    return inputs, _addresses(outputs[name] for name in part.outputs), _addresses(lists), lists[0].shape[0] - 1
 
 
 def _addresses(tensors) -> tuple[int, ...]:
