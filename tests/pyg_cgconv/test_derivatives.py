@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from e3nn import o3
 from hypothesis import given, settings
 
-from tests.problems import Case, cases, error
+from tests.problems import Case, cases, error, fill
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
@@ -50,9 +51,17 @@ def test_random_problems(device, dtype, deterministic):
     if device.type == "cpu" and deterministic:
         pytest.skip("the CPU kernels always are")
 
-    @settings(max_examples=12, report_multiple_bugs=True)
+    @settings(max_examples=12)
     @given(cases())
     def check(case):
         compare(case, device, dtype, deterministic=deterministic)
 
     check()
+
+
+def test_high_degrees(device):
+    instructions = [(0, 0, 0, "uvu", True), (1, 1, 1, "uvu", True), (0, 1, 2, "uvu", True)]
+    irreps = (o3.Irreps("5x4e+3x6o"), o3.Irreps("4e+3o"), o3.Irreps("5x8e+3x3e+5x6o"))
+    case = Case(*irreps, instructions, "mul_ir", False, *[None] * 4, targets=4)
+    fill(case, sources=3, edges=9, seed=0)
+    compare(case, device, torch.float64)
