@@ -73,10 +73,13 @@ _recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 def sorted_edges(edge_index: Tensor, sources: int, targets: int) -> SortedEdges:
     """The sorted edges of this very tensor, sorted at its first use."""
-    if torch.compiler.is_compiling() or (edge_index.is_cuda and torch.cuda.is_current_stream_capturing()):
-        return SortedEdges(
-            edge_index, sources, targets
-        )  # a captured graph must sort what its buffers hold at each replay
+    captured = (
+        edge_index.is_cuda and torch.cuda.is_current_stream_capturing()
+    )  # each replay must sort what is there then
+    if (
+        captured or torch.compiler.is_compiling() or edge_index.is_inference()
+    ):  # tensors of inference mode count no versions
+        return SortedEdges(edge_index, sources, targets)
     state = (edge_index._version, sources, targets)
     known = _recent.get(edge_index)
     if known is None or known[0] != state:

@@ -144,6 +144,13 @@ def test_a_change_in_place_is_seen(device):
     torch.testing.assert_close(layer(x, edge_index, edge_attr, weight), layer(x, fresh, edge_attr, weight))
 
 
+def test_inference_mode(device):
+    layer = TensorProductConv(*IRREPS)
+    expected = layer(*graph(layer, device=device))
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(*graph(layer, device=device)), expected)
+
+
 def test_rows_need_not_be_contiguous_or_aligned(device):
     layer = TensorProductConv(*IRREPS)
     x, edge_index, edge_attr, weight = graph(layer, device=device, dtype=torch.float32)
