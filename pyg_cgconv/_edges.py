@@ -73,15 +73,15 @@ _recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 def sorted_edges(edge_index: Tensor, sources: int, targets: int) -> SortedEdges:
     """The sorted edges of this very tensor, sorted at its first use."""
-    captured = (
-        edge_index.is_cuda and torch.cuda.is_current_stream_capturing()
-    )  # each replay must sort what is there then
-    if (
-        captured or torch.compiler.is_compiling() or edge_index.is_inference()
-    ):  # tensors of inference mode count no versions
+    # A captured graph must sort what its buffers hold at each replay; tensors of inference mode count no versions.
+    if torch.compiler.is_compiling() or edge_index.is_inference() or _is_captured(edge_index):
         return SortedEdges(edge_index, sources, targets)
     state = (edge_index._version, sources, targets)
     known = _recent.get(edge_index)
     if known is None or known[0] != state:
         _recent[edge_index] = known = (state, SortedEdges(edge_index, sources, targets))
     return known[1]
+
+
+def _is_captured(tensor: Tensor) -> bool:
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
