@@ -7,7 +7,7 @@ from numba.cuda import types
 from numba.cuda.cgutils import unpack_tuple
 from numba.cuda.extending import intrinsic
 
-from . import ptx
+from . import ptx, warp_sum
 from .body import SCALAR, Arithmetic
 from .polynomial import evaluate_path, kind, matrices
 from .ptx import I32, I64
@@ -298,45 +298,15 @@ class Parts:
         return value
 
     def _add_edge_features(self, builder, row, operand: str, values: dict, channel, lane) -> None:
-        """Sum the gradients of the edge's features over the warp's channels and add them to the edge's row.
-
-        The lanes halve their lists in turn (each keeps one half and hands the other to its partner), so that n
-        components cost about n exchanges instead of 5 n; in the end a lane holds the sum of one component.
-        """
-        blocks, item = self.problem.y.blocks, self.problem.item_bytes
+        """Add the gradients of the edge's features, summed over the warp's channels, to the edge's row."""
+        blocks = self.problem.y.blocks
         by_place = {
             blocks[b].offset + i * blocks[b].component_stride: values[o, b, i] for o, b, i in values if o == operand
         }
-        zero = ir.Constant(self.scalar, 0.0)
         if self.segment.masked:
-            exists = self._channel_exists(builder, channel, lane)
+            exists, zero = self._channel_exists(builder, channel, lane), ir.Constant(self.scalar, 0.0)
             by_place = {place: builder.select(exists, value, zero) for place, value in by_place.items()}
-        first, last = min(by_place), max(by_place)
-        for start in range(first, last + 1, LANES):
-            count = min(LANES, last + 1 - start)
-            width = 1 << (count - 1).bit_length()
-            listed = [by_place.get(start + n, zero) if n < count else zero for n in range(width)]
-            bit, component = LANES // 2, I32(0)
-            while len(listed) > 1:
-                half = len(listed) // 2
-                upper = builder.icmp_unsigned("!=", builder.and_(lane, I32(bit)), I32(0))
-                kept, given = (
-                    [builder.select(upper, *pair) for pair in zip(first_, second, strict=True)]
-                    for first_, second in ((listed[half:], listed[:half]), (listed[:half], listed[half:]))
-                )
-                listed = [builder.fadd(k, ptx.exchange(builder, g, bit)) for k, g in zip(kept, given, strict=True)]
-                component = builder.add(component, builder.select(upper, I32(half), I32(0)))
-                bit //= 2
-            total, spare = listed[0], max(0, 2 * bit - 1)
-            while bit:
-                total = builder.fadd(total, ptx.exchange(builder, total, bit))
-                bit //= 2
-            chosen = builder.icmp_unsigned("<", component, I32(count))
-            if spare:
-                chosen = builder.and_(chosen, builder.icmp_unsigned("==", builder.and_(lane, I32(spare)), I32(0)))
-            with builder.if_then(chosen):
-                place = builder.add(row, builder.zext(builder.mul(builder.add(component, I32(start)), I32(item)), I64))
-                ptx.add_atomically(builder, place, total)
+        warp_sum.add_row(builder, row, by_place, lane, self.problem.item_bytes)
 
     def _tuple(self, context, builder, kind_, values):
         padded = [*values, *[ir.Constant(self.scalar, 0.0)] * (kind_.count - len(values))]

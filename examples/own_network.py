@@ -49,7 +49,7 @@ class VectorNetwork(nn.Module):
 def main() -> float:
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dataset = EthanolPBE(pre_transform=RadiusGraph(CUTOFF), pre_filter=None)
+    dataset = EthanolPBE(pre_transform=RadiusGraph(CUTOFF))
     batch = Batch.from_data_list([dataset[n] for n in range(8)]).to(device)
     batch.pos = batch.pos.float()
     network = VectorNetwork().to(device)
