@@ -1,6 +1,6 @@
 """Reading a data set, looking at it, batching it.
 
-python examples/data_set.py [PLOT.png]
+PYTHONPATH=. python examples/data_set.py [PLOT.png]
 """
 
 import sys

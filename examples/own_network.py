@@ -1,7 +1,7 @@
 """The layer inside a network of your own: dipole-like vectors of a batch of molecules, and how exactly they turn with
 them.
 
-python examples/own_network.py
+    PYTHONPATH=. python examples/own_network.py
 """
 
 import torch
