@@ -82,10 +82,11 @@ def _versions() -> tuple:
         "nvidia-nvjitlink",
         "nvidia-nvjitlink-cu12",
     )
-    return source.hexdigest(), platform.machine(), platform.python_version(), tuple(map(_version, packages))
+    return source.hexdigest(), platform.machine(), platform.python_version(), tuple(map(installed_version, packages))
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The version of a distribution, None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

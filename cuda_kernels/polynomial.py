@@ -1,14 +1,13 @@
 """The multilinear polynomial of a convolution, its derivatives of any order, and the arithmetic that evaluates them.
 
 Per edge, M(g, x, y, w) = sum over paths, channels and (i, j, k) of C[i, j, k] g[k] x[i] y[j] w  is linear in each
-argument.
-Everything that is ever computed is a set of partial derivatives of a sum of such products:
+argument. Everything that is ever computed is a set of partial derivatives of a sum of such products:
 
-    forward           g.x.y.w                            > g            (the derivative with respect to g is the output)
+    forward           g.x.y.w                            > g
     backward          g.x.y.w                            > x,y,w
-    double backward   g.x1.y.w + g.x.y1.w + g.x.y.w1     > g,x,y,w      (x1, y1, w1: cotangents of the backward's
-    outputs)
+    double backward   g.x1.y.w + g.x.y1.w + g.x.y.w1     > g,x,y,w
 
+The derivative with respect to g is the output; x1, y1 and w1 are cotangents of the backward's outputs.
 `Contraction` is such a set; `Contraction.derivative` gives the next one. `evaluate_path` does the arithmetic of one
 path with whatever numbers it is given: LLVM values, NumPy arrays, or counters.
 """
@@ -142,9 +141,10 @@ def evaluate_path(
 ) -> None:
     """Add one path's contribution to `sums[element]` for every element of the outputs.
 
-    With R[i] = sum of x[i] w over the terms that share g and y:   dg[k] += sum_i T[i, k] R[i];   dy[j] += sum_ik C g[k]
-    R[i]; with S[i] = sum_k T[i, k] g[k]:                                dx[i] += w S[i];               dw += sum_i x[i]
-    S[i].
+    With R[i] = sum of x[i] w over the terms that share g and y:
+        dg[k] += sum_i T[i, k] R[i];   dy[j] += sum_ik C[i, j, k] g[k] R[i]
+    and with S[i] = sum_k T[i, k] g[k]:
+        dx[i] += w S[i];   dw += sum_i x[i] S[i]
     """
 
     def add(element: Element, a, b) -> None:

@@ -51,6 +51,10 @@ class Path:
     out: int
     coefficients: tuple[tuple[int, int, int, float], ...]
 
+    def block(self, kind: str) -> int | None:
+        """The path's block in rows of this kind; None for the weights of a path without."""
+        return {"g": self.out, "x": self.x, "y": self.y, "w": self.weight}[kind]
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .polynomial import kind
 from .problem import Block, Problem
 
 LANES = 32
@@ -53,12 +54,11 @@ class Stage:
 
 
 def plan(problem: Problem, multiplicity: int, blocks: dict[str, list[int]]) -> Stage:
-    """The stage for these blocks of each operand (its name's first letter is its kind), all of `multiplicity`
-    channels."""
+    """The stage for these blocks of each operand, all of `multiplicity` channels."""
     builder = _Builder(problem.item_bytes)
     for operand, numbers in blocks.items():
-        row = problem.row(operand[0])
-        if operand[0] == "y":
+        row = problem.row(kind(operand))
+        if kind(operand) == "y":
             builder.row(operand, row, numbers)
         elif _is_wide(row, numbers, multiplicity, problem.item_bytes):
             builder.wide_channels(operand, row, numbers)

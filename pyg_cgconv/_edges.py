@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric import EdgeIndex
 
-_LARGEST = 2**31 - 1
+_LARGEST = 2**30 - 1  # kernels count the bytes of an index list in 32 bits
 
 
 class SortedEdges:
@@ -20,10 +20,10 @@ class SortedEdges:
     def __init__(self, edge_index: Tensor, sources: int, targets: int):
         if max(edge_index.shape[1], sources, targets) > _LARGEST:
             raise ValueError(
-                f"edge_index: kernels count edges and nodes in 32 bits; got {edge_index.shape[1]} edges, {sources} "
+                f"edge_index: kernels take fewer than 2^30 edges and nodes; got {edge_index.shape[1]} edges, {sources} "
                 f"source and {targets} target nodes. Split the graph."
             )
-        self.sources, self.targets = sources, targets
+        self.sources = sources
         sorted_by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
         if isinstance(edge_index, EdgeIndex):
             edge_index = edge_index.as_tensor()

@@ -8,7 +8,6 @@ import torch
 from e3nn import o3
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
-from torch_geometric.utils import degree
 
 from cuda_kernels.problem import LAYOUTS
 
@@ -30,8 +29,8 @@ class TensorProductConv(MessagePassing):
 
     with paths :math:`p`, channels :math:`u` and normalised Clebsch-Gordan coefficients :math:`C^p`. It equals
     :class:`e3nn.o3.TensorProduct` with external weights on ``x[edge_index[0]]``, summed over the target nodes, but no
-    message is
-    kept in memory: one generated kernel gathers, contracts and sums. Derivatives of any order are such kernels too.
+    message is kept in memory: one generated kernel gathers, contracts and sums. Derivatives of any order are such
+    kernels too.
 
     Args:
         irreps_in: Irreps of the node features.
@@ -123,7 +122,7 @@ class TensorProductConv(MessagePassing):
         edges = sorted_edges(edge_index, sources, targets)
         out = _ops.convolve(self._problem_names[x_source.dtype], x_source, edge_attr, weight, edges, self.deterministic)
         if self.aggr == "mean":
-            out = out / degree(edge_index[1].long(), targets, out.dtype).clamp_(min=1).unsqueeze(-1)
+            out = out / edges.by_target[0].diff().clamp(min=1).unsqueeze(-1)
         return out
 
     def message(self, x_j: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:

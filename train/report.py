@@ -2,21 +2,17 @@
 
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from cuda_kernels.cache import installed_version
 
 REPORTED_PACKAGES = ("pyg-cgconv", "torch", "torch-geometric", "e3nn", "numba", "numba-cuda", "lightning", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what comes out of a run."""
-    found = {"python": platform.python_version()}
-    for package in REPORTED_PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: installed_version(package) for package in REPORTED_PACKAGES}
+    return {"python": platform.python_version()} | {name: v for name, v in found.items() if v is not None}
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -10,12 +10,12 @@ import argparse
 import gc
 import json
 import platform
-from importlib import metadata
 
 import torch
 
+from cuda_kernels.cache import installed_version
+
 from .._layout import shape, to_ir_mul, to_mul_ir
-from ..conv import TensorProductConv
 from . import graphs, peers, timing
 from .problems import PROBLEMS
 
@@ -48,15 +48,15 @@ def measure(make, layout, problem, graph, device, dtype, bandwidth, repeats) -> 
     """Milliseconds and fraction of the floor for each order, or why there is none."""
     nodes, edge_index = graphs.build(graph)
     edge_index = edge_index.to(device)
-    irreps_in, irreps_edge, irreps_out, weights = peers.irreps(problem)
+    reference = peers.reference(problem)
     edges = edge_index.shape[1]
     generator = torch.Generator(device).manual_seed(0)
-    shapes = ((nodes, irreps_in.dim), (edges, irreps_edge.dim), (edges, weights))
+    shapes = ((nodes, reference.irreps_in.dim), (edges, reference.irreps_edge.dim), (edges, reference.weight_numel))
     inputs = [torch.randn(s, device=device, dtype=dtype, generator=generator, requires_grad=True) for s in shapes]
-    floors = floor(*(t.numel() for t in inputs), nodes * irreps_out.dim, inputs[0].element_size(), bandwidth)
+    floors = floor(*(t.numel() for t in inputs), nodes * reference.irreps_out.dim, inputs[0].element_size(), bandwidth)
     result: dict = {"nodes": nodes, "edges": edges, "floor_ms": dict(zip(ORDERS, floors, strict=True))}
     try:
-        peer = make(problem, layout, nodes, edge_index, dtype)
+        peer = make(problem, layout, edge_index, dtype)
         result["error"] = check(peer, problem, edge_index, inputs)
         result["ms"] = dict(zip(ORDERS, orders(peer.run, inputs, device, repeats), strict=True))
     except ImportError as error:
@@ -100,7 +100,7 @@ def check(peer: peers.Convolution, problem: str, edge_index, inputs) -> float:
     """
     kept = edge_index[1] < CHECKED_NODES
     x, y, w = (t.detach().double().cpu() for t in (inputs[0], inputs[1][kept], inputs[2][kept]))
-    reference = TensorProductConv(*PROBLEMS[problem], backend="reference")
+    reference = peers.reference(problem)
     if peer.layout == "ir_mul":
         x = to_mul_ir(x, shape(reference.irreps_in))
     expected = reference((x, None), edge_index[:, kept].cpu(), y, w, size=(len(x), CHECKED_NODES))
@@ -124,12 +124,7 @@ def _line(row: dict) -> str:
 
 def _machine(device: torch.device, bandwidth: float) -> dict:
     packages = ("torch", "numba", "numba-cuda", "e3nn", "torch_scatter", "cuequivariance-torch")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
+    versions = {package: installed_version(package) for package in packages}
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ GRAPHS = {
 }
 
 
+@cache
 def build(name: str, seed: int = 0) -> tuple[int, Tensor]:
     """Number of nodes, and edge_index (2, E) int64 sorted by target.
 

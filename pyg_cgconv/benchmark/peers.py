@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 
 import torch
-from e3nn import o3
 from torch import Tensor
 
 from ..conv import TensorProductConv
@@ -22,19 +22,19 @@ class Convolution:
     layout: str
 
 
-def ours(problem: str, layout: str, nodes: int, edge_index: Tensor, dtype: torch.dtype) -> Convolution:
+def ours(problem: str, layout: str, edge_index: Tensor, dtype: torch.dtype) -> Convolution:
     layer = TensorProductConv(*PROBLEMS[problem], layout=layout)
     return Convolution(lambda x, y, w: layer(x, edge_index, y, w), layout)
 
 
-def e3nn(problem: str, layout: str, nodes: int, edge_index: Tensor, dtype: torch.dtype) -> Convolution:
+def e3nn(problem: str, layout: str, edge_index: Tensor, dtype: torch.dtype) -> Convolution:
     """e3nn's tensor product on gathered features; scattered by torch_scatter, or by PyTorch where that is not
     installed."""
-    layer = TensorProductConv(*PROBLEMS[problem], backend="reference")
+    layer = reference(problem)
     return Convolution(lambda x, y, w: layer(x, edge_index, y, w), "mul_ir")
 
 
-def cuequivariance(problem: str, layout: str, nodes: int, edge_index: Tensor, dtype: torch.dtype) -> Convolution:
+def cuequivariance(problem: str, layout: str, edge_index: Tensor, dtype: torch.dtype) -> Convolution:
     """NVIDIA's uniform_1d kernel with gather and scatter inside, as MACE calls it (on a CPU: its plain PyTorch
     path)."""
     cue, cuet = import_module("cuequivariance"), import_module("cuequivariance_torch")
@@ -60,7 +60,7 @@ def cuequivariance(problem: str, layout: str, nodes: int, edge_index: Tensor, dt
 PEERS = {"e3nn": e3nn, "cuequivariance": cuequivariance}
 
 
-def irreps(problem: str) -> tuple[o3.Irreps, o3.Irreps, o3.Irreps, int]:
-    """Node, edge and output irreps of a problem, and its weights an edge."""
-    layer = TensorProductConv(*PROBLEMS[problem], backend="reference")
-    return layer.irreps_in, layer.irreps_edge, layer.irreps_out, layer.weight_numel
+@cache
+def reference(problem: str) -> TensorProductConv:
+    """The layer on e3nn, which takes seconds to generate its code: once for all who compare with it."""
+    return TensorProductConv(*PROBLEMS[problem], backend="reference")

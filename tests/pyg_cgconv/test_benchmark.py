@@ -37,10 +37,11 @@ def test_the_floor_counts_each_number_once():
 
 def test_a_wrong_result_is_not_timed():
     nodes, edge_index = graphs.build("molecule")
-    right = peers.ours("nequip-water", "ir_mul", nodes, edge_index, torch.float32)
+    right = peers.ours("nequip-water", "ir_mul", edge_index, torch.float32)
     wrong = peers.Convolution(lambda *inputs: right.run(*inputs) * 1.001, right.layout)
-    irreps_in, irreps_edge, _, weights = peers.irreps("nequip-water")
-    inputs = [torch.randn(s) for s in ((nodes, irreps_in.dim), (316, irreps_edge.dim), (316, weights))]
+    layer = peers.reference("nequip-water")
+    shapes = ((nodes, layer.irreps_in.dim), (316, layer.irreps_edge.dim), (316, layer.weight_numel))
+    inputs = [torch.randn(shape) for shape in shapes]
     assert check(right, "nequip-water", edge_index, inputs) < 1e-6
     with pytest.raises(RuntimeError, match="differs from e3nn"):
         check(wrong, "nequip-water", edge_index, inputs)

@@ -11,6 +11,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
 from pyg_cgconv import TensorProductConv
+from pyg_cgconv._edges import SortedEdges
 from tests.problems import cases, error
 
 IRREPS = ("8x0e+5x1o", "0e+1o+2e", "0e+1o+2e")
@@ -142,6 +143,11 @@ def test_a_change_in_place_is_seen(device):
     edge_index.copy_(edge_index.flip(0))
     fresh = edge_index.clone()
     torch.testing.assert_close(layer(x, edge_index, edge_attr, weight), layer(x, fresh, edge_attr, weight))
+
+
+def test_graphs_too_large_for_the_kernels_are_refused():
+    with pytest.raises(ValueError, match=r"edge_index: kernels take fewer than 2\^30"):
+        SortedEdges(torch.zeros(2, 1, dtype=torch.long), sources=2**30, targets=1)
 
 
 def test_inference_mode(device):
