@@ -2,25 +2,59 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 ENTRY = b"convolution"
 
+# From the file format of CUDA machine code (ELF): attributes of section .nv.info, as `cuobjdump -elf` names them.
+_REGISTERS, _STACK = 0x2F, 0x12  # EIATTR_REGCOUNT, EIATTR_MIN_STACK_SIZE: (symbol, number)
+_WITH_SIZE = 4  # EIFMT_SVAL: the attribute's bytes follow their count
+
 
 @dataclass(frozen=True)
 class Binary:
-    """Machine code of one segment, and what the assembler said of it.
+    """Machine code of one segment, and what it takes to run.
 
     Attributes:
         cubin: machine code for one architecture; its kernel is named `ENTRY`.
         channel_blocks: warps a node (the grid's second dimension).
-        registers, spilled_bytes, stack_bytes: a thread's.
-        shared_bytes: a warp's.
+        warps: a block's, each for a node.
+        shared_bytes: a block's.
     """
 
     cubin: bytes
     channel_blocks: int
-    registers: int
-    spilled_bytes: int
-    stack_bytes: int
+    warps: int
     shared_bytes: int
+
+    @property
+    def registers(self) -> int:
+        """A thread's registers."""
+        return self._attribute(_REGISTERS)
+
+    @property
+    def stack_bytes(self) -> int:
+        """A thread's local memory: more than none if its numbers did not fit its registers."""
+        return self._attribute(_STACK)
+
+    def _attribute(self, wanted: int) -> int:
+        information, at = _section(self.cubin, b".nv.info"), 0
+        while at < len(information):
+            layout, attribute, size = struct.unpack_from("<BBH", information, at)
+            if layout == _WITH_SIZE and attribute == wanted:
+                return struct.unpack_from("<II", information, at + 4)[1]
+            at += 4 + size if layout == _WITH_SIZE else 4
+        raise RuntimeError(f"the machine code's description lacks attribute {wanted:#x}")
+
+
+def _section(elf: bytes, name: bytes) -> bytes:
+    """The content of a section of a 64-bit little-endian ELF file."""
+    (headers,) = struct.unpack_from("<Q", elf, 40)
+    header_size, count, names_at = struct.unpack_from("<HHH", elf, 58)
+    sections = [struct.unpack_from("<IIQQQQ", elf, headers + n * header_size) for n in range(count)]
+    names = sections[names_at][4]
+    for name_at, _, _, _, start, size in sections:
+        if elf[names + name_at :].split(b"\0", 1)[0] == name:
+            return elf[start : start + size]
+    raise RuntimeError(f"the machine code lacks section {name.decode()}")

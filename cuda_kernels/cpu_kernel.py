@@ -203,7 +203,7 @@ class _Edge:
             return values[element]
 
         sums = _Sums(self, channel, width, used, totals)
-        evaluate_path(path, self.contraction, matrix, read, sums, self.arithmetic)
+        evaluate_path(path, self.contraction, read, sums, self.arithmetic, matrix)
         sums.write()
 
     def accumulators(self, path: Path, width: int) -> dict:

@@ -19,9 +19,9 @@ from .staging import LANES
 
 
 def kernel_of(segment: Segment):
-    """The kernel of one segment, for numba.cuda; grid (nodes, channel blocks), block: one warp.
+    """The kernel of one segment, for numba.cuda; grid (blocks of nodes, channel blocks), block (a warp, nodes).
 
-    `inputs` and `outputs` are addresses of the contraction's operands; node n has the list positions first[n] to
+    `inputs` and `outputs` are addresses of the contraction's operands; node n < nodes has the list positions first[n] to
     first[n + 1]; position p is edge edges[p], whose far end is node others[p]. Warps of different channels add to the
     gradient of the edge features `copy_bytes` apart (0: to the same rows).
     """
@@ -31,38 +31,53 @@ def kernel_of(segment: Segment):
     read_owned, zeros, contract = parts.read_owned(), parts.zeros(), parts.contract()
     scatter, write_owned = parts.scatter(), parts.write_owned()
     number, u32 = parts.number, np.uint32  # a plain integer would make all indices 64 bits wide
-    one, warp = u32(1), u32(LANES)
-    stage_count, stages_ahead, stage_bytes = u32(segment.stages), u32(segment.stages - 1), u32(segment.stage.size)
-    shared_numbers = segment.stages * segment.stage.size // segment.problem.item_bytes
+    one, warp, stages_ahead = u32(1), u32(LANES), u32(segment.stages - 1)
+    stage_bytes, all_stages, warp_bytes = (
+        u32(n) for n in (segment.stage.size, segment.stages * segment.stage.size, segment.warp_bytes)
+    )
 
-    def kernel(inputs, outputs, first, edges, others, copy_bytes):
-        node, lane = u32(cuda.blockIdx.x), u32(cuda.threadIdx.x)
+    def kernel(inputs, outputs, first, edges, others, copy_bytes, nodes):
+        node, lane = u32(cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y), u32(cuda.threadIdx.x)
+        if node >= nodes:
+            return
         channel = u32(cuda.blockIdx.y) * warp
         copy = copy_bytes * u32(cuda.blockIdx.y)
-        stages = shared_address(cuda.shared.array(shared_numbers, number, alignment=16))
+        shared = shared_address(cuda.shared.array(0, number, alignment=16))
+        stages = u32(shared + u32(cuda.threadIdx.y) * warp_bytes)
+        ring_end = u32(stages + all_stages)
         position, end = read_index(first, node), read_index(first, node + one)
 
-        for ahead in range(position, position + stages_ahead):
+        staged = stages
+        ahead = position
+        for _ in range(stages_ahead):
             if ahead < end:
-                stage = stages + (ahead - position) * stage_bytes
-                stage_edge(stage, inputs, read_index(edges, ahead), read_index(others, ahead), channel, lane)
+                stage_edge(staged, inputs, read_index(edges, ahead), read_index(others, ahead), channel, lane)
             commit_copies()
+            staged = u32(staged + stage_bytes)
+            ahead = u32(ahead + one)
+        next_edge, next_other = u32(0), u32(0)  # read an edge earlier than they are needed
+        if ahead < end:
+            next_edge, next_other = read_index(edges, ahead), read_index(others, ahead)
 
         owned, sums = read_owned(inputs, node, channel, lane), zeros()
-        taken, free = u32(0), stages_ahead
+        taken = stages
         while position < end:
             wait_for_oldest()
             cuda.syncwarp()
-            ahead = position + stages_ahead
             if ahead < end:
-                stage = stages + free * stage_bytes
-                stage_edge(stage, inputs, read_index(edges, ahead), read_index(others, ahead), channel, lane)
+                stage_edge(staged, inputs, next_edge, next_other, channel, lane)
+                after = u32(min(ahead + one, end - one))
+                next_edge, next_other = read_index(edges, after), read_index(others, after)
             commit_copies()
-            sums, gradients = contract(sums, owned, stages + taken * stage_bytes, lane)
-            scatter(outputs, read_index(edges, position), read_index(others, position), copy, channel, lane, gradients)
-            free = taken
-            taken = taken + one if taken + one < stage_count else u32(0)
-            position += one
+            edge, other = read_index(edges, position), read_index(others, position)
+            sums, gradients = contract(sums, owned, taken, lane)
+            scatter(outputs, edge, other, copy, channel, lane, ring_end, gradients)
+            staged = taken
+            taken = u32(taken + stage_bytes)
+            if taken == ring_end:
+                taken = stages
+            position = u32(position + one)
+            ahead = u32(ahead + one)
         write_owned(outputs, node, channel, lane, sums)
 
     return kernel
@@ -80,7 +95,7 @@ def compile_pass(
         cut = segments(problem, contraction, owner, budget)
         if cut != tried:
             binaries = [compile_segment(segment, compute_capability) for segment in cut]
-        if not any(binary.spilled_bytes for binary in binaries) or budget < REGISTERS // 4:
+        if not any(binary.stack_bytes for binary in binaries) or budget < REGISTERS // 4:
             return binaries
         budget, tried = budget * 7 // 8, cut
 
@@ -88,31 +103,20 @@ def compile_pass(
 def compile_segment(segment: Segment, compute_capability: tuple[int, int]) -> Binary:
     """Machine code for one GPU architecture; needs no GPU."""
     text = assembly(segment, compute_capability)
-    options = LinkerOptions(arch="sm_{}{}".format(*compute_capability), ptxas_options=["-v"])
-    linker = Linker(ObjectCode.from_ptx(text.encode()), options=options)
-    cubin = bytes(linker.link("cubin").code)
-    log = linker.get_info_log() + linker.get_error_log()
-    shared = segment.stages * segment.stage.size
-    return Binary(cubin, segment.channel_blocks, *(_reported(log, what) for what in _REPORTS), shared)
+    options = LinkerOptions(arch="sm_{}{}".format(*compute_capability))
+    cubin = bytes(Linker(ObjectCode.from_ptx(text.encode()), options=options).link("cubin").code)
+    return Binary(cubin, segment.channel_blocks, segment.warps, segment.warps * segment.warp_bytes)
 
 
 def assembly(segment: Segment, compute_capability: tuple[int, int]) -> str:
     """The kernel as PTX, for people and for the assembler."""
     address = types.uint64
     inputs, outputs = segment.contraction.inputs, segment.contraction.outputs
-    signature = types.void(types.UniTuple(address, len(inputs)), types.UniTuple(address, len(outputs)), *[address] * 4)
+    addresses = types.UniTuple(address, len(inputs)), types.UniTuple(address, len(outputs))
+    signature = types.void(*addresses, *[address] * 4, types.uint32)
     text, _ = cuda.compile_ptx(
-        kernel_of(segment), signature, cc=compute_capability, launch_bounds=(LANES, 1), abi="numba", device=False
+        kernel_of(segment), signature, cc=compute_capability, launch_bounds=(LANES * segment.warps, 1), abi="numba", device=False
     )
     mangled = re.search(r"\.entry\s+(\w+)", text).group(1)
     return text.replace(mangled, ENTRY.decode())
 
-
-_REPORTS = (r"Used (\d+) registers", r"(\d+) bytes spill stores", r"(\d+) bytes stack frame")
-
-
-def _reported(log: str, pattern: str) -> int:
-    found = re.search(pattern, log)
-    if not found:
-        raise RuntimeError(f"the CUDA assembler's report lacks {pattern!r}: {log!r}")
-    return int(found.group(1))

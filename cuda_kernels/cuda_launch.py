@@ -80,6 +80,8 @@ def _loaded(
         kernel = _checked(driver.cuLibraryGetKernel(library, ENTRY))
         function = _checked(driver.cuKernelGetFunction(kernel))
         _checked(driver.cuFuncLoad(function))
+        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _checked(driver.cuFuncSetAttribute(function, limit, binary.shared_bytes))
         result.append((binary, function))
     return result
 
@@ -110,10 +112,9 @@ def launch(
             place + done * copy_bytes * name.startswith("y")
             for name, place in zip(contraction.outputs, outputs, strict=True)
         ]
-        parameters = _parameters([*inputs, *places, *lists, copy_bytes])
-        _checked(
-            driver.cuLaunchKernel(function, rows, binary.channel_blocks, 1, LANES, 1, 1, 0, stream, parameters, 0),
-        )
+        parameters = _parameters([*inputs, *places, *lists, copy_bytes, rows])
+        grid, block = (-(-rows // binary.warps), binary.channel_blocks, 1), (LANES, binary.warps, 1)
+        _checked(driver.cuLaunchKernel(function, *grid, *block, binary.shared_bytes, stream, parameters, 0))
         done += binary.channel_blocks
 
 

@@ -9,7 +9,7 @@ from numba.cuda.extending import intrinsic
 
 from . import ptx, warp_sum
 from .body import SCALAR, Arithmetic
-from .polynomial import evaluate_path, kind, matrices
+from .polynomial import evaluate_path, kind
 from .ptx import I32, I64
 from .schedule import Segment
 from .staging import LANES
@@ -65,27 +65,27 @@ class Parts:
 
     def stage_edge(self):
         """(stage, inputs, edge, far node, first channel, lane): start copying what this edge's contraction reads."""
-        operands = self.contraction.inputs
+        operands, segment = self.contraction.inputs, self.segment
 
         @intrinsic
         def stage_edge(typingctx, stage, inputs, edge, far, channel, lane):
             def codegen(context, builder, signature, arguments):
                 stage, inputs, edge, far, channel, lane = arguments
-                rows = {}
+                starts = {}  # copies of one pattern differ by a constant, which costs no instruction
                 for copy in self.segment.stage.copies:
-                    if copy.operand not in rows:
+                    if (copy.operand, copy.sources) not in starts:
                         base = builder.extract_value(inputs, operands.index(copy.operand))
-                        rows[copy.operand] = self._row(builder, base, copy.operand, edge, far, as_input=True)
-                    source = builder.add(rows[copy.operand], self._source(builder, copy, channel, lane))
+                        row = self._row(builder, base, copy.operand, edge, far, as_input=True)
+                        place = self._source(builder, copy.sources, channel, lane)
+                        starts[copy.operand, copy.sources] = builder.add(row, place)
+                    source = starts[copy.operand, copy.sources]
                     target = builder.add(stage, builder.add(builder.mul(lane, I32(copy.size)), I32(copy.target)))
+                    keep = kind(copy.operand) == segment.far
                     wanted = self._channel_exists(builder, channel, lane) if copy.masked else None
                     if copy.lanes < LANES:
                         wanted = builder.icmp_unsigned("<", lane, I32(copy.lanes))
-                    if wanted is None:
-                        ptx.copy_async(builder, copy.size, target, source)
-                    else:
-                        with builder.if_then(wanted):
-                            ptx.copy_async(builder, copy.size, target, source)
+                    with builder.if_then(ir.IntType(1)(1) if wanted is None else wanted):
+                        ptx.copy_async(builder, copy.size, target, source, copy.start, keep)
                 return context.get_dummy_value()
 
             return types.void(types.uint32, inputs, *[types.uint32] * 4), codegen
@@ -129,7 +129,7 @@ class Parts:
                 values = []
                 for element in elements:
                     place = self._node_place(builder, inputs, operands, element, row, channel, lane)
-                    values.append(self._load_global(builder, place, channel, lane))
+                    values.append(self._scaled(builder, element, self._load_global(builder, place, channel, lane)))
                 return self._tuple(context, builder, self.owned_type, values)
 
             return self.owned_type(inputs, *[types.uint32] * 3), codegen
@@ -171,10 +171,8 @@ class Parts:
                         known[element] = builder.load(builder.inttoptr(place, ir.PointerType(self.scalar, SHARED)))
                     return known[element]
 
-                for n in segment.paths:
-                    path = self.problem.paths[n]
-                    matrix = matrices(path, self.contraction, read, arithmetic)
-                    evaluate_path(path, self.contraction, matrix, read, totals, arithmetic)
+                for path in segment.scaled_paths:
+                    evaluate_path(path, self.contraction, read, totals, arithmetic)
                 zero = ir.Constant(self.scalar, 0.0)
                 parts = [
                     self._tuple(context, builder, kind_, [totals.get(element, zero) for element in elements])
@@ -190,14 +188,14 @@ class Parts:
         return contract
 
     def scatter(self):
-        """(outputs, edge, far node, copy, first channel, lane, gradients): store the edge's weight gradients, add the
+        """(outputs, edge, far node, copy, first channel, lane, scratch, gradients): store the edge's weight gradients, add the
         others."""
         operands, elements = self.contraction.outputs, self.segment.edge_outputs
 
         @intrinsic
-        def scatter(typingctx, outputs, edge, far, copy, channel, lane, gradients):
+        def scatter(typingctx, outputs, edge, far, copy, channel, lane, scratch, gradients):
             def codegen(context, builder, signature, arguments):
-                outputs, edge, far, copy, channel, lane, gradients = arguments
+                outputs, edge, far, copy, channel, lane, scratch, gradients = arguments
                 values = dict(zip(elements, self._unpack(builder, gradients), strict=False))
                 rows = {
                     operand: self._row(builder, builder.extract_value(outputs, n), operand, edge, far)
@@ -206,20 +204,22 @@ class Parts:
                 }
                 for operand in rows:
                     if kind(operand) == "y":
-                        self._add_edge_features(
-                            builder, builder.add(rows[operand], copy), operand, values, channel, lane
-                        )
+                        row = builder.add(rows[operand], copy)
+                        self._add_edge_features(builder, row, operand, values, channel, lane)
                 with self._where_channel_exists(builder, channel, lane):
                     for element, value in values.items():
-                        place = self._channel_place(builder, rows[element[0]], element, channel, lane)
                         if kind(element[0]) == "w":
+                            place = self._channel_place(builder, rows[element[0]], element, channel, lane)
                             builder.store(value, builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL)))
-                        elif kind(element[0]) != "y":
-                            ptx.add_atomically(builder, place, value)
+                for operand in rows:
+                    if kind(operand) == self.segment.far:
+                        for block in self.segment.blocks(self.segment.far):
+                            column = [values[o, b, i] for o, b, i in values if (o, b) == (operand, block)]
+                            self._add_block(builder, rows[operand], block, column, channel, lane, scratch)
                 return context.get_dummy_value()
 
             u32 = types.uint32
-            return types.void(outputs, u32, u32, types.uint64, u32, u32, self.gradients_type), codegen
+            return types.void(outputs, u32, u32, types.uint64, u32, u32, u32, self.gradients_type), codegen
 
         return scatter
 
@@ -236,6 +236,7 @@ class Parts:
                     for element, value in zip(elements, self._unpack(builder, sums), strict=False):
                         place = self._node_place(builder, outputs, operands, element, row, channel, lane)
                         pointer = builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL))
+                        value = self._scaled(builder, element, value)
                         if element[1] in self.segment.adds:
                             value = builder.fadd(value, builder.load(pointer))
                         builder.store(value, pointer)
@@ -266,17 +267,17 @@ class Parts:
         constant = I64((block.offset + element[2] * block.component_stride) * item)
         return builder.add(builder.add(row, builder.zext(number, I64)), constant)
 
-    def _source(self, builder, copy, channel, lane):
-        """The byte of the operand's row that this lane copies from: one affine function of the lane for each run."""
+    def _source(self, builder, sources, channel, lane):
+        """The byte that this lane copies from, after the copy's start: one affine function of the lane for each run."""
         offset = None
-        for source in copy.sources:
+        for source in sources:
             affine = builder.add(
                 builder.mul(lane, I32(source.lane_step)), I32(source.offset - source.first_lane * source.lane_step)
             )
             affine = builder.add(affine, builder.mul(channel, I32(source.channel_step)))
             after = offset is not None and builder.icmp_unsigned(">=", lane, I32(source.first_lane))
             offset = builder.select(after, affine, offset) if after else affine
-        return builder.zext(offset, I64)
+        return builder.sext(offset, I64)
 
     def _channel_exists(self, builder, channel, lane):
         return builder.icmp_unsigned("<", builder.add(channel, lane), I32(self.segment.multiplicity))
@@ -296,6 +297,37 @@ class Parts:
         value.add_incoming(zero, before)
         value.add_incoming(loaded, inside)
         return value
+
+    def _add_block(self, builder, row, number: int, values: list, channel, lane, scratch) -> None:
+        """Add a block of the far node's gradients, values[i] being this lane's component i, to the row."""
+        block, item = self.problem.row(self.segment.far).blocks[number], self.problem.item_bytes
+        lane_bytes = builder.mul(lane, I32(item * block.channel_stride))
+        step = block.component_stride * item
+        if self.segment.transposes(block):
+            pointer = ir.PointerType(self.scalar, SHARED)
+            self._synchronize(builder)
+            for i, value in enumerate(values):
+                place = builder.add(builder.add(scratch, lane_bytes), I32(i * item))
+                builder.store(value, builder.inttoptr(place, pointer))
+            self._synchronize(builder)
+            lane_bytes, step = builder.mul(lane, I32(item)), LANES * item
+            values = [
+                builder.load(builder.inttoptr(builder.add(builder.add(scratch, lane_bytes), I32(i * step)), pointer))
+                for i in range(block.dim)
+            ]
+        start = builder.add(builder.mul(channel, I32(item * block.channel_stride)), lane_bytes)
+        place = builder.add(row, builder.zext(start, I64))
+        with self._where_channel_exists(builder, channel, lane):
+            for i, value in enumerate(values):
+                ptx.add_atomically(builder, place, value, block.offset * item + i * step)
+
+    def _synchronize(self, builder) -> None:
+        ptx.assemble(builder, "bar.warp.sync 0xffffffff;", "~{memory}", [])
+
+    def _scaled(self, builder, element, value):
+        """A number of the owned node, times its block's scale."""
+        scale = self.segment.scales.get(element[1], 1.0)
+        return value if scale == 1.0 else builder.fmul(value, ir.Constant(self.scalar, float(scale)))
 
     def _add_edge_features(self, builder, row, operand: str, values: dict, channel, lane) -> None:
         """Add the gradients of the edge's features, summed over the warp's channels, to the edge's row."""

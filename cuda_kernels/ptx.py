@@ -19,10 +19,12 @@ def shared_address(builder: ir.IRBuilder, pointer):
     return assemble(builder, text, "=r,l", [builder.ptrtoint(pointer, I64)], I32)
 
 
-def copy_async(builder: ir.IRBuilder, size: int, shared, source) -> None:
-    """Start copying `size` (4, 8 or 16) bytes to shared memory; 16 bytes go around the L1 cache."""
-    cache = "cg" if size == 16 else "ca"
-    assemble(builder, f"cp.async.{cache}.shared.global [$0], [$1], {size};", "r,l,~{memory}", [shared, source])
+def copy_async(builder: ir.IRBuilder, size: int, shared, source, offset: int, keep: bool) -> None:
+    """Start copying `size` (4, 8 or 16) bytes from source + offset to shared memory; 16 bytes go around the L1 cache, unless
+    they are to be kept there."""
+    cache = "ca" if keep or size < 16 else "cg"
+    text = f"cp.async.{cache}.shared.global [$0], [$1+{offset}], {size};"
+    assemble(builder, text, "r,l,~{memory}", [shared, source])
 
 
 def commit_copies(builder: ir.IRBuilder) -> None:
@@ -35,10 +37,11 @@ def wait_copies(builder: ir.IRBuilder, pending: int) -> None:
     assemble(builder, f"cp.async.wait_group {pending};", "~{memory}", [])
 
 
-def add_atomically(builder: ir.IRBuilder, address, value) -> None:
-    """Add to a number in global memory; nothing is returned, so the addition runs in the L2 cache."""
+def add_atomically(builder: ir.IRBuilder, address, value, offset: int = 0) -> None:
+    """Add to the number at address + offset in global memory; nothing is returned, so the addition runs in the L2
+    cache."""
     kind, register = ("f32", "f") if value.type == ir.FloatType() else ("f64", "d")
-    assemble(builder, f"red.global.add.{kind} [$0], $1;", f"l,{register},~{{memory}}", [address, value])
+    assemble(builder, f"red.global.add.{kind} [$0+{offset}], $1;", f"l,{register},~{{memory}}", [address, value])
 
 
 def exchange(builder: ir.IRBuilder, value, distance: int):

@@ -19,8 +19,8 @@ WIDE = 16
 
 @dataclass(frozen=True)
 class Source:
-    """Lanes from `first_lane` on read at offset + (lane - first_lane) * lane_step + channel * channel_step bytes of the
-    row."""
+    """Lanes from `first_lane` on read at offset + (lane - first_lane) * lane_step + channel * channel_step bytes from the
+    copy's start."""
 
     first_lane: int
     offset: int
@@ -30,8 +30,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Copy:
-    """One instruction: lanes below `lanes` copy `size` bytes of the operand's row to target + lane * size bytes of the
-    stage.
+    """One instruction: lanes below `lanes` copy `size` bytes of the operand's row, found by `sources` from `start` on, to
+    target + lane * size bytes of the stage.
 
     With `masked`, only lanes whose channel exists.
     """
@@ -40,6 +40,7 @@ class Copy:
     size: int
     lanes: int
     target: int
+    start: int
     sources: tuple[Source, ...]
     masked: bool = False
 
@@ -95,7 +96,7 @@ class _Builder:
         start = self._reserve(row.length * self.item)
         for done in range(0, count, LANES):
             lanes = min(LANES, count - done)
-            self.copies.append(Copy(operand, size, lanes, start + done * size, (Source(0, done * size, size, 0),)))
+            self.copies.append(Copy(operand, size, lanes, start + done * size, done * size, (Source(0, 0, size, 0),)))
         for n in numbers:
             block = row.blocks[n]
             for i in range(block.dim):
@@ -120,7 +121,7 @@ class _Builder:
         ]
         for done in range(0, len(chunks), LANES):
             part = chunks[done : done + LANES]
-            self.copies.append(Copy(operand, WIDE, len(part), start + done * WIDE, _sources(part)))
+            self.copies.append(Copy(operand, WIDE, len(part), start + done * WIDE, part[0][0], _sources(part)))
 
     def narrow_channels(self, operand: str, row, numbers: list[int], multiplicity: int) -> None:
         """Each component number by number, a lane a channel."""
@@ -131,7 +132,7 @@ class _Builder:
                 start = self._reserve(LANES * self.item)
                 offset = (block.offset + i * block.component_stride) * self.item
                 masked = multiplicity % LANES != 0
-                self.copies.append(Copy(operand, self.item, LANES, start, (Source(0, offset, step, step),), masked))
+                self.copies.append(Copy(operand, self.item, LANES, start, offset, (Source(0, 0, step, step),), masked))
                 self.places[operand, n, i] = (start, self.item)
 
     def _reserve(self, size: int) -> int:
@@ -140,9 +141,10 @@ class _Builder:
 
 
 def _sources(chunks: list[tuple[int, int]]) -> tuple[Source, ...]:
-    """Consecutive chunks of (offset, channel step) as few runs."""
+    """Consecutive chunks of (offset, channel step) as few runs, counted from the first chunk."""
     sources: list[Source] = []
-    for lane, (offset, channel_step) in enumerate(chunks):
+    for lane, (place, channel_step) in enumerate(chunks):
+        offset = place - chunks[0][0]
         last = sources[-1] if sources else None
         follows = last and last.channel_step == channel_step and offset == last.offset + (lane - last.first_lane) * WIDE
         if not follows:

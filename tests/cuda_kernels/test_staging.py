@@ -37,7 +37,8 @@ def test_every_element_arrives(layout, copies, multiplicity, dtype):
                 if copy.masked and channel + lane >= multiplicity:
                     continue
                 source = [s for s in copy.sources if s.first_lane <= lane][-1]
-                offset = source.offset + (lane - source.first_lane) * source.lane_step + channel * source.channel_step
+                offset = copy.start + source.offset + (lane - source.first_lane) * source.lane_step
+                offset += channel * source.channel_step
                 target = copy.target + lane * copy.size
                 assert offset % copy.size == 0, "misaligned"
                 assert target % copy.size == 0, "misaligned"
