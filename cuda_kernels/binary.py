@@ -6,6 +6,8 @@ import struct
 from dataclasses import dataclass
 
 ENTRY = b"convolution"
+FOLD_COLUMNS = 128
+"""Numbers of a row that a block of the folding kernel adds up, a thread each."""
 
 # From the file format of CUDA machine code (ELF): attributes of section .nv.info, as `cuobjdump -elf` names them.
 _REGISTERS, _STACK = 0x2F, 0x12  # EIATTR_REGCOUNT, EIATTR_MIN_STACK_SIZE: (symbol, number)
@@ -18,13 +20,11 @@ class Binary:
 
     Attributes:
         cubin: machine code for one architecture; its kernel is named `ENTRY`.
-        channel_blocks: warps a node (the grid's second dimension).
-        warps: a block's, each for a node.
+        warps: a block's.
         shared_bytes: a block's.
     """
 
     cubin: bytes
-    channel_blocks: int
     warps: int
     shared_bytes: int
 

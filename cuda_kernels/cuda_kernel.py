@@ -1,84 +1,107 @@
-"""The CUDA kernel: a warp owns 32 channels of a node, walks the node's edges and writes the node's row once."""
+"""The CUDA kernel: a block owns a node, a warp of it 32 channels; it walks the node's edges and writes the node's row
+once."""
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
-from cuda.core import Linker, LinkerOptions, ObjectCode
 from numba import cuda
 from numba.cuda import types
 
-from . import numpy_compat  # noqa: F401  (before numba compiles anything)
-from .binary import ENTRY, Binary
+from .binary import Binary
+from .cuda_compile import assembly, machine_code
 from .cuda_parts import Parts
 from .polynomial import Contraction
 from .problem import Problem
-from .schedule import REGISTERS, Segment, segments
+from .schedule import BATCH, REGISTERS, Segment, segments
 from .staging import LANES
 
 
 def kernel_of(segment: Segment):
-    """The kernel of one segment, for numba.cuda; grid (blocks of nodes, channel blocks), block (a warp, nodes).
+    """The kernel of one segment, for numba.cuda; grid: rows, block: (a warp, warps of other channels).
 
-    `inputs` and `outputs` are addresses of the contraction's operands; node n < nodes has the list positions first[n] to
-    first[n + 1]; position p is edge edges[p], whose far end is node others[p]. Warps of different channels add to the
-    gradient of the edge features `copy_bytes` apart (0: to the same rows).
+    `inputs` and `outputs` are addresses of the contraction's operands. Row r walks the list positions starts[r] to
+    starts[r + 1] of node owners[r] (of none if that is `nodes`); position p is edge edges[p], whose far end is node
+    others[p]. A node of many edges has several rows in succession: the first writes the node's outputs, the others write
+    theirs to `partials`.
     """
     parts = Parts(segment)
     read_index, shared_address = parts.read_index(), parts.shared_address()
     stage_edge, commit_copies, wait_for_oldest = parts.stage_edge(), parts.commit_copies(), parts.wait_for_oldest()
     read_owned, zeros, contract = parts.read_owned(), parts.zeros(), parts.contract()
     scatter, write_owned = parts.scatter(), parts.write_owned()
-    number, u32 = parts.number, np.uint32  # a plain integer would make all indices 64 bits wide
-    one, warp, stages_ahead = u32(1), u32(LANES), u32(segment.stages - 1)
-    stage_bytes, all_stages, warp_bytes = (
-        u32(n) for n in (segment.stage.size, segment.stages * segment.stage.size, segment.warp_bytes)
+    keep_feature_sums, feature_sum, write_feature = (
+        parts.keep_feature_sums(),
+        parts.feature_sum(),
+        parts.write_feature(),
     )
+    number, u32 = parts.number, np.uint32  # a plain integer would make all indices 64 bits wide
+    zero, one, lanes, warps, stages_ahead = u32(0), u32(1), u32(LANES), u32(segment.warps), u32(segment.stages - 1)
+    stage_bytes, ring_bytes, warp_bytes = u32(segment.stage.size), u32(segment.ring_bytes), u32(segment.warp_bytes)
+    channels, features, batch = u32(segment.multiplicity), u32(segment.features), u32(BATCH)
+    batch_bytes, has_features = u32(segment.batch_bytes), segment.features > 0
 
-    def kernel(inputs, outputs, first, edges, others, copy_bytes, nodes):
-        node, lane = u32(cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y), u32(cuda.threadIdx.x)
+    def kernel(inputs, outputs, partials, starts, owners, edges, others, nodes):
+        row, lane, warp = u32(cuda.blockIdx.x), u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
+        node = read_index(owners, row)
         if node >= nodes:
             return
-        channel = u32(cuda.blockIdx.y) * warp
-        copy = copy_bytes * u32(cuda.blockIdx.y)
-        shared = shared_address(cuda.shared.array(0, number, alignment=16))
-        stages = u32(shared + u32(cuda.threadIdx.y) * warp_bytes)
-        ring_end = u32(stages + all_stages)
-        position, end = read_index(first, node), read_index(first, node + one)
+        begin, end = read_index(starts, row), read_index(starts, row + one)
+        filling = shared_address(cuda.shared.array(0, number, alignment=16))
+        filled = u32(filling + batch_bytes)
+        ring = u32(filled + batch_bytes + warp * warp_bytes)
+        ring_end = u32(ring + ring_bytes)
 
-        staged = stages
-        ahead = position
-        for _ in range(stages_ahead):
-            if ahead < end:
-                stage_edge(staged, inputs, read_index(edges, ahead), read_index(others, ahead), channel, lane)
-            commit_copies()
-            staged = u32(staged + stage_bytes)
-            ahead = u32(ahead + one)
-        next_edge, next_other = u32(0), u32(0)  # read an edge earlier than they are needed
-        if ahead < end:
-            next_edge, next_other = read_index(edges, ahead), read_index(others, ahead)
-
-        owned, sums = read_owned(inputs, node, channel, lane), zeros()
-        taken = stages
-        while position < end:
-            wait_for_oldest()
+        channel = u32(warp * lanes)
+        while channel < channels:
             cuda.syncwarp()
+            staged, ahead = ring, begin
+            for _ in range(stages_ahead):
+                if ahead < end:
+                    stage_edge(staged, inputs, read_index(edges, ahead), read_index(others, ahead), channel, lane)
+                commit_copies()
+                staged, ahead = u32(staged + stage_bytes), u32(ahead + one)
+            next_edge, next_other = zero, zero  # read an edge earlier than they are needed
             if ahead < end:
-                stage_edge(staged, inputs, next_edge, next_other, channel, lane)
-                after = u32(min(ahead + one, end - one))
-                next_edge, next_other = read_index(edges, after), read_index(others, after)
-            commit_copies()
-            edge, other = read_index(edges, position), read_index(others, position)
-            sums, gradients = contract(sums, owned, taken, lane)
-            scatter(outputs, edge, other, copy, channel, lane, ring_end, gradients)
-            staged = taken
-            taken = u32(taken + stage_bytes)
-            if taken == ring_end:
-                taken = stages
-            position = u32(position + one)
-            ahead = u32(ahead + one)
-        write_owned(outputs, node, channel, lane, sums)
+                next_edge, next_other = read_index(edges, ahead), read_index(others, ahead)
+
+            owned, sums = read_owned(inputs, node, channel, lane), zeros()
+            position, taken, kept = begin, ring, zero
+            while position < end:
+                wait_for_oldest()
+                cuda.syncwarp()
+                if ahead < end:
+                    stage_edge(staged, inputs, next_edge, next_other, channel, lane)
+                    after = u32(min(ahead + one, end - one))
+                    next_edge, next_other = read_index(edges, after), read_index(others, after)
+                commit_copies()
+                edge, other = read_index(edges, position), read_index(others, position)
+                sums, gradients = contract(sums, owned, taken, lane)
+                scatter(outputs, edge, other, channel, lane, ring_end, gradients)
+                staged, taken = taken, u32(taken + stage_bytes)
+                if taken == ring_end:
+                    taken = ring
+                position, ahead = u32(position + one), u32(ahead + one)
+                if has_features:
+                    keep_feature_sums(filling, kept, warp, channel, lane, gradients)
+                    kept = u32(kept + one)
+                    if kept == batch or position == end:
+                        cuda.syncthreads()
+                        filling, filled = filled, filling
+                        place = u32(warp * lanes + lane)
+                        while place < kept * features:
+                            slot = u32(place // features)
+                            feature = u32(place - slot * features)
+                            edge = read_index(edges, position - kept + slot)
+                            total = feature_sum(filled, slot, feature)
+                            write_feature(outputs, edge, feature, total, channel >= warps * lanes)
+                            place = u32(place + warps * lanes)
+                        kept = zero
+
+            if row > zero and read_index(owners, u32(row - one)) == node:
+                write_owned(partials, u32(row - node - one), channel, lane, sums)
+            else:
+                write_owned(outputs, node, channel, lane, sums)
+            channel = u32(channel + warps * lanes)
 
     return kernel
 
@@ -92,31 +115,23 @@ def compile_pass(
     """
     budget, tried = REGISTERS, None
     while True:
-        cut = segments(problem, contraction, owner, budget)
+        cut = segments(problem, contraction, owner, compute_capability, budget)
         if cut != tried:
-            binaries = [compile_segment(segment, compute_capability) for segment in cut]
+            binaries = [compile_segment(segment) for segment in cut]
         if not any(binary.stack_bytes for binary in binaries) or budget < REGISTERS // 4:
             return binaries
         budget, tried = budget * 7 // 8, cut
 
 
-def compile_segment(segment: Segment, compute_capability: tuple[int, int]) -> Binary:
+def compile_segment(segment: Segment) -> Binary:
     """Machine code for one GPU architecture; needs no GPU."""
-    text = assembly(segment, compute_capability)
-    options = LinkerOptions(arch="sm_{}{}".format(*compute_capability))
-    cubin = bytes(Linker(ObjectCode.from_ptx(text.encode()), options=options).link("cubin").code)
-    return Binary(cubin, segment.channel_blocks, segment.warps, segment.warps * segment.warp_bytes)
+    code = machine_code(segment_assembly(segment), segment.compute_capability)
+    return Binary(code, segment.warps, segment.shared_bytes)
 
 
-def assembly(segment: Segment, compute_capability: tuple[int, int]) -> str:
-    """The kernel as PTX, for people and for the assembler."""
-    address = types.uint64
+def segment_assembly(segment: Segment) -> str:
+    """The kernel of a segment as PTX."""
     inputs, outputs = segment.contraction.inputs, segment.contraction.outputs
-    addresses = types.UniTuple(address, len(inputs)), types.UniTuple(address, len(outputs))
-    signature = types.void(*addresses, *[address] * 4, types.uint32)
-    text, _ = cuda.compile_ptx(
-        kernel_of(segment), signature, cc=compute_capability, launch_bounds=(LANES * segment.warps, 1), abi="numba", device=False
-    )
-    mangled = re.search(r"\.entry\s+(\w+)", text).group(1)
-    return text.replace(mangled, ENTRY.decode())
-
+    operands = [types.UniTuple(types.uint64, len(o)) for o in (inputs, outputs, outputs)]
+    arguments = [*operands, *[types.uint64] * 4, types.uint32]
+    return assembly(kernel_of(segment), arguments, LANES * segment.warps, segment.compute_capability)

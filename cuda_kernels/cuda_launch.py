@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import pickle
+import struct
 import threading
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from . import cache as disk
-from .binary import ENTRY, Binary
-from .polynomial import Contraction
+from .binary import ENTRY, FOLD_COLUMNS, Binary
+from .polynomial import Contraction, kind
 from .problem import Problem
 from .staging import LANES
 
@@ -55,96 +57,125 @@ def binaries(problem: Problem, contraction: Contraction, owner: str, capability:
             f"backend: this GPU has compute capability {found}, the CUDA kernels need {needed} (copies to shared "
             "memory that do not wait); use backend='reference', or a CPU"
         )
-    name = disk.key("cuda", problem.key, contraction.spec, owner, capability)
+
+    def compiled() -> list[Binary]:
+        from .cuda_kernel import compile_pass
+
+        return compile_pass(problem, contraction, owner, capability)
+
+    return _stored(disk.key("cuda", problem.key, contraction.spec, owner, capability), compiled)
+
+
+def _stored(name: str, compiled: Callable):
+    """What is on disk under this name, or else what `compiled` returns, which is put there."""
     if stored := disk.load(name):
         return pickle.loads(stored)
     # Only now: numba and the compiler take a second to import, and kernels on disk need neither.
     try:
-        from .cuda_kernel import compile_pass
+        result = compiled()
     except ImportError as error:
         raise ImportError(f"backend: the CUDA kernels are compiled by numba-cuda ({error}); {INSTALL}") from error
-
-    compiled = compile_pass(problem, contraction, owner, capability)
-    disk.store(name, pickle.dumps(compiled))
-    return compiled
-
-
-@cache
-def _loaded(
-    problem: Problem, contraction: Contraction, owner: str, device: int
-) -> list[tuple[Binary, driver.CUfunction]]:
-    """Kernels ready to launch on a device. Loaded at once, so that a later launch may be captured in a CUDA graph."""
-    result = []
-    for binary in binaries(problem, contraction, owner, compute_capability(device)):
-        library = _checked(driver.cuLibraryLoadData(binary.cubin, [], [], 0, [], [], 0))
-        kernel = _checked(driver.cuLibraryGetKernel(library, ENTRY))
-        function = _checked(driver.cuKernelGetFunction(kernel))
-        _checked(driver.cuFuncLoad(function))
-        limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _checked(driver.cuFuncSetAttribute(function, limit, binary.shared_bytes))
-        result.append((binary, function))
+    disk.store(name, pickle.dumps(result))
     return result
 
 
-def launch(
-    problem: Problem,
-    contraction: Contraction,
-    owner: str,
-    inputs: list[int],
-    outputs: list[int],
-    lists: list[int],
-    rows: int,
-    copy_bytes: int,
-    device: int,
-    stream: int,
-) -> None:
-    """Start one pass on a stream (see `cuda_kernel.kernel_of`); all arguments but counts are addresses.
+@cache
+def _fold_binary(dtype: str, capability: tuple[int, int]) -> Binary:
+    """The kernel that adds up the rows of nodes with many edges."""
 
-    Args:
-        copy_bytes: 0, or the distance of the copies of the edge features' gradients, one for each `feature_copies`.
-    """
-    if rows == 0:
-        return
-    _ensure_context(device)
-    done = 0
-    for binary, function in _loaded(problem, contraction, owner, device):
-        places = [
-            place + done * copy_bytes * name.startswith("y")
-            for name, place in zip(contraction.outputs, outputs, strict=True)
-        ]
-        parameters = _parameters([*inputs, *places, *lists, copy_bytes, rows])
-        grid, block = (-(-rows // binary.warps), binary.channel_blocks, 1), (LANES, binary.warps, 1)
-        _checked(driver.cuLaunchKernel(function, *grid, *block, binary.shared_bytes, stream, parameters, 0))
-        done += binary.channel_blocks
+    def compiled() -> Binary:
+        from .cuda_fold import compile_fold
+
+        return compile_fold(dtype, capability)
+
+    return _stored(disk.key("fold", dtype, capability), compiled)
 
 
-def feature_copies(problem: Problem, contraction: Contraction, owner: str, device: int) -> int:
-    """Warps that add to the gradient of one edge's features."""
-    return sum(binary.channel_blocks for binary in binaries(problem, contraction, owner, compute_capability(device)))
+class Pass:
+    """The kernels of one pass on one device, ready to launch: also where a CUDA graph is captured, or from any thread."""
+
+    def __init__(self, problem: Problem, contraction: Contraction, owner: str, device: int):
+        self.problem, self.contraction, self.owner = problem, contraction, owner
+        capability = compute_capability(device)
+        self._kernels = [(_function(b), b) for b in binaries(problem, contraction, owner, capability)]
+        self._fold = _function(_fold_binary(problem.dtype, capability))
+        self._length = problem.row(owner).length
+
+    def __call__(
+        self,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        partials: Sequence[int],
+        lists: Sequence[int],
+        rows: int,
+        continuing: int,
+        stream: int,
+    ) -> None:
+        """Start the kernels on a stream, one after the other (see `cuda_kernel.kernel_of`).
+
+        Args:
+            inputs, outputs: addresses of the contraction's operands.
+            partials: for each output of the owner's kind the address of `continuing` rows; for others, any number.
+            lists: addresses of starts, owners, edges, others and continuing.
+            rows, continuing: all rows of the lists, and how many of them are not their node's first.
+        """
+        if rows == 0:
+            return
+        *listed, continuing_nodes = lists
+        nodes = rows - continuing
+        parameters = _parameters((*inputs, *outputs, *partials, *listed, nodes))
+        for function, binary in self._kernels:
+            launched = driver.cuLaunchKernel(
+                function, rows, 1, 1, LANES, binary.warps, 1, binary.shared_bytes, stream, parameters, 0
+            )
+            _checked(launched)
+        if continuing:
+            for operand, row, partial in zip(self.contraction.outputs, outputs, partials, strict=True):
+                if kind(operand) == self.owner:
+                    parameters = _parameters((row, partial, continuing_nodes, continuing, nodes, self._length))
+                    blocks = -(-self._length // FOLD_COLUMNS)
+                    _checked(
+                        driver.cuLaunchKernel(
+                            self._fold, continuing, blocks, 1, FOLD_COLUMNS, 1, 1, 0, stream, parameters, 0
+                        )
+                    )
 
 
-def _ensure_context(device: int) -> None:
-    """Make the device's primary context current in this thread, if none is.
-
-    PyTorch binds it at a thread's first use of CUDA, and a thread of its autograd engine may come here before that.
-    """
-    if not int(_checked(driver.cuCtxGetCurrent())):
-        _checked(driver.cuCtxSetCurrent(_checked(driver.cuDevicePrimaryCtxRetain(device))))
+def _function(binary: Binary) -> driver.CUfunction:
+    """A kernel of the current device. Loaded at once, so that a later launch may be captured in a CUDA graph."""
+    library = _checked(driver.cuLibraryLoadData(binary.cubin, [], [], 0, [], [], 0))
+    function = _checked(driver.cuKernelGetFunction(_checked(driver.cuLibraryGetKernel(library, ENTRY))))
+    _checked(driver.cuFuncLoad(function))
+    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    _checked(driver.cuFuncSetAttribute(function, limit, binary.shared_bytes))
+    return function
 
 
 _thread = threading.local()
 
 
-def _parameters(values: list[int]) -> int:
+def ensure_context(device: int) -> None:
+    """Make the device's primary context current in this thread, if none is.
+
+    PyTorch binds it at a thread's first use of CUDA, and a thread of its autograd engine may come here before that.
+    """
+    if not hasattr(_thread, "buffers"):
+        if not int(_checked(driver.cuCtxGetCurrent())):
+            _checked(driver.cuCtxSetCurrent(_checked(driver.cuDevicePrimaryCtxRetain(device))))
+        _thread.buffers = {}
+
+
+def _parameters(values: tuple[int, ...]) -> int:
     """The address of an array of pointers to the values, which the driver copies during the launch."""
-    buffers = _thread.__dict__.setdefault("buffers", {})
-    if len(values) not in buffers:
-        numbers = (ctypes.c_uint64 * len(values))()
+    count = len(values)
+    if count not in _thread.buffers:
+        numbers = ctypes.create_string_buffer(8 * count)
         start = ctypes.addressof(numbers)
-        buffers[len(values)] = numbers, (ctypes.c_void_p * len(values))(*range(start, start + 8 * len(values), 8))
-    numbers, pointers = buffers[len(values)]
-    numbers[:] = values
-    return ctypes.addressof(pointers)
+        pointers = (ctypes.c_void_p * count)(*range(start, start + 8 * count, 8))
+        _thread.buffers[count] = struct.Struct(f"{count}q").pack_into, numbers, pointers, ctypes.addressof(pointers)
+    pack, numbers, _, address = _thread.buffers[count]
+    pack(numbers, 0, *values)
+    return address
 
 
 def _checked(result):

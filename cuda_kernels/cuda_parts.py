@@ -10,13 +10,9 @@ from numba.cuda.extending import intrinsic
 from . import ptx, warp_sum
 from .body import SCALAR, Arithmetic
 from .polynomial import evaluate_path, kind
-from .ptx import I32, I64
+from .ptx import GLOBAL, I32, I64, SHARED
 from .schedule import Segment
 from .staging import LANES
-
-SHARED = 3
-GLOBAL = 1
-"""LLVM's address spaces."""
 
 
 class Parts:
@@ -65,7 +61,7 @@ class Parts:
 
     def stage_edge(self):
         """(stage, inputs, edge, far node, first channel, lane): start copying what this edge's contraction reads."""
-        operands, segment = self.contraction.inputs, self.segment
+        operands = self.contraction.inputs
 
         @intrinsic
         def stage_edge(typingctx, stage, inputs, edge, far, channel, lane):
@@ -80,12 +76,11 @@ class Parts:
                         starts[copy.operand, copy.sources] = builder.add(row, place)
                     source = starts[copy.operand, copy.sources]
                     target = builder.add(stage, builder.add(builder.mul(lane, I32(copy.size)), I32(copy.target)))
-                    keep = kind(copy.operand) == segment.far
                     wanted = self._channel_exists(builder, channel, lane) if copy.masked else None
                     if copy.lanes < LANES:
                         wanted = builder.icmp_unsigned("<", lane, I32(copy.lanes))
                     with builder.if_then(ir.IntType(1)(1) if wanted is None else wanted):
-                        ptx.copy_async(builder, copy.size, target, source, copy.start, keep)
+                        ptx.copy_async(builder, copy.size, target, source, copy.start)
                 return context.get_dummy_value()
 
             return types.void(types.uint32, inputs, *[types.uint32] * 4), codegen
@@ -188,40 +183,113 @@ class Parts:
         return contract
 
     def scatter(self):
-        """(outputs, edge, far node, copy, first channel, lane, scratch, gradients): store the edge's weight gradients, add the
-        others."""
-        operands, elements = self.contraction.outputs, self.segment.edge_outputs
+        """(outputs, edge, far node, first channel, lane, scratch, gradients): store the edge's weight gradients, add those
+        of the far node."""
+        operands, elements, far_kind = self.contraction.outputs, self.segment.edge_outputs, self.segment.far
 
         @intrinsic
-        def scatter(typingctx, outputs, edge, far, copy, channel, lane, scratch, gradients):
+        def scatter(typingctx, outputs, edge, far, channel, lane, scratch, gradients):
             def codegen(context, builder, signature, arguments):
-                outputs, edge, far, copy, channel, lane, scratch, gradients = arguments
+                outputs, edge, far, channel, lane, scratch, gradients = arguments
                 values = dict(zip(elements, self._unpack(builder, gradients), strict=False))
                 rows = {
                     operand: self._row(builder, builder.extract_value(outputs, n), operand, edge, far)
                     for n, operand in enumerate(operands)
-                    if kind(operand) != self.segment.owner
+                    if kind(operand) in ("w", far_kind)
                 }
-                for operand in rows:
-                    if kind(operand) == "y":
-                        row = builder.add(rows[operand], copy)
-                        self._add_edge_features(builder, row, operand, values, channel, lane)
                 with self._where_channel_exists(builder, channel, lane):
                     for element, value in values.items():
                         if kind(element[0]) == "w":
                             place = self._channel_place(builder, rows[element[0]], element, channel, lane)
                             builder.store(value, builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL)))
                 for operand in rows:
-                    if kind(operand) == self.segment.far:
-                        for block in self.segment.blocks(self.segment.far):
-                            column = [values[o, b, i] for o, b, i in values if (o, b) == (operand, block)]
-                            self._add_block(builder, rows[operand], block, column, channel, lane, scratch)
+                    for block in self.segment.blocks(far_kind) if kind(operand) == far_kind else ():
+                        column = [values[o, b, i] for o, b, i in values if (o, b) == (operand, block)]
+                        self._add_block(builder, rows[operand], block, column, channel, lane, scratch)
                 return context.get_dummy_value()
 
-            u32 = types.uint32
-            return types.void(outputs, u32, u32, types.uint64, u32, u32, u32, self.gradients_type), codegen
+            return types.void(outputs, *[types.uint32] * 5, self.gradients_type), codegen
 
         return scatter
+
+    def keep_feature_sums(self):
+        """(batch, slot, warp, first channel, lane, gradients): the gradients of this edge's features, summed over the
+        warp's channels, go to the slot of a batch of edges in shared memory."""
+        segment, item = self.segment, self.problem.item_bytes
+
+        @intrinsic
+        def keep_feature_sums(typingctx, batch, slot, warp, channel, lane, gradients):
+            def codegen(context, builder, signature, arguments):
+                batch, slot, warp, channel, lane, gradients = arguments
+                values = dict(zip(segment.edge_outputs, self._unpack(builder, gradients), strict=False))
+                zero = ir.Constant(self.scalar, 0.0)
+                listed = [values.get(element, zero) for element in segment.feature_elements]
+                if segment.masked:
+                    exists = self._channel_exists(builder, channel, lane)
+                    listed = [builder.select(exists, value, zero) for value in listed]
+                number = builder.add(builder.mul(slot, I32(segment.warps)), warp)
+                place = builder.add(batch, builder.mul(number, I32(segment.features * item)))
+                warp_sum.store_sums(builder, listed, lane, place, item)
+                return context.get_dummy_value()
+
+            return types.void(*[types.uint32] * 5, self.gradients_type), codegen
+
+        return keep_feature_sums
+
+    def feature_sum(self):
+        """(batch, slot, feature) -> the sum over the block's warps."""
+        segment, item = self.segment, self.problem.item_bytes
+
+        @intrinsic
+        def feature_sum(typingctx, batch, slot, feature):
+            def codegen(context, builder, signature, arguments):
+                batch, slot, feature = arguments
+                number = builder.add(builder.mul(slot, I32(segment.warps * segment.features)), feature)
+                place = builder.add(batch, builder.mul(number, I32(item)))
+                total = None
+                for warp in range(segment.warps):
+                    at = builder.add(place, I32(warp * segment.features * item))
+                    value = builder.load(builder.inttoptr(at, ir.PointerType(self.scalar, SHARED)))
+                    total = builder.fadd(total, value) if warp else value
+                return total
+
+            return self.number(*[types.uint32] * 3), codegen
+
+        return feature_sum
+
+    def write_feature(self):
+        """(outputs, edge, feature, value, again): write the gradient of an edge feature, or add to it if this is not the
+        first segment or round of channels to do so."""
+        operands, segment, item = self.contraction.outputs, self.segment, self.problem.item_bytes
+
+        @intrinsic
+        def write_feature(typingctx, outputs, edge, feature, value, again):
+            def codegen(context, builder, signature, arguments):
+                outputs, edge, feature, value, again = arguments
+                place = None
+                for start, (operand, first) in segment.feature_starts.items():
+                    base = builder.extract_value(outputs, operands.index(operand))
+                    number = builder.zext(builder.sub(feature, I32(start)), I64)
+                    row = builder.add(self._row(builder, base, operand, edge, edge), I64(first * item))
+                    at = builder.add(row, builder.mul(number, I64(item)))
+                    after = builder.icmp_unsigned(">=", feature, I32(start))
+                    place = at if place is None else builder.select(after, at, place)
+                pointer = builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL))
+                if segment.first:
+                    before, zero = builder.block, ir.Constant(self.scalar, 0.0)
+                    with builder.if_then(again):
+                        inside, loaded = builder.block, builder.load(pointer)
+                    old = builder.phi(self.scalar)
+                    old.add_incoming(zero, before)
+                    old.add_incoming(loaded, inside)
+                else:
+                    old = builder.load(pointer)
+                builder.store(builder.fadd(old, value), pointer)
+                return context.get_dummy_value()
+
+            return types.void(outputs, types.uint32, types.uint32, self.number, types.boolean), codegen
+
+        return write_feature
 
     def write_owned(self):
         """(outputs, row, first channel, lane, sums): the owned node's rows, or what an earlier segment wrote plus the
@@ -328,17 +396,6 @@ class Parts:
         """A number of the owned node, times its block's scale."""
         scale = self.segment.scales.get(element[1], 1.0)
         return value if scale == 1.0 else builder.fmul(value, ir.Constant(self.scalar, float(scale)))
-
-    def _add_edge_features(self, builder, row, operand: str, values: dict, channel, lane) -> None:
-        """Add the gradients of the edge's features, summed over the warp's channels, to the edge's row."""
-        blocks = self.problem.y.blocks
-        by_place = {
-            blocks[b].offset + i * blocks[b].component_stride: values[o, b, i] for o, b, i in values if o == operand
-        }
-        if self.segment.masked:
-            exists, zero = self._channel_exists(builder, channel, lane), ir.Constant(self.scalar, 0.0)
-            by_place = {place: builder.select(exists, value, zero) for place, value in by_place.items()}
-        warp_sum.add_row(builder, row, by_place, lane, self.problem.item_bytes)
 
     def _tuple(self, context, builder, kind_, values):
         padded = [*values, *[ir.Constant(self.scalar, 0.0)] * (kind_.count - len(values))]

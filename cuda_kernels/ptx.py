@@ -5,6 +5,8 @@ from __future__ import annotations
 from llvmlite import ir
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
+GLOBAL, SHARED = 1, 3
+"""LLVM's address spaces."""
 
 
 def assemble(builder: ir.IRBuilder, text: str, constraints: str, arguments, result: ir.Type | None = None):
@@ -19,10 +21,9 @@ def shared_address(builder: ir.IRBuilder, pointer):
     return assemble(builder, text, "=r,l", [builder.ptrtoint(pointer, I64)], I32)
 
 
-def copy_async(builder: ir.IRBuilder, size: int, shared, source, offset: int, keep: bool) -> None:
-    """Start copying `size` (4, 8 or 16) bytes from source + offset to shared memory; 16 bytes go around the L1 cache, unless
-    they are to be kept there."""
-    cache = "ca" if keep or size < 16 else "cg"
+def copy_async(builder: ir.IRBuilder, size: int, shared, source, offset: int) -> None:
+    """Start copying `size` (4, 8 or 16) bytes from source + offset to shared memory; 16 bytes go around the L1 cache."""
+    cache = "cg" if size == 16 else "ca"
     text = f"cp.async.{cache}.shared.global [$0], [$1+{offset}], {size};"
     assemble(builder, text, "r,l,~{memory}", [shared, source])
 

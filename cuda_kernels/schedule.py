@@ -8,15 +8,17 @@ from functools import cache, cached_property
 
 from .polynomial import Contraction, kind, unit_scale
 from .problem import Block, Path, Problem
-from .staging import LANES, Stage, plan
+from .staging import LANES, WIDE, Stage, plan
 
-SHARED_BYTES = 48 * 1024
-"""Static shared memory of a block (CUDA's limit); a block is one warp."""
+MULTIPROCESSOR_BYTES = {(8, 0): 164, (8, 7): 164, (9, 0): 228, (10, 0): 228, (10, 3): 228}
+"""KB of shared memory (CUDA's table of compute capabilities); 100 on all others from 8.6 on."""
 MAX_STAGES = 4
 """Edges in flight and in use. mace-large on an H200 with 3, 4 and 6: forward 1.00, 0.98, 0.98 ms, backward 2.22, 2.21,
 2.33, double backward 4.35, 4.60, 4.99."""
-MAX_WARPS = 4
-
+MAX_WARPS = 8
+"""Warps of a block. With 255 registers a thread, no more fit a multiprocessor."""
+BATCH = 8
+"""Edges whose features' gradients are summed over the warps of a block at a time."""
 REGISTERS = 255
 """The most that a thread can have (every CUDA architecture since 3.5)."""
 TEMPORARIES = 50
@@ -24,13 +26,19 @@ TEMPORARIES = 50
 few, as for mace-large in float64, `cuda_kernel.compile_pass` cuts finer."""
 
 
+def warp_bytes(compute_capability: tuple[int, int]) -> int:
+    """Shared memory for each of the `MAX_WARPS` on a multiprocessor, of which a block's first KB is the system's."""
+    return (MULTIPROCESSOR_BYTES.get(compute_capability, 100) - MAX_WARPS) * 1024 // MAX_WARPS
+
+
 @dataclass(frozen=True)
 class Segment:
-    """Some paths of one multiplicity, done by one kernel: a warp for each row and 32 channels.
+    """Some paths of one multiplicity, done by one kernel: a block of warps for each row, a warp for 32 channels.
 
     Attributes:
         paths: indices into the problem's paths.
         adds: owner blocks that an earlier segment has already written, to which this one adds.
+        first: whether no segment comes before this one.
     """
 
     problem: Problem
@@ -38,6 +46,8 @@ class Segment:
     owner: str
     paths: tuple[int, ...]
     adds: frozenset[int]
+    first: bool
+    compute_capability: tuple[int, int]
 
     @property
     def multiplicity(self) -> int:
@@ -88,7 +98,9 @@ class Segment:
     @cached_property
     def scaled_paths(self) -> list[Path]:
         """The paths, their coefficients divided by the scale of the block that they lead to."""
-        return [_divided(path, self.scales.get(path.out, 1.0)) for path in map(self.problem.paths.__getitem__, self.paths)]
+        return [
+            _divided(path, self.scales.get(path.out, 1.0)) for path in map(self.problem.paths.__getitem__, self.paths)
+        ]
 
     @cached_property
     def stage(self) -> Stage:
@@ -97,12 +109,62 @@ class Segment:
 
     @property
     def stages(self) -> int:
-        return max(2, min(MAX_STAGES, SHARED_BYTES // max(1, self.stage.size)))
+        room = warp_bytes(self.compute_capability) - self.transposed_bytes - 2 * self.batch_bytes // self.warps
+        return max(2, min(MAX_STAGES, room // max(1, self.stage.size)))
+
+    @property
+    def warps(self) -> int:
+        """As many warps of a node as divide its channels evenly."""
+        return max(n for n in range(1, MAX_WARPS + 1) if self.channel_blocks % n == 0)
+
+    @property
+    def ring_bytes(self) -> int:
+        return self.stages * self.stage.size
 
     @property
     def warp_bytes(self) -> int:
         """Shared memory of a warp: the ring of stages, and room to put gradients in the order of a row."""
-        return self.stages * self.stage.size + self.transposed_bytes
+        return self.ring_bytes + self.transposed_bytes
+
+    @property
+    def batch_bytes(self) -> int:
+        """Shared memory for the gradients of a batch of edges' features, of all warps."""
+        return -(-BATCH * self.warps * self.features * self.problem.item_bytes // WIDE) * WIDE
+
+    @property
+    def shared_bytes(self) -> int:
+        return 2 * self.batch_bytes + self.warps * self.warp_bytes
+
+    @cached_property
+    def feature_starts(self) -> dict[int, tuple[str, int]]:
+        """For each gradient of the edge features, the number of its first element in `feature_elements`: the operand and
+        the place in its row. The first segment writes whole rows."""
+        starts, number = {}, 0
+        for operand in self.contraction.outputs:
+            if kind(operand) == "y":
+                places = [self._place(*element) for element in self.elements(operand)]
+                first, last = (0, self.problem.y.length - 1) if self.first else (min(places), max(places))
+                starts[number] = operand, first
+                number += last + 1 - first
+        return starts
+
+    @cached_property
+    def feature_elements(self) -> list[tuple[str, int, int] | None]:
+        """The gradients of the edge features that this segment writes; None where none of its paths contribute."""
+        result = []
+        for operand, first in self.feature_starts.values():
+            by_place = {self._place(*element): element for element in self.elements(operand)}
+            end = self.problem.y.length if self.first else max(by_place) + 1
+            result += [by_place.get(place) for place in range(first, end)]
+        return result
+
+    @property
+    def features(self) -> int:
+        return len(self.feature_elements)
+
+    def _place(self, operand: str, block: int, component: int) -> int:
+        shape = self.problem.row(kind(operand)).blocks[block]
+        return shape.offset + component * shape.component_stride
 
     @cached_property
     def transposed_bytes(self) -> int:
@@ -114,11 +176,6 @@ class Segment:
         apart in memory, and additions to neighbouring places are ten times as fast (H200: 0.42 and 4.4 ms for
         353,280 rows of 1,152 numbers)."""
         return block.channel_stride == block.dim > 1 and not self.masked
-
-    @property
-    def warps(self) -> int:
-        """Neighbouring nodes in a block, which often share neighbours: those rows are then read from the L1 cache."""
-        return max(1, min(MAX_WARPS, SHARED_BYTES // self.warp_bytes))
 
     @property
     def registers(self) -> int:
@@ -158,7 +215,13 @@ def _divided(path: Path, scale: float) -> Path:
     return replace(path, coefficients=tuple((i, j, k, c / scale) for i, j, k, c in path.coefficients))
 
 
-def segments(problem: Problem, contraction: Contraction, owner: str, budget: int = REGISTERS) -> tuple[Segment, ...]:
+def segments(
+    problem: Problem,
+    contraction: Contraction,
+    owner: str,
+    compute_capability: tuple[int, int],
+    budget: int = REGISTERS,
+) -> tuple[Segment, ...]:
     """The paths in as few segments as keep the estimate of registers within `budget`.
 
     A segment holds paths of one multiplicity. Paths with the same x block stay together as far as they fit, so that x
@@ -167,9 +230,12 @@ def segments(problem: Problem, contraction: Contraction, owner: str, budget: int
     result: list[Segment] = []
     written: set[int] = set()
 
+    def segment(paths: tuple[int, ...], adds: frozenset[int] = frozenset(), first: bool = True) -> Segment:
+        return Segment(problem, contraction, owner, paths, adds, first, compute_capability)
+
     def close(paths: tuple[int, ...]) -> None:
         blocks = {problem.paths[n].block(owner) for n in paths}
-        result.append(Segment(problem, contraction, owner, paths, frozenset(blocks & written)))
+        result.append(segment(paths, frozenset(blocks & written), not result))
         written.update(blocks)
 
     for multiplicity in sorted({problem.multiplicity(path) for path in problem.paths}, reverse=True):
@@ -177,8 +243,8 @@ def segments(problem: Problem, contraction: Contraction, owner: str, budget: int
         ordered.sort(key=lambda n: (problem.paths[n].x, problem.paths[n].out))
         current: tuple[int, ...] = ()
         for n in ordered:
-            grown = Segment(problem, contraction, owner, (*current, n), frozenset())
-            if current and (grown.registers > budget or grown.stage.size * 2 > SHARED_BYTES):
+            grown = segment((*current, n))
+            if current and (grown.registers > budget or grown.stage.size * 2 > warp_bytes(compute_capability)):
                 close(current)
                 current = (n,)
             else:
@@ -193,7 +259,7 @@ def zeroed_outputs(problem: Problem, contraction: Contraction, owner: str) -> li
 
     def is_written(of: str) -> bool:
         blocks = {path.block(of) for path in problem.paths} - {None}
-        return of in (owner, "w") and len(blocks) == len(problem.row(of).blocks)
+        return of == "y" or of in (owner, "w") and len(blocks) == len(problem.row(of).blocks)
 
     return [output for output in contraction.outputs if not is_written(kind(output))]
 

@@ -5,29 +5,28 @@ from __future__ import annotations
 from llvmlite import ir
 
 from . import ptx
-from .ptx import I32, I64
+from .ptx import I32
 from .staging import LANES
 
 
-def add_row(builder: ir.IRBuilder, row, by_place: dict[int, ir.Value], lane, item: int) -> None:
-    """Sum each value over the warp and add it to the row (an address) at its place, counted in numbers of `item` bytes.
+def store_sums(builder: ir.IRBuilder, values: list[ir.Value], lane, address, item: int) -> None:
+    """Sum each value over the warp and store the sums one after the other at `address` in shared memory.
 
     The lanes halve their lists in turn (each keeps one half and hands the other to its partner), so that n values cost
     about n exchanges instead of 5 n; in the end a lane holds the sum of one value.
     """
-    zero = ir.Constant(next(iter(by_place.values())).type, 0.0)
-    first, last = min(by_place), max(by_place)
-    for start in range(first, last + 1, LANES):
-        count = min(LANES, last + 1 - start)
+    for start in range(0, len(values), LANES):
+        listed = values[start : start + LANES]
+        count = len(listed)
         width = 1 << (count - 1).bit_length()
-        listed = [by_place.get(start + n, zero) if n < count else zero for n in range(width)]
-        total, index, spare = _halved(builder, listed, lane)
+        zero = ir.Constant(listed[0].type, 0.0)
+        total, index, spare = _halved(builder, listed + [zero] * (width - count), lane)
         chosen = builder.icmp_unsigned("<", index, I32(count))
         if spare:
             chosen = builder.and_(chosen, builder.icmp_unsigned("==", builder.and_(lane, I32(spare)), I32(0)))
         with builder.if_then(chosen):
-            place = builder.add(row, builder.zext(builder.mul(builder.add(index, I32(start)), I32(item)), I64))
-            ptx.add_atomically(builder, place, total)
+            place = builder.add(address, builder.mul(builder.add(index, I32(start)), I32(item)))
+            builder.store(total, builder.inttoptr(place, ir.PointerType(total.type, ptx.SHARED)))
 
 
 def _halved(builder: ir.IRBuilder, listed: list[ir.Value], lane):

@@ -8,13 +8,18 @@ from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric import EdgeIndex
 
 _LARGEST = 2**30 - 1  # kernels count the bytes of an index list in 32 bits
+ROW_EDGES = 256
+"""Edges of one node that a GPU's block of threads walks; nodes with more are cut, lest the GPU wait for one block. More
+than the 160 neighbours of a dense lattice, which would pay for the cuts and gain nothing."""
 
 
 class SortedEdges:
     """The edges of a graph with `sources` and `targets` nodes, for kernels that walk the edges of one node.
 
-    `by_target` and `by_source` are lists of three int32 tensors, `(first, edges, others)`: the edges of node n stand at
-    positions first[n] to first[n + 1]; position p is edge edges[p], whose other end is node others[p].
+    `by_target` and `by_source` are lists of five int32 tensors, `(starts, owners, edges, others, continuing)`. Row r
+    walks positions starts[r] to starts[r + 1] of node owners[r]; position p is edge edges[p], whose other end is node
+    others[p]. Each node has a row, on a GPU one for each `ROW_EDGES` edges: `continuing` lists the nodes of the rows
+    that are not their node's first. Both lists of nodes end in the number of nodes where there are fewer rows than may be.
     """
 
     def __init__(self, edge_index: Tensor, sources: int, targets: int):
@@ -23,7 +28,7 @@ class SortedEdges:
                 f"edge_index: kernels take fewer than 2^30 edges and nodes; got {edge_index.shape[1]} edges, {sources} "
                 f"source and {targets} target nodes. Split the graph."
             )
-        self.sources = sources
+        self.sources, self.targets = sources, targets
         sorted_by_target = isinstance(edge_index, EdgeIndex) and edge_index.is_sorted_by_col
         if isinstance(edge_index, EdgeIndex):
             edge_index = edge_index.as_tensor()
@@ -32,10 +37,15 @@ class SortedEdges:
         _check_range("target", self.target, targets)
         if sorted_by_target:
             edges = torch.arange(len(self.target), dtype=torch.int32, device=self.target.device)
-            self.by_target = [_first(self.target, targets), edges, self.source.contiguous()]
+            self.by_target = _rows(self.target, edges, self.source.contiguous(), targets)
         else:
             self.by_target = _listed(self.target, self.source, targets)
         self._by_source: list[Tensor] | None = None
+
+    @property
+    def in_degrees(self) -> Tensor:
+        """Edges that end at each target node."""
+        return torch.bincount(self.target, minlength=self.targets)
 
     @property
     def by_source(self) -> list[Tensor]:
@@ -46,12 +56,23 @@ class SortedEdges:
 
 def _listed(node: Tensor, other: Tensor, nodes: int) -> list[Tensor]:
     node, edges = torch.sort(node, stable=True)
-    return [_first(node, nodes), edges.to(torch.int32), other[edges]]
+    return _rows(node, edges.to(torch.int32), other[edges], nodes)
 
 
-def _first(sorted_node: Tensor, nodes: int) -> Tensor:
-    bounds = torch.arange(nodes + 1, dtype=torch.int32, device=sorted_node.device)
-    return torch.searchsorted(sorted_node.contiguous(), bounds, out_int32=True)
+def _rows(sorted_node: Tensor, edges: Tensor, others: Tensor, nodes: int) -> list[Tensor]:
+    counted = torch.arange(nodes + 1, dtype=torch.int32, device=sorted_node.device)
+    first = torch.searchsorted(sorted_node.contiguous(), counted, out_int32=True)
+    more = len(edges) // ROW_EDGES if sorted_node.is_cuda else 0  # no graph needs more further rows than this
+    if not more:
+        return [first, counted[:-1], edges, others, counted[:0]]
+    # No step asks the GPU how many rows there are: that would stall it.
+    ends = first.diff().sub(1).div(ROW_EDGES, rounding_mode="floor").clamp(min=0).add(1).cumsum(0)
+    begins = torch.cat([ends.new_zeros(1), ends])
+    row = torch.arange(nodes + more + 1, device=sorted_node.device)
+    owners = torch.searchsorted(ends, row, right=True)
+    starts = (first[owners] + (row - begins[owners]) * ROW_EDGES).clamp(max=len(edges))
+    continuing = torch.searchsorted(ends - counted[1:], row[:more], right=True)
+    return [starts.to(torch.int32), owners[:-1].to(torch.int32), edges, others, continuing.to(torch.int32)]
 
 
 def _check_range(end: str, node: Tensor, nodes: int) -> None:

@@ -122,7 +122,7 @@ class TensorProductConv(MessagePassing):
         edges = sorted_edges(edge_index, sources, targets)
         out = _ops.convolve(self._problem_names[x_source.dtype], x_source, edge_attr, weight, edges, self.deterministic)
         if self.aggr == "mean":
-            out = out / edges.by_target[0].diff().clamp(min=1).unsqueeze(-1)
+            out = out / edges.in_degrees.clamp(min=1).unsqueeze(-1)
         return out
 
     def message(self, x_j: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:

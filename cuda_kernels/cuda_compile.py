@@ -1,0 +1,32 @@
+"""From a Python kernel to machine code, without a GPU: numba-cuda makes PTX of it, NVIDIA's linker assembles that."""
+
+from __future__ import annotations
+
+import re
+
+from cuda.core import Linker, LinkerOptions, ObjectCode
+from numba import cuda
+from numba.cuda import types
+
+from . import numpy_compat  # noqa: F401  (before numba compiles anything)
+from .binary import ENTRY
+
+
+def assembly(kernel, arguments: list[types.Type], threads: int, compute_capability: tuple[int, int]) -> str:
+    """The kernel as PTX, for people and for the assembler; its name is `ENTRY`."""
+    text, _ = cuda.compile_ptx(
+        kernel,
+        types.void(*arguments),
+        cc=compute_capability,
+        launch_bounds=(threads, 1),
+        abi="numba",
+        device=False,
+    )
+    mangled = re.search(r"\.entry\s+(\w+)", text).group(1)
+    return text.replace(mangled, ENTRY.decode())
+
+
+def machine_code(assembly: str, compute_capability: tuple[int, int]) -> bytes:
+    """A cubin for one GPU architecture."""
+    options = LinkerOptions(arch="sm_{}{}".format(*compute_capability))
+    return bytes(Linker(ObjectCode.from_ptx(assembly.encode()), options=options).link("cubin").code)
