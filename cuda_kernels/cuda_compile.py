@@ -12,13 +12,17 @@ from . import numpy_compat  # noqa: F401  (before numba compiles anything)
 from .binary import ENTRY
 
 
-def assembly(kernel, arguments: list[types.Type], threads: int, compute_capability: tuple[int, int]) -> str:
-    """The kernel as PTX, for people and for the assembler; its name is `ENTRY`."""
+def assembly(kernel, arguments: list[types.Type], bounds: tuple[int, int], compute_capability: tuple[int, int]) -> str:
+    """The kernel as PTX, for people and for the assembler; its name is `ENTRY`.
+
+    Args:
+        bounds: threads of a block, and blocks that share a multiprocessor's registers.
+    """
     text, _ = cuda.compile_ptx(
         kernel,
         types.void(*arguments),
         cc=compute_capability,
-        launch_bounds=(threads, 1),
+        launch_bounds=bounds,
         abi="numba",
         device=False,
     )

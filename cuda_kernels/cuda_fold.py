@@ -31,5 +31,5 @@ def compile_fold(dtype: str, compute_capability: tuple[int, int]) -> Binary:
     """Machine code for rows of "float32" or "float64" numbers; needs no GPU."""
     row = types.CPointer(getattr(types, dtype))
     arguments = [row, row, types.CPointer(types.int32), *[types.int64] * 3]
-    text = assembly(kernel, arguments, FOLD_COLUMNS, compute_capability)
+    text = assembly(kernel, arguments, (FOLD_COLUMNS, 1), compute_capability)
     return Binary(machine_code(text, compute_capability), FOLD_COLUMNS // 32, 0)

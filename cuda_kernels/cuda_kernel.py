@@ -37,6 +37,7 @@ def kernel_of(segment: Segment):
     number, u32 = parts.number, np.uint32  # a plain integer would make all indices 64 bits wide
     zero, one, lanes, warps, stages_ahead = u32(0), u32(1), u32(LANES), u32(segment.warps), u32(segment.stages - 1)
     stage_bytes, ring_bytes, warp_bytes = u32(segment.stage.size), u32(segment.ring_bytes), u32(segment.warp_bytes)
+    kept_bytes = u32(segment.kept_bytes)
     channels, features, batch = u32(segment.multiplicity), u32(segment.features), u32(BATCH)
     batch_bytes, has_features = u32(segment.batch_bytes), segment.features > 0
 
@@ -50,6 +51,7 @@ def kernel_of(segment: Segment):
         filled = u32(filling + batch_bytes)
         ring = u32(filled + batch_bytes + warp * warp_bytes)
         ring_end = u32(ring + ring_bytes)
+        kept_inputs, scratch = ring_end, u32(ring_end + kept_bytes)
 
         channel = u32(warp * lanes)
         while channel < channels:
@@ -64,7 +66,7 @@ def kernel_of(segment: Segment):
             if ahead < end:
                 next_edge, next_other = read_index(edges, ahead), read_index(others, ahead)
 
-            owned, sums = read_owned(inputs, node, channel, lane), zeros()
+            owned, sums = read_owned(inputs, node, channel, lane, kept_inputs), zeros()
             position, taken, kept = begin, ring, zero
             while position < end:
                 wait_for_oldest()
@@ -75,8 +77,8 @@ def kernel_of(segment: Segment):
                     next_edge, next_other = read_index(edges, after), read_index(others, after)
                 commit_copies()
                 edge, other = read_index(edges, position), read_index(others, position)
-                sums, gradients = contract(sums, owned, taken, lane)
-                scatter(outputs, edge, other, channel, lane, ring_end, gradients)
+                sums, gradients = contract(sums, owned, kept_inputs, taken, lane)
+                scatter(outputs, edge, other, channel, lane, scratch, gradients)
                 staged, taken = taken, u32(taken + stage_bytes)
                 if taken == ring_end:
                     taken = ring
@@ -134,4 +136,5 @@ def segment_assembly(segment: Segment) -> str:
     inputs, outputs = segment.contraction.inputs, segment.contraction.outputs
     operands = [types.UniTuple(types.uint64, len(o)) for o in (inputs, outputs, outputs)]
     arguments = [*operands, *[types.uint64] * 4, types.uint32]
-    return assembly(kernel_of(segment), arguments, LANES * segment.warps, segment.compute_capability)
+    bounds = LANES * segment.warps, segment.blocks_at_once
+    return assembly(kernel_of(segment), arguments, bounds, segment.compute_capability)

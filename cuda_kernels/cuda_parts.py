@@ -30,7 +30,7 @@ class Parts:
         self.number = number
         # An empty tuple cannot be carried through a loop: one unused number stands for it.
         self.sums_type = types.UniTuple(number, max(1, len(segment.owned_outputs)))
-        self.owned_type = types.UniTuple(number, max(1, len(segment.owned_inputs)))
+        self.owned_type = types.UniTuple(number, 1 if segment.in_shared else max(1, len(segment.owned_inputs)))
         self.gradients_type = types.UniTuple(number, max(1, len(segment.edge_outputs)))
 
     def read_index(self):
@@ -114,20 +114,23 @@ class Parts:
         return wait_for_oldest
 
     def read_owned(self):
-        """(inputs, row, first channel, lane) -> this lane's numbers of the owned node's rows."""
-        operands, elements = self.contraction.inputs, self.segment.owned_inputs
+        """(inputs, row, first channel, lane, place) -> this lane's numbers of the owned node's rows, unless the schedule
+        keeps them in shared memory: then they are put there, from `place` on."""
+        operands, elements, in_shared = self.contraction.inputs, self.segment.owned_inputs, self.segment.in_shared
 
         @intrinsic
-        def read_owned(typingctx, inputs, row, channel, lane):
+        def read_owned(typingctx, inputs, row, channel, lane, place):
             def codegen(context, builder, signature, arguments):
-                inputs, row, channel, lane = arguments
+                inputs, row, channel, lane, kept = arguments
                 values = []
                 for element in elements:
                     place = self._node_place(builder, inputs, operands, element, row, channel, lane)
                     values.append(self._scaled(builder, element, self._load_global(builder, place, channel, lane)))
-                return self._tuple(context, builder, self.owned_type, values)
+                    if in_shared:
+                        builder.store(values[-1], self._kept_pointer(builder, kept, lane, element))
+                return self._tuple(context, builder, self.owned_type, [] if in_shared else values)
 
-            return self.owned_type(inputs, *[types.uint32] * 3), codegen
+            return self.owned_type(inputs, *[types.uint32] * 4), codegen
 
         return read_owned
 
@@ -144,18 +147,21 @@ class Parts:
         return zeros
 
     def contract(self):
-        """(sums, owned, stage, lane) -> (sums with this edge's share, this edge's gradients): the polynomial."""
+        """(sums, owned, place, stage, lane) -> (sums with this edge's share, this edge's gradients): the polynomial."""
         segment, result_type = self.segment, types.Tuple((self.sums_type, self.gradients_type))
 
         @intrinsic
-        def contract(typingctx, sums, owned, stage, lane):
+        def contract(typingctx, sums, owned, place, stage, lane):
             def codegen(context, builder, signature, arguments):
-                sums, owned, stage, lane = arguments
+                sums, owned, kept, stage, lane = arguments
                 arithmetic = Arithmetic(builder, self.problem.dtype)
-                known = dict(zip(segment.owned_inputs, self._unpack(builder, owned), strict=False))
+                owned_inputs = [] if segment.in_shared else segment.owned_inputs
+                known = dict(zip(owned_inputs, self._unpack(builder, owned), strict=False))
                 totals = dict(zip(segment.owned_outputs, self._unpack(builder, sums), strict=False))
 
                 def read(element):
+                    if segment.in_shared and kind(element[0]) == segment.owner:
+                        return builder.load(self._kept_pointer(builder, kept, lane, element))
                     if element not in known:
                         offset, step = segment.stage.places[element]
                         place = (
@@ -178,7 +184,7 @@ class Parts:
                 ]
                 return context.make_tuple(builder, result_type, parts)
 
-            return result_type(self.sums_type, self.owned_type, types.uint32, types.uint32), codegen
+            return result_type(self.sums_type, self.owned_type, *[types.uint32] * 3), codegen
 
         return contract
 
@@ -327,6 +333,13 @@ class Parts:
     def _node_place(self, builder, addresses, operands, element, row, channel, lane):
         base = builder.extract_value(addresses, operands.index(element[0]))
         return self._channel_place(builder, self._row(builder, base, element[0], row, row), element, channel, lane)
+
+    def _kept_pointer(self, builder, kept, lane, element):
+        """Where a lane's number of the owned node waits in shared memory: a row of lanes for each element."""
+        item = self.problem.item_bytes
+        number = builder.add(lane, I32(self.segment.owned_inputs.index(element) * LANES))
+        place = builder.add(kept, builder.mul(number, I32(item)))
+        return builder.inttoptr(place, ir.PointerType(self.scalar, SHARED))
 
     def _channel_place(self, builder, row, element, channel, lane):
         block = self.problem.row(kind(element[0])).blocks[element[1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import groupby
 
 from .polynomial import Contraction, kind, unit_scale
 from .problem import Block, Path, Problem
@@ -26,9 +27,9 @@ TEMPORARIES = 50
 few, as for mace-large in float64, `cuda_kernel.compile_pass` cuts finer."""
 
 
-def warp_bytes(compute_capability: tuple[int, int]) -> int:
-    """Shared memory for each of the `MAX_WARPS` on a multiprocessor, of which a block's first KB is the system's."""
-    return (MULTIPROCESSOR_BYTES.get(compute_capability, 100) - MAX_WARPS) * 1024 // MAX_WARPS
+def warp_bytes(compute_capability: tuple[int, int], occupancy: int) -> int:
+    """Shared memory for each of `occupancy` warps on a multiprocessor, where a block's first KB is the system's."""
+    return (MULTIPROCESSOR_BYTES.get(compute_capability, 100) - occupancy) * 1024 // occupancy
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Segment:
 
     Attributes:
         paths: indices into the problem's paths.
+        occupancy: warps of a multiprocessor that its registers and shared memory are shared out to.
+        in_shared: whether the owned rows' inputs wait in shared memory, to be read for each edge, instead of in registers.
         adds: owner blocks that an earlier segment has already written, to which this one adds.
         first: whether no segment comes before this one.
     """
@@ -45,9 +48,11 @@ class Segment:
     contraction: Contraction
     owner: str
     paths: tuple[int, ...]
-    adds: frozenset[int]
-    first: bool
     compute_capability: tuple[int, int]
+    occupancy: int = MAX_WARPS
+    in_shared: bool = False
+    adds: frozenset[int] = frozenset()
+    first: bool = True
 
     @property
     def multiplicity(self) -> int:
@@ -109,8 +114,18 @@ class Segment:
 
     @property
     def stages(self) -> int:
-        room = warp_bytes(self.compute_capability) - self.transposed_bytes - 2 * self.batch_bytes // self.warps
-        return max(2, min(MAX_STAGES, room // max(1, self.stage.size)))
+        return max(2, min(MAX_STAGES, self._room // max(1, self.stage.size)))
+
+    @property
+    def _room(self) -> int:
+        """Bytes of a warp for its stages."""
+        others = self.transposed_bytes + self.kept_bytes + 2 * self.batch_bytes // self.warps
+        return warp_bytes(self.compute_capability, self.occupancy) - others
+
+    @property
+    def fits(self) -> bool:
+        """Whether two stages fit the shared memory."""
+        return 2 * self.stage.size <= self._room
 
     @property
     def warps(self) -> int:
@@ -118,13 +133,23 @@ class Segment:
         return max(n for n in range(1, MAX_WARPS + 1) if self.channel_blocks % n == 0)
 
     @property
+    def blocks_at_once(self) -> int:
+        """Blocks on a multiprocessor for which the assembler must spare registers."""
+        return max(1, self.occupancy // self.warps)
+
+    @property
     def ring_bytes(self) -> int:
         return self.stages * self.stage.size
 
     @property
     def warp_bytes(self) -> int:
-        """Shared memory of a warp: the ring of stages, and room to put gradients in the order of a row."""
-        return self.ring_bytes + self.transposed_bytes
+        """Shared memory of a warp: the ring of stages, the owned rows' inputs, and room to put gradients in the order of
+        a row."""
+        return self.ring_bytes + self.kept_bytes + self.transposed_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        return LANES * self.problem.item_bytes * len(self.owned_inputs) if self.in_shared else 0
 
     @property
     def batch_bytes(self) -> int:
@@ -189,7 +214,7 @@ class Segment:
         )
         far_outputs = [e for e in self.edge_outputs if kind(e[0]) == self.far]
         live = (
-            len(self.owned_inputs)
+            (0 if self.in_shared else len(self.owned_inputs))
             + len(self.owned_outputs)
             + len(edge_inputs)
             + len(far_outputs)
@@ -224,32 +249,40 @@ def segments(
 ) -> tuple[Segment, ...]:
     """The paths in as few segments as keep the estimate of registers within `budget`.
 
-    A segment holds paths of one multiplicity. Paths with the same x block stay together as far as they fit, so that x
-    is read once.
+    A segment holds paths of one multiplicity. Paths with the same x block stay together as far as that costs no further
+    segment, so that x is read once. The owned rows' inputs stay in registers unless shared memory saves a segment.
     """
+    multiplicities = sorted({problem.multiplicity(path) for path in problem.paths}, reverse=True)
+    ordered = sorted(range(len(problem.paths)), key=lambda n: (problem.paths[n].x, problem.paths[n].out))
+
+    def segment(paths: tuple[int, ...], in_shared: bool, **place) -> Segment:
+        return Segment(problem, contraction, owner, paths, compute_capability, in_shared=in_shared, **place)
+
+    def cut(pieces: list[tuple[int, ...]], in_shared: bool) -> list[Segment]:
+        """Successive pieces put together as far as they fit; a piece that does not fit alone is cut."""
+        result: list[Segment] = []
+        for piece in pieces:
+            grown = segment((result[-1].paths if result else ()) + piece, in_shared)
+            if grown.registers <= budget and grown.fits:
+                result[-1:] = [grown]
+                continue
+            alone = segment(piece, in_shared)
+            if len(piece) == 1 or (alone.registers <= budget and alone.fits):
+                result.append(alone)
+            else:
+                result += cut([(n,) for n in piece], in_shared)
+        return result
+
     result: list[Segment] = []
     written: set[int] = set()
-
-    def segment(paths: tuple[int, ...], adds: frozenset[int] = frozenset(), first: bool = True) -> Segment:
-        return Segment(problem, contraction, owner, paths, adds, first, compute_capability)
-
-    def close(paths: tuple[int, ...]) -> None:
-        blocks = {problem.paths[n].block(owner) for n in paths}
-        result.append(segment(paths, frozenset(blocks & written), not result))
-        written.update(blocks)
-
-    for multiplicity in sorted({problem.multiplicity(path) for path in problem.paths}, reverse=True):
-        ordered = [n for n, path in enumerate(problem.paths) if problem.multiplicity(path) == multiplicity]
-        ordered.sort(key=lambda n: (problem.paths[n].x, problem.paths[n].out))
-        current: tuple[int, ...] = ()
-        for n in ordered:
-            grown = segment((*current, n))
-            if current and (grown.registers > budget or grown.stage.size * 2 > warp_bytes(compute_capability)):
-                close(current)
-                current = (n,)
-            else:
-                current = grown.paths
-        close(current)
+    for multiplicity in multiplicities:
+        singly = [(n,) for n in ordered if problem.multiplicity(problem.paths[n]) == multiplicity]
+        by_x = [tuple(n for (n,) in group) for _, group in groupby(singly, key=lambda p: problem.paths[p[0]].x)]
+        cuts = [cut(pieces, in_shared) for in_shared in (False, True) for pieces in (by_x, singly)]
+        for part in min(cuts, key=len):
+            blocks = {problem.paths[n].block(owner) for n in part.paths}
+            result.append(replace(part, adds=frozenset(blocks & written), first=not result))
+            written.update(blocks)
     return tuple(result)
 
 

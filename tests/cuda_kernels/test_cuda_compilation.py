@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
 
-from cuda_kernels.cuda_kernel import assembly, compile_pass
+from cuda_kernels.cuda_kernel import compile_pass, segment_assembly
 from cuda_kernels.polynomial import FORWARD
 from cuda_kernels.schedule import segments
 from pyg_cgconv.benchmark.problems import PROBLEMS
@@ -21,7 +21,7 @@ def test_named_problems_do_not_spill(name, contraction):
     binaries = compile_pass(named(name, layout="ir_mul").problem, contraction, "g", HOPPER)
     assert [b.stack_bytes for b in binaries] == [0] * len(binaries)
     assert all(0 < b.registers <= 255 for b in binaries)
-    assert all(b.shared_bytes <= 48 * 1024 for b in binaries)
+    assert all(b.shared_bytes <= 227 * 1024 for b in binaries)
 
 
 def test_double_precision_is_cut_until_nothing_spills():
@@ -30,8 +30,8 @@ def test_double_precision_is_cut_until_nothing_spills():
 
 
 def test_rows_are_staged_asynchronously_and_the_forward_has_no_atomics():
-    (segment,) = segments(named("mace-medium", layout="ir_mul").problem, FORWARD, "g")
-    text = assembly(segment, HOPPER)
+    (segment,) = segments(named("mace-medium", layout="ir_mul").problem, FORWARD, "g", HOPPER)
+    text = segment_assembly(segment)
     assert text.count("cp.async.cg.shared.global") >= 4
     assert "red.global.add" not in text
     assert "atom." not in text
@@ -39,7 +39,7 @@ def test_rows_are_staged_asynchronously_and_the_forward_has_no_atomics():
 
 
 def test_the_backward_adds_to_sources_in_the_cache():
-    (segment,) = segments(named("mace-medium", layout="ir_mul").problem, BACKWARD, "g")
-    text = assembly(segment, HOPPER)
+    (segment,) = segments(named("mace-medium", layout="ir_mul").problem, BACKWARD, "g", HOPPER)
+    text = segment_assembly(segment)
     assert "red.global.add.f32" in text
     assert "atom." not in text

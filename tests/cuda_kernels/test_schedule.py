@@ -9,21 +9,23 @@ BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
 DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
 
 
-@pytest.mark.parametrize("budget", [REGISTERS, 90])
+@pytest.mark.parametrize("capability, budget", [((8, 0), REGISTERS), ((8, 6), REGISTERS), ((9, 0), REGISTERS), ((9, 0), 90)])
 @pytest.mark.parametrize("owner", ["g", "x"])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_segments_hold_every_path_once(name, owner, budget):
+def test_segments_hold_every_path_once(name, owner, capability, budget):
     problem = named(name).problem
-    cut = segments(problem, DOUBLE, owner, budget)
+    cut = segments(problem, DOUBLE, owner, capability, budget)
     assert sorted(n for segment in cut for n in segment.paths) == list(range(len(problem.paths)))
     assert all(segment.registers <= budget or len(segment.paths) == 1 for segment in cut)
+    assert all(segment.fits and segment.stages >= 2 for segment in cut)
+    assert [segment.first for segment in cut] == [True] + [False] * (len(cut) - 1)
     assert all(len({problem.multiplicity(problem.paths[n]) for n in segment.paths}) == 1 for segment in cut)
 
 
 def test_only_the_first_segment_of_a_block_overwrites_it():
     problem = named("nequip-benzene").problem
     written = set()
-    for segment in segments(problem, BACKWARD, "x", 90):
+    for segment in segments(problem, BACKWARD, "x", (9, 0), 90):
         blocks = {problem.paths[n].x for n in segment.paths}
         assert segment.adds == blocks & written
         written |= blocks
