@@ -20,13 +20,17 @@ class Binary:
 
     Attributes:
         cubin: machine code for one architecture; its kernel is named `ENTRY`.
-        warps: a block's.
+        channel_parts: blocks that share out the channels of a row.
+        block: its dimensions; the last one is its rows.
         shared_bytes: a block's.
+        carveout: percentage of the L1 cache that shared memory should have.
     """
 
     cubin: bytes
-    warps: int
+    channel_parts: int
+    block: tuple[int, int, int]
     shared_bytes: int
+    carveout: int
 
     @property
     def registers(self) -> int:

@@ -32,4 +32,4 @@ def compile_fold(dtype: str, compute_capability: tuple[int, int]) -> Binary:
     row = types.CPointer(getattr(types, dtype))
     arguments = [row, row, types.CPointer(types.int32), *[types.int64] * 3]
     text = assembly(kernel, arguments, (FOLD_COLUMNS, 1), compute_capability)
-    return Binary(machine_code(text, compute_capability), FOLD_COLUMNS // 32, 0)
+    return Binary(machine_code(text, compute_capability), 1, (FOLD_COLUMNS, 1, 1), 0, 0)

@@ -17,43 +17,54 @@ from .staging import LANES
 
 
 def kernel_of(segment: Segment):
-    """The kernel of one segment, for numba.cuda; grid: rows, block: (a warp, warps of other channels).
+    """The kernel of one segment, for numba.cuda; grid: blocks of rows times parts of their channels,
+    block: (a warp, warps of other channels, rows).
 
     `inputs` and `outputs` are addresses of the contraction's operands. Row r walks the list positions starts[r] to
     starts[r + 1] of node owners[r] (of none if that is `nodes`); position p is edge edges[p], whose far end is node
     others[p]. A node of many edges has several rows in succession: the first writes the node's outputs, the others write
     theirs to `partials`.
     """
-    parts = Parts(segment)
-    read_index, shared_address = parts.read_index(), parts.shared_address()
-    stage_edge, commit_copies, wait_for_oldest = parts.stage_edge(), parts.commit_copies(), parts.wait_for_oldest()
-    read_owned, zeros, contract = parts.read_owned(), parts.zeros(), parts.contract()
-    scatter, write_owned = parts.scatter(), parts.write_owned()
-    keep_feature_sums, feature_sum, write_feature = (
-        parts.keep_feature_sums(),
-        parts.feature_sum(),
-        parts.write_feature(),
+    intrinsics = Parts(segment)
+    read_index, shared_address = intrinsics.read_index(), intrinsics.shared_address()
+    stage_edge, commit_copies, wait_for_oldest = (
+        intrinsics.stage_edge(),
+        intrinsics.commit_copies(),
+        intrinsics.wait_for_oldest(),
     )
-    number, u32 = parts.number, np.uint32  # a plain integer would make all indices 64 bits wide
+    read_owned, zeros, contract = intrinsics.read_owned(), intrinsics.zeros(), intrinsics.contract()
+    scatter, write_owned = intrinsics.scatter(), intrinsics.write_owned()
+    keep_feature_sums, feature_sum, write_feature = (
+        intrinsics.keep_feature_sums(),
+        intrinsics.feature_sum(),
+        intrinsics.write_feature(),
+    )
+    number, u32 = intrinsics.number, np.uint32  # a plain integer would make all indices 64 bits wide
     zero, one, lanes, warps, stages_ahead = u32(0), u32(1), u32(LANES), u32(segment.warps), u32(segment.stages - 1)
     stage_bytes, ring_bytes, warp_bytes = u32(segment.stage.size), u32(segment.ring_bytes), u32(segment.warp_bytes)
-    kept_bytes = u32(segment.kept_bytes)
+    kept_bytes, row_bytes, block_rows = u32(segment.kept_bytes), u32(segment.row_bytes), u32(segment.rows)
+    parts = u32(segment.channel_parts)
     channels, features, batch = u32(segment.multiplicity), u32(segment.features), u32(BATCH)
     batch_bytes, has_features = u32(segment.batch_bytes), segment.features > 0
 
-    def kernel(inputs, outputs, partials, starts, owners, edges, others, nodes):
-        row, lane, warp = u32(cuda.blockIdx.x), u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
+    def kernel(inputs, outputs, partials, starts, owners, edges, others, rows, nodes):
+        lane, warp, place = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y), u32(cuda.threadIdx.z)
+        rows_before = u32(cuda.blockIdx.x // parts)
+        part = u32(cuda.blockIdx.x - rows_before * parts)
+        row = u32(rows_before * block_rows + place)
+        if row >= rows:
+            return
         node = read_index(owners, row)
         if node >= nodes:
             return
         begin, end = read_index(starts, row), read_index(starts, row + one)
-        filling = shared_address(cuda.shared.array(0, number, alignment=16))
+        filling = u32(shared_address(cuda.shared.array(0, number, alignment=16)) + place * row_bytes)
         filled = u32(filling + batch_bytes)
         ring = u32(filled + batch_bytes + warp * warp_bytes)
         ring_end = u32(ring + ring_bytes)
         kept_inputs, scratch = ring_end, u32(ring_end + kept_bytes)
 
-        channel = u32(warp * lanes)
+        channel = u32((part * warps + warp) * lanes)
         while channel < channels:
             cuda.syncwarp()
             staged, ahead = ring, begin
@@ -84,7 +95,7 @@ def kernel_of(segment: Segment):
                     taken = ring
                 position, ahead = u32(position + one), u32(ahead + one)
                 if has_features:
-                    keep_feature_sums(filling, kept, warp, channel, lane, gradients)
+                    keep_feature_sums(filling, kept, warp, channel, lane, scratch, gradients)
                     kept = u32(kept + one)
                     if kept == batch or position == end:
                         cuda.syncthreads()
@@ -103,7 +114,7 @@ def kernel_of(segment: Segment):
                 write_owned(partials, u32(row - node - one), channel, lane, sums)
             else:
                 write_owned(outputs, node, channel, lane, sums)
-            channel = u32(channel + warps * lanes)
+            channel = u32(channel + parts * warps * lanes)
 
     return kernel
 
@@ -128,13 +139,14 @@ def compile_pass(
 def compile_segment(segment: Segment) -> Binary:
     """Machine code for one GPU architecture; needs no GPU."""
     code = machine_code(segment_assembly(segment), segment.compute_capability)
-    return Binary(code, segment.warps, segment.shared_bytes)
+    grid_parts, block = segment.channel_parts, (LANES, segment.warps, segment.rows)
+    return Binary(code, grid_parts, block, segment.rows * segment.row_bytes, segment.carveout)
 
 
 def segment_assembly(segment: Segment) -> str:
     """The kernel of a segment as PTX."""
     inputs, outputs = segment.contraction.inputs, segment.contraction.outputs
     operands = [types.UniTuple(types.uint64, len(o)) for o in (inputs, outputs, outputs)]
-    arguments = [*operands, *[types.uint64] * 4, types.uint32]
-    bounds = LANES * segment.warps, segment.blocks_at_once
+    arguments = [*operands, *[types.uint64] * 4, *[types.uint32] * 2]
+    bounds = LANES * segment.warps * segment.rows, segment.blocks_at_once
     return assembly(kernel_of(segment), arguments, bounds, segment.compute_capability)

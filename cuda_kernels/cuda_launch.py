@@ -95,7 +95,7 @@ class Pass:
     """The kernels of one pass on one device, ready to launch: also where a CUDA graph is captured, or from any thread."""
 
     def __init__(self, problem: Problem, contraction: Contraction, owner: str, device: int):
-        self.problem, self.contraction, self.owner = problem, contraction, owner
+        self._owned = [n for n, output in enumerate(contraction.outputs) if kind(output) == owner]
         capability = compute_capability(device)
         self._kernels = [(_function(b), b) for b in binaries(problem, contraction, owner, capability)]
         self._fold = _function(_fold_binary(problem.dtype, capability))
@@ -115,7 +115,7 @@ class Pass:
 
         Args:
             inputs, outputs: addresses of the contraction's operands.
-            partials: for each output of the owner's kind the address of `continuing` rows; for others, any number.
+            partials: for each output of the owner's kind the address of `continuing` rows, if there are any.
             lists: addresses of starts, owners, edges, others and continuing.
             rows, continuing: all rows of the lists, and how many of them are not their node's first.
         """
@@ -123,22 +123,17 @@ class Pass:
             return
         *listed, continuing_nodes = lists
         nodes = rows - continuing
-        parameters = _parameters((*inputs, *outputs, *partials, *listed, nodes))
+        partial_rows = dict(zip(self._owned, partials, strict=False))
+        every = [partial_rows.get(n, 0) for n in range(len(outputs))]
+        parameters = _parameters((*inputs, *outputs, *every, *listed, rows, nodes))
         for function, binary in self._kernels:
-            launched = driver.cuLaunchKernel(
-                function, rows, 1, 1, LANES, binary.warps, 1, binary.shared_bytes, stream, parameters, 0
-            )
+            grid = -(-rows // binary.block[2]) * binary.channel_parts, 1, 1
+            launched = driver.cuLaunchKernel(function, *grid, *binary.block, binary.shared_bytes, stream, parameters, 0)
             _checked(launched)
-        if continuing:
-            for operand, row, partial in zip(self.contraction.outputs, outputs, partials, strict=True):
-                if kind(operand) == self.owner:
-                    parameters = _parameters((row, partial, continuing_nodes, continuing, nodes, self._length))
-                    blocks = -(-self._length // FOLD_COLUMNS)
-                    _checked(
-                        driver.cuLaunchKernel(
-                            self._fold, continuing, blocks, 1, FOLD_COLUMNS, 1, 1, 0, stream, parameters, 0
-                        )
-                    )
+        for n, partial in partial_rows.items():
+            parameters = _parameters((outputs[n], partial, continuing_nodes, continuing, nodes, self._length))
+            grid, block = (continuing, -(-self._length // FOLD_COLUMNS), 1), (FOLD_COLUMNS, 1, 1)
+            _checked(driver.cuLaunchKernel(self._fold, *grid, *block, 0, stream, parameters, 0))
 
 
 def _function(binary: Binary) -> driver.CUfunction:
@@ -146,8 +141,12 @@ def _function(binary: Binary) -> driver.CUfunction:
     library = _checked(driver.cuLibraryLoadData(binary.cubin, [], [], 0, [], [], 0))
     function = _checked(driver.cuKernelGetFunction(_checked(driver.cuLibraryGetKernel(library, ENTRY))))
     _checked(driver.cuFuncLoad(function))
-    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _checked(driver.cuFuncSetAttribute(function, limit, binary.shared_bytes))
+    attribute = driver.CUfunction_attribute
+    for name, value in (
+        (attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, binary.shared_bytes),
+        (attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, binary.carveout),
+    ):
+        _checked(driver.cuFuncSetAttribute(function, name, value))
     return function
 
 

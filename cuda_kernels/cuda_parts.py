@@ -76,11 +76,12 @@ class Parts:
                         starts[copy.operand, copy.sources] = builder.add(row, place)
                     source = starts[copy.operand, copy.sources]
                     target = builder.add(stage, builder.add(builder.mul(lane, I32(copy.size)), I32(copy.target)))
+                    keep = self.segment.rows > 1 and kind(copy.operand) == self.segment.far  # they share neighbours
                     wanted = self._channel_exists(builder, channel, lane) if copy.masked else None
                     if copy.lanes < LANES:
                         wanted = builder.icmp_unsigned("<", lane, I32(copy.lanes))
                     with builder.if_then(ir.IntType(1)(1) if wanted is None else wanted):
-                        ptx.copy_async(builder, copy.size, target, source, copy.start)
+                        ptx.copy_async(builder, copy.size, target, source, copy.start, keep)
                 return context.get_dummy_value()
 
             return types.void(types.uint32, inputs, *[types.uint32] * 4), codegen
@@ -219,14 +220,14 @@ class Parts:
         return scatter
 
     def keep_feature_sums(self):
-        """(batch, slot, warp, first channel, lane, gradients): the gradients of this edge's features, summed over the
+        """(batch, slot, warp, first channel, lane, scratch, gradients): the gradients of this edge's features, summed over the
         warp's channels, go to the slot of a batch of edges in shared memory."""
         segment, item = self.segment, self.problem.item_bytes
 
         @intrinsic
-        def keep_feature_sums(typingctx, batch, slot, warp, channel, lane, gradients):
+        def keep_feature_sums(typingctx, batch, slot, warp, channel, lane, scratch, gradients):
             def codegen(context, builder, signature, arguments):
-                batch, slot, warp, channel, lane, gradients = arguments
+                batch, slot, warp, channel, lane, scratch, gradients = arguments
                 values = dict(zip(segment.edge_outputs, self._unpack(builder, gradients), strict=False))
                 zero = ir.Constant(self.scalar, 0.0)
                 listed = [values.get(element, zero) for element in segment.feature_elements]
@@ -235,10 +236,10 @@ class Parts:
                     listed = [builder.select(exists, value, zero) for value in listed]
                 number = builder.add(builder.mul(slot, I32(segment.warps)), warp)
                 place = builder.add(batch, builder.mul(number, I32(segment.features * item)))
-                warp_sum.store_sums(builder, listed, lane, place, item)
+                warp_sum.store_sums(builder, listed, lane, scratch, place, item)
                 return context.get_dummy_value()
 
-            return types.void(*[types.uint32] * 5, self.gradients_type), codegen
+            return types.void(*[types.uint32] * 6, self.gradients_type), codegen
 
         return keep_feature_sums
 
@@ -386,11 +387,11 @@ class Parts:
         step = block.component_stride * item
         if self.segment.transposes(block):
             pointer = ir.PointerType(self.scalar, SHARED)
-            self._synchronize(builder)
+            ptx.synchronize_warp(builder)
             for i, value in enumerate(values):
                 place = builder.add(builder.add(scratch, lane_bytes), I32(i * item))
                 builder.store(value, builder.inttoptr(place, pointer))
-            self._synchronize(builder)
+            ptx.synchronize_warp(builder)
             lane_bytes, step = builder.mul(lane, I32(item)), LANES * item
             values = [
                 builder.load(builder.inttoptr(builder.add(builder.add(scratch, lane_bytes), I32(i * step)), pointer))
@@ -401,9 +402,6 @@ class Parts:
         with self._where_channel_exists(builder, channel, lane):
             for i, value in enumerate(values):
                 ptx.add_atomically(builder, place, value, block.offset * item + i * step)
-
-    def _synchronize(self, builder) -> None:
-        ptx.assemble(builder, "bar.warp.sync 0xffffffff;", "~{memory}", [])
 
     def _scaled(self, builder, element, value):
         """A number of the owned node, times its block's scale."""

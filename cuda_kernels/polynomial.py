@@ -15,7 +15,7 @@ path with whatever numbers it is given: LLVM values, NumPy arrays, or counters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from .problem import KINDS, Path
@@ -146,10 +146,15 @@ def evaluate_path(
 
         dy[j] = sum_i Q[i, j] R[i];   dx[i] = w S[i];   dw = sum_i x[i] S[i]
 
-    Where `matrices` are given, S[i] = sum_k T[i, k] g[k] and dy[j] = sum_ik C[i, j, k] (g[k] R[i]) instead.
+    M is the same with x and y exchanged, so the weights go to whichever has fewer components: read the above with x and y
+    exchanged if that is y. Where `matrices` are given, S[i] = sum_k T[i, k] g[k] and
+    dy[j] = sum_ik C[i, j, k] (g[k] R[i]) instead.
     """
-    outputs = set(contraction.outputs)
-    groups = _products_by_g_and_y(path, contraction.terms)
+    outputs, terms = set(contraction.outputs), contraction.terms
+    if matrix is None and len({j for _, j, _, _ in path.coefficients}) < len({i for i, _, _, _ in path.coefficients}):
+        path = replace(path, x=path.y, y=path.x, coefficients=tuple((j, i, k, c) for i, j, k, c in path.coefficients))
+        terms = tuple((g, y, x, w) for g, x, y, w in terms)
+    groups = _products_by_g_and_y(path, terms)
 
     def add(element: Element, a, b) -> None:
         sums[element] = arithmetic.fma(a, b, sums.get(element))

@@ -21,9 +21,10 @@ def shared_address(builder: ir.IRBuilder, pointer):
     return assemble(builder, text, "=r,l", [builder.ptrtoint(pointer, I64)], I32)
 
 
-def copy_async(builder: ir.IRBuilder, size: int, shared, source, offset: int) -> None:
-    """Start copying `size` (4, 8 or 16) bytes from source + offset to shared memory; 16 bytes go around the L1 cache."""
-    cache = "cg" if size == 16 else "ca"
+def copy_async(builder: ir.IRBuilder, size: int, shared, source, offset: int, keep: bool) -> None:
+    """Start copying `size` (4, 8 or 16) bytes from source + offset to shared memory; 16 bytes go around the L1 cache, unless
+    they are to be kept there."""
+    cache = "ca" if keep or size < 16 else "cg"
     text = f"cp.async.{cache}.shared.global [$0], [$1+{offset}], {size};"
     assemble(builder, text, "r,l,~{memory}", [shared, source])
 
@@ -43,6 +44,11 @@ def add_atomically(builder: ir.IRBuilder, address, value, offset: int = 0) -> No
     cache."""
     kind, register = ("f32", "f") if value.type == ir.FloatType() else ("f64", "d")
     assemble(builder, f"red.global.add.{kind} [$0+{offset}], $1;", f"l,{register},~{{memory}}", [address, value])
+
+
+def synchronize_warp(builder: ir.IRBuilder) -> None:
+    """All lanes have come here, and see what the others wrote to shared memory."""
+    assemble(builder, "bar.warp.sync 0xffffffff;", "~{memory}", [])
 
 
 def exchange(builder: ir.IRBuilder, value, distance: int):

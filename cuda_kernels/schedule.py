@@ -9,15 +9,20 @@ from itertools import groupby
 
 from .polynomial import Contraction, kind, unit_scale
 from .problem import Block, Path, Problem
-from .staging import LANES, WIDE, Stage, plan
+from .staging import LANES, WIDE, Stage, lane_row_bytes, plan
 
 MULTIPROCESSOR_BYTES = {(8, 0): 164, (8, 7): 164, (9, 0): 228, (10, 0): 228, (10, 3): 228}
 """KB of shared memory (CUDA's table of compute capabilities); 100 on all others from 8.6 on."""
 MAX_STAGES = 4
 """Edges in flight and in use. mace-large on an H200 with 3, 4 and 6: forward 1.00, 0.98, 0.98 ms, backward 2.22, 2.21,
 2.33, double backward 4.35, 4.60, 4.99."""
+BLOCK_ROWS = 4
+"""Rows of a block where its warps need not wait for each other."""
 MAX_WARPS = 8
 """Warps of a block. With 255 registers a thread, no more fit a multiprocessor."""
+MORE_WARPS = 12
+"""Warps of a multiprocessor if two thirds of the registers are enough. H200, double backward of mace-medium: 1.54 ms with 8
+warps, 1.42 with 12; forward and backward do not care."""
 BATCH = 8
 """Edges whose features' gradients are summed over the warps of a block at a time."""
 REGISTERS = 255
@@ -119,7 +124,7 @@ class Segment:
     @property
     def _room(self) -> int:
         """Bytes of a warp for its stages."""
-        others = self.transposed_bytes + self.kept_bytes + 2 * self.batch_bytes // self.warps
+        others = self.scratch_bytes + self.kept_bytes + 2 * self.batch_bytes // self.warps
         return warp_bytes(self.compute_capability, self.occupancy) - others
 
     @property
@@ -129,13 +134,26 @@ class Segment:
 
     @property
     def warps(self) -> int:
-        """As many warps of a node as divide its channels evenly."""
+        """Warps of a node in one block: where gradients of edge features must be summed over the channels, as many as
+        divide them evenly, else one."""
+        if not self.features:
+            return 1
         return max(n for n in range(1, MAX_WARPS + 1) if self.channel_blocks % n == 0)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a block, whose nodes often share neighbours: these are then read from the L1 cache."""
+        return 1 if self.features else BLOCK_ROWS
+
+    @property
+    def channel_parts(self) -> int:
+        """Blocks that share out the channels of a row."""
+        return 1 if self.features else self.channel_blocks
 
     @property
     def blocks_at_once(self) -> int:
         """Blocks on a multiprocessor for which the assembler must spare registers."""
-        return max(1, self.occupancy // self.warps)
+        return max(1, self.occupancy // (self.warps * self.rows))
 
     @property
     def ring_bytes(self) -> int:
@@ -143,9 +161,9 @@ class Segment:
 
     @property
     def warp_bytes(self) -> int:
-        """Shared memory of a warp: the ring of stages, the owned rows' inputs, and room to put gradients in the order of
-        a row."""
-        return self.ring_bytes + self.kept_bytes + self.transposed_bytes
+        """Shared memory of a warp: the ring of stages, the owned rows' inputs, and room to put gradients in another
+        order."""
+        return self.ring_bytes + self.kept_bytes + self.scratch_bytes
 
     @property
     def kept_bytes(self) -> int:
@@ -157,8 +175,15 @@ class Segment:
         return -(-BATCH * self.warps * self.features * self.problem.item_bytes // WIDE) * WIDE
 
     @property
-    def shared_bytes(self) -> int:
+    def row_bytes(self) -> int:
+        """Shared memory of a row: two batches, one being filled and one being written, and its warps'."""
         return 2 * self.batch_bytes + self.warps * self.warp_bytes
+
+    @property
+    def carveout(self) -> int:
+        """Percentage of the L1 cache that shared memory needs for 12 warps, or for enough bytes in flight."""
+        most = MULTIPROCESSOR_BYTES.get(self.compute_capability, 100) * 1024
+        return min(100, -(-100 * max(most // 2, 12 * self.row_bytes // self.warps) // most))
 
     @cached_property
     def feature_starts(self) -> dict[int, tuple[str, int]]:
@@ -192,9 +217,10 @@ class Segment:
         return shape.offset + component * shape.component_stride
 
     @cached_property
-    def transposed_bytes(self) -> int:
+    def scratch_bytes(self) -> int:
         blocks = [self.problem.row(self.far).blocks[b] for b in self.blocks(self.far)] if self.edge_outputs else []
-        return LANES * self.problem.item_bytes * max((b.dim for b in blocks if self.transposes(b)), default=0)
+        transposed = LANES * self.problem.item_bytes * max((b.dim for b in blocks if self.transposes(b)), default=0)
+        return max(transposed, min(self.features, LANES) * lane_row_bytes(self.problem.item_bytes))
 
     def transposes(self, block: Block) -> bool:
         """Whether the far rows' gradients are put in the order of a row before they are added to it: a lane's numbers lie
@@ -281,7 +307,8 @@ def segments(
         cuts = [cut(pieces, in_shared) for in_shared in (False, True) for pieces in (by_x, singly)]
         for part in min(cuts, key=len):
             blocks = {problem.paths[n].block(owner) for n in part.paths}
-            result.append(replace(part, adds=frozenset(blocks & written), first=not result))
+            occupancy = MORE_WARPS if part.registers * MORE_WARPS <= budget * MAX_WARPS else MAX_WARPS
+            result.append(replace(part, occupancy=occupancy, adds=frozenset(blocks & written), first=not result))
             written.update(blocks)
     return tuple(result)
 
@@ -292,7 +319,7 @@ def zeroed_outputs(problem: Problem, contraction: Contraction, owner: str) -> li
 
     def is_written(of: str) -> bool:
         blocks = {path.block(of) for path in problem.paths} - {None}
-        return of == "y" or of in (owner, "w") and len(blocks) == len(problem.row(of).blocks)
+        return of == "y" or (of in (owner, "w")) and len(blocks) == len(problem.row(of).blocks)
 
     return [output for output in contraction.outputs if not is_written(kind(output))]
 

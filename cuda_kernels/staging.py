@@ -17,6 +17,11 @@ WIDE = 16
 """Bytes of the widest asynchronous copy."""
 
 
+def lane_row_bytes(item: int) -> int:
+    """Bytes of a row of numbers in shared memory, one of each lane: rows as long as this fall on different banks."""
+    return LANES * item + WIDE
+
+
 @dataclass(frozen=True)
 class Source:
     """Lanes from `first_lane` on read at offset + (lane - first_lane) * lane_step + channel * channel_step bytes from the

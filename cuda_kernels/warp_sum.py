@@ -5,44 +5,51 @@ from __future__ import annotations
 from llvmlite import ir
 
 from . import ptx
-from .ptx import I32
-from .staging import LANES
+from .ptx import I32, SHARED
+from .staging import LANES, WIDE, lane_row_bytes
 
 
-def store_sums(builder: ir.IRBuilder, values: list[ir.Value], lane, address, item: int) -> None:
+def store_sums(builder: ir.IRBuilder, values: list[ir.Value], lane, scratch, address, item: int) -> None:
     """Sum each value over the warp and store the sums one after the other at `address` in shared memory.
 
-    The lanes halve their lists in turn (each keeps one half and hands the other to its partner), so that n values cost
-    about n exchanges instead of 5 n; in the end a lane holds the sum of one value.
+    Every lane puts its values into a column of the scratch; then several lanes share out the row of a value. Shuffles
+    alone take twice the instructions.
     """
     for start in range(0, len(values), LANES):
-        listed = values[start : start + LANES]
-        count = len(listed)
-        width = 1 << (count - 1).bit_length()
-        zero = ir.Constant(listed[0].type, 0.0)
-        total, index, spare = _halved(builder, listed + [zero] * (width - count), lane)
-        chosen = builder.icmp_unsigned("<", index, I32(count))
-        if spare:
-            chosen = builder.and_(chosen, builder.icmp_unsigned("==", builder.and_(lane, I32(spare)), I32(0)))
-        with builder.if_then(chosen):
-            place = builder.add(address, builder.mul(builder.add(index, I32(start)), I32(item)))
-            builder.store(total, builder.inttoptr(place, ir.PointerType(total.type, ptx.SHARED)))
+        part = values[start : start + LANES]
+        row_lanes = LANES >> (len(part) - 1).bit_length()  # lanes that share out a row
+        ptx.synchronize_warp(builder)
+        column = builder.add(scratch, builder.mul(lane, I32(item)))
+        for n, value in enumerate(part):
+            builder.store(value, _pointer(builder, column, n * lane_row_bytes(item), value.type))
+        ptx.synchronize_warp(builder)
+        number, share = builder.udiv(lane, I32(row_lanes)), builder.urem(lane, I32(row_lanes))
+        exists = builder.icmp_unsigned("<", number, I32(len(part)))
+        row = builder.select(exists, number, I32(0))
+        begin = builder.add(scratch, builder.mul(row, I32(lane_row_bytes(item))))
+        begin = builder.add(begin, builder.mul(share, I32(LANES // row_lanes * item)))
+        total = _sum_of_run(builder, begin, LANES // row_lanes, part[0].type, item)
+        distance = 1
+        while distance < row_lanes:
+            total = builder.fadd(total, ptx.exchange(builder, total, distance))
+            distance *= 2
+        with builder.if_then(builder.and_(exists, builder.icmp_unsigned("==", share, I32(0)))):
+            place = builder.add(address, builder.mul(number, I32(item)))
+            builder.store(total, _pointer(builder, place, start * item, total.type))
 
 
-def _halved(builder: ir.IRBuilder, listed: list[ir.Value], lane):
-    """The sum that this lane ends up with, its index in the list, and the bits of the lane in which all sums agree."""
-    bit, index = LANES // 2, I32(0)
-    while len(listed) > 1:
-        half = len(listed) // 2
-        upper = builder.icmp_unsigned("!=", builder.and_(lane, I32(bit)), I32(0))
-        low, high = listed[:half], listed[half:]
-        kept = [builder.select(upper, *pair) for pair in zip(high, low, strict=True)]
-        given = [builder.select(upper, *pair) for pair in zip(low, high, strict=True)]
-        listed = [builder.fadd(k, ptx.exchange(builder, g, bit)) for k, g in zip(kept, given, strict=True)]
-        index = builder.add(index, builder.select(upper, I32(half), I32(0)))
-        bit //= 2
-    total, spare = listed[0], max(0, 2 * bit - 1)
-    while bit:
-        total = builder.fadd(total, ptx.exchange(builder, total, bit))
-        bit //= 2
-    return total, index, spare
+def _sum_of_run(builder: ir.IRBuilder, begin, count: int, scalar: ir.Type, item: int):
+    """The sum of `count` successive numbers, read in pieces as wide as there are."""
+    width = min(count, WIDE // item)
+    piece = ir.VectorType(scalar, width)
+    total = None
+    for n in range(0, count, width):
+        loaded = builder.load(_pointer(builder, begin, n * item, piece), align=width * item)
+        for m in range(width):
+            value = builder.extract_element(loaded, I32(m))
+            total = value if total is None else builder.fadd(total, value)
+    return total
+
+
+def _pointer(builder: ir.IRBuilder, address, offset: int, kind: ir.Type):
+    return builder.inttoptr(builder.add(address, I32(offset)), ir.PointerType(kind, SHARED))

@@ -4,16 +4,15 @@ contraction."""
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
 from cuda_kernels.polynomial import FORWARD, Contraction, kind
 from cuda_kernels.problem import Problem
-from cuda_kernels.schedule import owned_passes, zeroed_outputs
 
 from ._edges import SortedEdges
-from ._layout import to_ir_mul
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -41,20 +40,21 @@ def convolve(problem: str, x: Tensor, y: Tensor, w: Tensor, edges: SortedEdges, 
             y (E, y.length), w (E, w.length), or (w.length,) if it shares its weights. One dtype, one device.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
-    if _is_plain(x, y, w):
-        (out,) = _Contract.apply(problem, _FORWARD, edges, deterministic, x, y, w)
-    else:
-        needs_grad = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or w.requires_grad)
+    needs_grad = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad or w.requires_grad)
+    if not _is_plain(x, y, w):
         by_source = edges.by_source if needs_grad and (deterministic or not x.is_cuda) else []
         (out,) = torch.ops.pyg_cgconv.contract(
             problem, _FORWARD, [x, y, w], edges.by_target, by_source, edges.sources, deterministic
         )
+        return out
+    contract = _Contract.apply if needs_grad else _contract
+    (out,) = contract(_problems[problem], FORWARD, edges, deterministic, x, y, w)
     return out
 
 
 def _is_plain(*tensors: Tensor) -> bool:
     """Whether these are tensors with memory, and nothing records or replaces the operations on them. `_Contract` serves
-    them: the dispatcher's way to an operation with lists of tensors takes three times as long."""
+    them: the dispatcher's way to an operation with lists of tensors takes longer than a small molecule's kernel."""
     return (
         not torch.compiler.is_compiling()
         and all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
@@ -63,157 +63,85 @@ def _is_plain(*tensors: Tensor) -> bool:
     )
 
 
+def _contract(problem: Problem, contraction: Contraction, edges: SortedEdges, deterministic: bool, *operands: Tensor):
+    backward = contraction is not FORWARD
+    if operands[0].is_cuda:
+        lists = edges.by_target, edges.by_source if backward and deterministic else ()
+    else:
+        lists = edges.by_target, edges.by_source if backward else ()
+    return tuple(_run(problem, contraction, operands, lists, edges.sources, deterministic))
+
+
 class _Contract(torch.autograd.Function):
     """The operation as an autograd function, with itself as its derivative."""
 
     @staticmethod
-    def forward(ctx, problem, spec, edges, deterministic, *operands):
-        ctx.problem, ctx.spec, ctx.edges, ctx.deterministic = problem, spec, edges, deterministic
+    def forward(ctx, problem, contraction, edges, deterministic, *operands):
+        ctx.call = problem, contraction, edges, deterministic
         ctx.save_for_backward(*operands)
         ctx.set_materialize_grads(False)
-        if operands[0].is_cuda:
-            by_source = edges.by_source if deterministic and spec != _FORWARD else ()
-            contract = _contract_cuda
-        else:
-            by_source = edges.by_source if spec != _FORWARD else ()
-            contract = _contract_cpu
-        return tuple(contract(problem, spec, operands, edges.by_target, by_source, edges.sources, deterministic))
+        return _contract(problem, contraction, edges, deterministic, *operands)
 
     @staticmethod
     def backward(ctx, *gradients):
-        def contract(spec, operands):
-            return _Contract.apply(ctx.problem, spec, ctx.edges, ctx.deterministic, *operands)
+        problem, contraction, edges, deterministic = ctx.call
+
+        def contract(derivative, operands):
+            call = _Contract.apply if torch.is_grad_enabled() else _contract
+            return call(problem, derivative, edges, deterministic, *operands)
 
         needed = ctx.needs_input_grad[4:]
-        return None, None, None, None, *_gradients(ctx.spec, ctx.saved_tensors, gradients, needed, contract)
+        return None, None, None, None, *_gradients(contraction, ctx.saved_tensors, gradients, needed, contract)
 
 
-def _gradients(spec: str, operands, gradients, needed, contract) -> list[Tensor | None]:
-    """The gradient of each operand that needs one, by calling `contract(spec, operands)` with the derivative."""
-    contraction = Contraction.parse(spec)
+def _gradients(contraction: Contraction, operands, gradients, needed, contract) -> list[Tensor | None]:
+    """The gradient of each operand that needs one, by calling `contract(derivative, operands)`."""
     cotangents = {name: g for name, g in zip(contraction.outputs, gradients, strict=True) if g is not None}
     wanted = tuple(name for name, need in zip(contraction.inputs, needed, strict=True) if need)
     derivative, names = contraction.derivative(tuple(cotangents), wanted)
     result = {}
     if derivative.outputs:
         values = dict(zip(contraction.inputs, operands, strict=True)) | {names[o]: g for o, g in cotangents.items()}
-        outputs = contract(derivative.spec, [values[name] for name in derivative.inputs])
+        outputs = contract(derivative, [values[name] for name in derivative.inputs])
         result = dict(zip(derivative.outputs, outputs, strict=True))
     return [result.get(name) for name in contraction.inputs]
 
 
-def _rows(by_target: list[Tensor], sources: int) -> dict[str, int]:
-    """How many rows there are of each kind."""
-    starts, _, edges, _, continuing = by_target
-    return {"g": starts.shape[0] - 1 - continuing.shape[0], "x": sources, "y": edges.shape[0], "w": edges.shape[0]}
-
-
-def _results(problem: Problem, outputs: dict[str, Tensor]) -> list[Tensor]:
-    """Gradients of shared weights are summed over the edges."""
-    return [value.sum(0) if problem.shared_weights and kind(name) == "w" else value for name, value in outputs.items()]
-
-
-def _contract_cpu(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
-    from cuda_kernels import cpu_launch  # numba: a second that users of a GPU do not pay
-
-    problem, contraction = _problems[problem], Contraction.parse(spec)
-    compact = problem is problem.component_major()
-    values = {
-        name: value if compact or kind(name) in "yw" else to_ir_mul(value, _blocks(problem, name))
-        for name, value in zip(contraction.inputs, inputs, strict=True)
-    }
-    values = {name: value.contiguous() for name, value in values.items()}
-    rows = _rows(by_target, sources)
-    outputs = {name: inputs[0].new_empty(_shape(problem, name, rows)) for name in contraction.outputs}
-    threads = torch.get_num_threads()
-    for owner, part in owned_passes(contraction):
-        starts, _, edges, others, _ = _addresses(by_target if owner == "g" else by_source)
-        cpu_launch.launch(
-            problem,
-            part,
-            owner,
-            _addresses(values[name] for name in part.inputs),
-            _addresses(outputs[name] for name in part.outputs),
-            (starts, edges, others),
-            rows[owner],
-            rows["y"],
-            threads,
-        )
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)  # numba's OpenMP pool sets that of the library which both may have loaded
-    return _results(problem, outputs)
-
-
-def _contract_cuda(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
-    device = inputs[0].get_device()
-    if device != torch.cuda.current_device():
-        with torch.cuda.device(device):
-            return _contract_cuda(problem, spec, inputs, by_target, by_source, sources, deterministic)
-    from cuda_kernels import cuda_launch  # the CUDA driver's bindings: not everybody has them
-
-    cuda_launch.ensure_context(device)
-    problem, contraction, passes = _cuda_passes(problem, spec, deterministic, device)
-    inputs = [_aligned(value) for value in inputs]
-    addresses = dict(zip(contraction.inputs, _addresses(inputs), strict=True))
-    rows, outputs = _rows(by_target, sources), {}
-    stream = torch._C._cuda_getCurrentRawStream(device)
-    for run, zeroed in passes:
-        part, lists = run.contraction, by_target if run.owner == "g" else by_source
-        continuing, partials = lists[4].shape[0], []
-        for name in part.outputs:
-            make = inputs[0].new_zeros if name in zeroed else inputs[0].new_empty
-            outputs[name] = make(_shape(problem, name, rows))
-            is_owned = continuing and kind(name) == run.owner
-            partials.append(make((continuing if is_owned else 0, problem.row(kind(name)).length)))
-        run(
-            [addresses[name] for name in part.inputs],
-            [outputs[name].data_ptr() for name in part.outputs],
-            _addresses(partials),
-            _addresses(lists),
-            rows[run.owner] + continuing,
-            continuing,
-            stream,
-        )
-    return _results(problem, {name: outputs[name] for name in contraction.outputs})
+def _run(
+    problem: Problem, contraction: Contraction, operands, lists, sources: int, deterministic: bool
+) -> list[Tensor]:
+    if operands[0].is_cuda:
+        outputs = _device("cuda").contract(problem, contraction, operands, lists, sources, deterministic)
+    else:
+        outputs = _device("cpu").contract(problem, contraction, operands, lists, sources)
+    return _summed(problem, contraction, outputs)
 
 
 @cache
-def _cuda_passes(problem: str, spec: str, deterministic: bool, device: int):
-    """The problem, the contraction, and its passes with the outputs that must be zero before each."""
-    from cuda_kernels import cuda_launch
-
-    problem, contraction = _problems[problem], Contraction.parse(spec)
-    cut = owned_passes(contraction) if deterministic else [("g", contraction)]
-    return (
-        problem,
-        contraction,
-        [(cuda_launch.Pass(problem, part, owner, device), zeroed_outputs(problem, part, owner)) for owner, part in cut],
-    )
+def _device(name: str):
+    """The module that runs contractions there: on a GPU nobody pays for importing numba, and on a CPU nobody needs the
+    CUDA driver's bindings."""
+    return import_module(f"._contract_{name}", __package__)
 
 
-def _aligned(tensor: Tensor) -> Tensor:
-    """The tensor, copied if its rows do not lie one after the other or not at a multiple of 16 bytes."""
-    tensor = tensor.contiguous()
-    return tensor.clone() if tensor.data_ptr() % 16 else tensor
+def _summed(problem: Problem, contraction: Contraction, outputs: list[Tensor]) -> list[Tensor]:
+    """The outputs, gradients of shared weights summed over the edges."""
+    if not problem.shared_weights:
+        return outputs
+    return [t.sum(0) if kind(name) == "w" else t for name, t in zip(contraction.outputs, outputs, strict=True)]
 
 
-def _addresses(tensors) -> tuple[int, ...]:
-    return tuple(tensor.data_ptr() for tensor in tensors)
-
-
-def _shape(problem: Problem, name: str, rows: dict[str, int]) -> tuple[int, int]:
-    return rows[kind(name)], problem.row(kind(name)).length
-
-
-def _blocks(problem: Problem, operand: str) -> list[tuple[int, int]]:
-    return [(block.multiplicity, block.dim) for block in problem.row(kind(operand)).blocks]
+def _contract_real(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
+    lists = by_target, by_source
+    return _run(_problems[problem], Contraction.parse(spec), inputs, lists, sources, deterministic)
 
 
 def _contract_fake(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
     problem, contraction = _problems[problem], Contraction.parse(spec)
-    rows = _rows(by_target, sources)
-    outputs = {name: inputs[0].new_empty(_shape(problem, name, rows)) for name in contraction.outputs}
-    return _results(problem, outputs)
+    starts, _, edges, _, continuing = by_target
+    rows = {"g": starts.shape[0] - 1 - continuing.shape[0], "x": sources, "y": edges.shape[0], "w": edges.shape[0]}
+    shapes = [(rows[kind(name)], problem.row(kind(name)).length) for name in contraction.outputs]
+    return _summed(problem, contraction, [inputs[0].new_empty(shape) for shape in shapes])
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -227,14 +155,14 @@ def _backward(ctx, gradients):
     operands, lists = ctx.saved_tensors[: ctx.counts[0]], list(ctx.saved_tensors[ctx.counts[0] :])
     by_target, by_source = lists[: ctx.counts[1]], lists[ctx.counts[1] :]
 
-    def contract(spec, operands):
-        return torch.ops.pyg_cgconv.contract(ctx.problem, spec, operands, by_target, by_source, *ctx.options)
+    def contract(derivative, operands):
+        return torch.ops.pyg_cgconv.contract(ctx.problem, derivative.spec, operands, by_target, by_source, *ctx.options)
 
-    result = _gradients(ctx.spec, operands, gradients, ctx.needs_input_grad[2], contract)
+    result = _gradients(Contraction.parse(ctx.spec), operands, gradients, ctx.needs_input_grad[2], contract)
     return None, None, result, [None] * len(by_target), [None] * len(by_source), None, None
 
 
-_library.impl("contract", _contract_cpu, "CPU")
-_library.impl("contract", _contract_cuda, "CUDA")
+for _key in ("CPU", "CUDA"):
+    _library.impl("contract", _contract_real, _key)
 torch.library.register_fake("pyg_cgconv::contract", _contract_fake, lib=_library)
 torch.library.register_autograd("pyg_cgconv::contract", _backward, setup_context=_setup_context, lib=_library)

@@ -37,7 +37,8 @@ def test_a_missing_compiler_is_named(monkeypatch, tmp_path):
 
 
 def test_parameters_are_pointers_to_the_values():
-    values = [3, 2**40, 5]
+    values = (3, 2**40, 5)
+    cuda_launch._thread.buffers = {}
     address = cuda_launch._parameters(values)
     pointers = (ctypes.c_void_p * 3).from_address(address)
     assert [ctypes.c_uint64.from_address(pointer).value for pointer in pointers] == values

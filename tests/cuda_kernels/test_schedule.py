@@ -9,7 +9,9 @@ BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
 DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
 
 
-@pytest.mark.parametrize("capability, budget", [((8, 0), REGISTERS), ((8, 6), REGISTERS), ((9, 0), REGISTERS), ((9, 0), 90)])
+@pytest.mark.parametrize(
+    "capability, budget", [((8, 0), REGISTERS), ((8, 6), REGISTERS), ((9, 0), REGISTERS), ((9, 0), 90)]
+)
 @pytest.mark.parametrize("owner", ["g", "x"])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_segments_hold_every_path_once(name, owner, capability, budget):

@@ -1,0 +1,58 @@
+"""A contraction on a CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cuda_kernels import cpu_launch
+from cuda_kernels.polynomial import Contraction, kind
+from cuda_kernels.problem import Problem
+from cuda_kernels.schedule import owned_passes
+
+from ._layout import to_ir_mul
+
+
+def contract(problem: Problem, contraction: Contraction, inputs, lists, sources: int) -> list[Tensor]:
+    """The contraction's outputs, from tensors in the order of its inputs; no gradients are recorded.
+
+    Args:
+        lists: by target and by source, as in `SortedEdges`.
+    """
+    starts, _, edges, *_ = lists[0]
+    rows = {"g": starts.shape[0] - 1, "x": sources, "y": edges.shape[0], "w": edges.shape[0]}
+    values = {
+        name: _component_major(problem, kind(name), value).contiguous()
+        for name, value in zip(contraction.inputs, inputs, strict=True)
+    }
+    outputs = {
+        name: inputs[0].new_empty((rows[kind(name)], problem.row(kind(name)).length)) for name in contraction.outputs
+    }
+    threads = torch.get_num_threads()
+    for owner, part in owned_passes(contraction):
+        starts, _, edges, others, _ = lists[owner == "x"]
+        cpu_launch.launch(
+            problem,
+            part,
+            owner,
+            _addresses(values[name] for name in part.inputs),
+            _addresses(outputs[name] for name in part.outputs),
+            _addresses((starts, edges, others)),
+            rows[owner],
+            rows["y"],
+            threads,
+        )
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)  # numba's OpenMP pool sets that of the library which both may have loaded
+    return list(outputs.values())
+
+
+def _component_major(problem: Problem, of: str, value: Tensor) -> Tensor:
+    """Rows of x and g in the layout ir_mul."""
+    if of in "yw" or problem is problem.component_major():
+        return value
+    return to_ir_mul(value, [(block.multiplicity, block.dim) for block in problem.row(of).blocks])
+
+
+def _addresses(tensors) -> tuple[int, ...]:
+    return tuple(tensor.data_ptr() for tensor in tensors)
