@@ -1,8 +1,9 @@
-"""Graphs of the sizes that models meet, made from random points: the shortest pairs become the edges."""
+"""Graphs of the sizes and shapes that models meet: molecules, solids, a chain, and one node that everything points
+to."""
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -10,12 +11,46 @@ from torch import Tensor
 
 from ..neighbors import radius_graph
 
-# copies of a system, its atoms, edges in all, periodic
+
+def _molecules(nodes: int, edges: int, random: np.random.Generator, *, copies: int) -> Tensor:
+    """Droplets too far apart to see each other."""
+    sites, box = _grid(nodes // copies)
+    positions = sites + random.uniform(-0.4, 0.4, (copies, *sites.shape))
+    positions[..., 0] += 10 * box[0, 0] * np.arange(copies)[:, None]
+    return _shortest_pairs(positions.reshape(-1, 3), edges)
+
+
+def _solid(nodes: int, edges: int, random: np.random.Generator, *, jitter: float) -> Tensor:
+    """A periodic cell of atoms that lie up to `jitter` lattice constants off their sites."""
+    sites, box = _grid(nodes)
+    return _shortest_pairs(sites + random.uniform(-jitter, jitter, sites.shape), edges, box)
+
+
+def _chain(nodes: int, edges: int, random: np.random.Generator) -> Tensor:
+    """An ideal chain in vacuum: dense where it meets itself, thin elsewhere."""
+    return _shortest_pairs(random.normal(size=(nodes, 3)).cumsum(0), edges)
+
+
+def _hub(nodes: int, edges: int, random: np.random.Generator, *, neighbors: int) -> Tensor:
+    """The last node receives from `neighbors` random nodes, some of them several times; the others share the rest."""
+    targets = np.append(_even(nodes - 1, edges - neighbors), np.full(neighbors, nodes - 1))
+    return torch.from_numpy(np.stack([random.integers(nodes, size=edges), targets]))
+
+
+def _regular(nodes: int, edges: int, random: np.random.Generator) -> Tensor:
+    """Every node receives from equally many random nodes."""
+    return torch.from_numpy(np.stack([random.integers(nodes, size=edges), _even(nodes, edges)]))
+
+
+# nodes, edges, and what makes the edges
 GRAPHS = {
-    "molecule": (1, 21, 316, False),
-    "molecules": (64, 21, 20_050, False),
-    "liquid": (1, 6_000, 353_280, True),
-    "dense": (1, 1_000, 160_000, True),
+    "molecule": (21, 316, partial(_molecules, copies=1)),
+    "molecules": (1_344, 20_050, partial(_molecules, copies=64)),
+    "lattice": (1_000, 160_000, partial(_solid, jitter=0.05)),
+    "liquid": (6_000, 353_280, partial(_solid, jitter=0.4)),
+    "protein": (8_000, 104_000, _chain),
+    "hub": (20_001, 360_000, partial(_hub, neighbors=200_000)),
+    "regular": (20_001, 360_000, _regular),
 }
 
 
@@ -23,26 +58,34 @@ GRAPHS = {
 def build(name: str, seed: int = 0) -> tuple[int, Tensor]:
     """Number of nodes, and edge_index (2, E) int64 sorted by target.
 
-    Atoms lie on a jittered grid of unit spacing; systems of several copies have no edges between the copies.
-
     Raises:
         ValueError: no graph of this name.
     """
     if name not in GRAPHS:
         raise ValueError(f"graphs: {name!r} is not one of {', '.join(GRAPHS)}")
-    copies, atoms, edges, periodic = GRAPHS[name]
-    random = np.random.default_rng(seed)
+    nodes, edges, make = GRAPHS[name]
+    return nodes, make(nodes, edges, np.random.default_rng(seed))
+
+
+def _grid(atoms: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sites (atoms, 3) of a nearly cubic grid of unit spacing, and its box (3, 3)."""
     side = int(np.ceil(atoms ** (1 / 3)))
     layers = -(-atoms // side**2)
-    sites = np.stack(np.meshgrid(range(side), range(side), range(layers), indexing="ij"), -1).reshape(-1, 3)[:atoms]
-    cell = np.diag([side, side, layers]).astype(float) if periodic else None
-    cutoff = 1.6 * (3 / (4 * np.pi) * edges / (copies * atoms)) ** (1 / 3)
-    indices, lengths = [], []
-    for copy in range(copies):
-        positions = sites + random.uniform(-0.4, 0.4, sites.shape)
-        index, shift = radius_graph(positions, cutoff + (0 if periodic else side), cell)
-        vectors = positions[index[0]] - positions[index[1]] + (shift.numpy() @ cell if periodic else 0)
-        indices.append(index + copy * atoms)
-        lengths.append(torch.from_numpy((vectors**2).sum(-1)))
-    kept = torch.cat(lengths).argsort(stable=True)[:edges].sort().values
-    return copies * atoms, torch.cat(indices, dim=1)[:, kept].contiguous()
+    sites = np.stack(np.meshgrid(range(side), range(side), range(layers), indexing="ij"), -1).reshape(-1, 3)
+    return sites[:atoms], np.diag([side, side, layers]).astype(float)
+
+
+def _shortest_pairs(positions: np.ndarray, edges: int, cell: np.ndarray | None = None) -> Tensor:
+    """The `edges` shortest pairs, sorted by target, then source; the search widens until it finds as many."""
+    cutoff = 1.0
+    while (found := radius_graph(positions, cutoff, cell))[0].shape[1] < edges:
+        cutoff *= 1.25
+    index, shift = found
+    vectors = positions[index[0]] - positions[index[1]] + (0 if cell is None else shift.numpy() @ cell)
+    kept = (vectors**2).sum(-1).argsort(kind="stable")[:edges]
+    return index[:, np.sort(kept)].contiguous()
+
+
+def _even(nodes: int, edges: int) -> np.ndarray:
+    """Sorted targets (edges,) of nodes whose degrees differ by one at most."""
+    return np.arange(edges) * nodes // edges

@@ -1,10 +1,11 @@
-"""What is compared: each peer is a function of (x, edge_attr, weight), differentiable twice, in a layout of its own."""
+"""What is compared: each peer is a function of (x, edge_attr, weight), differentiable twice, in the layout asked for
+or, where it knows one only, in its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 
 import torch
@@ -57,7 +58,49 @@ def cuequivariance(problem: str, layout: str, edge_index: Tensor, dtype: torch.d
     return Convolution(convolve, "ir_mul")
 
 
-PEERS = {"e3nn": e3nn, "cuequivariance": cuequivariance}
+def openequivariance(
+    problem: str, layout: str, edge_index: Tensor, dtype: torch.dtype, *, deterministic: bool = False
+) -> Convolution:
+    """OpenEquivariance's fused kernel, which adds with atomics or, if deterministic, along the sorted edges and their
+    reverses."""
+    if not edge_index.is_cuda:
+        raise ImportError("openequivariance has no CPU kernels")
+    reverses = _reverses(edge_index) if deterministic else None
+    oeq = import_module("openequivariance")
+    layer, number = reference(problem), oeq.torch_to_oeq_dtype(dtype)
+    product = oeq.TPProblem(
+        *(str(irreps) for irreps in (layer.irreps_in, layer.irreps_edge, layer.irreps_out)),
+        [instruction[:5] for instruction in layer.instructions],  # without e3nn's coefficients, which it makes itself
+        shared_weights=False,
+        internal_weights=False,
+        irrep_dtype=number,
+        weight_dtype=number,
+        layout=layout,
+    )
+    run = oeq.TensorProductConv(product, deterministic=deterministic)
+    source, target = edge_index
+    return Convolution(lambda x, y, w: run(x, y, w, target, source, reverses), layout)
+
+
+def _reverses(edge_index: Tensor) -> Tensor:
+    """Where each edge's reverse stands (E,), in a symmetric graph sorted by target, then source; deterministic
+    OpenEquivariance computes wrong gradients on others, without a word.
+
+    Raises:
+        ImportError: it is another graph.
+    """
+    reverses = edge_index[0].argsort(stable=True)
+    if not torch.equal(edge_index[:, reverses], edge_index.flip(0)):
+        raise ImportError("openequivariance, deterministic, takes only symmetric graphs sorted by target, then source")
+    return reverses
+
+
+PEERS = {
+    "e3nn": e3nn,
+    "cuequivariance": cuequivariance,
+    "openequivariance": openequivariance,
+    "openequivariance-det": partial(openequivariance, deterministic=True),
+}
 
 
 @cache

@@ -1,15 +1,19 @@
-"""Time and bandwidth, on either device."""
+"""Time, memory and bandwidth, on either device."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 HIDING_CYCLES = 4_000_000
 """About 2 ms of a GPU's time, in which the host gets ahead: what is timed afterwards is kernels, not launches."""
+
+HOST_CALLS = 200
+"""Calls without a synchronisation between them: enough that the one at their end does not count."""
 
 
 def milliseconds(function: Callable[[], object], device: torch.device, repeats: int) -> float:
@@ -18,6 +22,35 @@ def milliseconds(function: Callable[[], object], device: torch.device, repeats: 
     for _ in range(2):
         function()
     return statistics.median(once(function) for _ in range(repeats))
+
+
+def host_milliseconds(function: Callable[[], object]) -> float:
+    """A GPU call's wall time, the host's work included: that of many calls in a row, divided by their number."""
+
+    def calls():
+        for _ in range(HOST_CALLS):
+            function()
+        torch.cuda.synchronize()
+
+    torch.cuda.synchronize()
+    return _wall(calls) / HOST_CALLS
+
+
+def working_memory(function: Callable[[], Tensor | Sequence[Tensor]]) -> float:
+    """Peak megabytes on the GPU during a call, beside what was there before it and what it returns."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    results = function()
+    returned = sum(t.nbytes for t in ([results] if isinstance(results, Tensor) else results))
+    return (torch.cuda.max_memory_allocated() - before - returned) / 1e6
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes a millisecond that a large copy reads and writes."""
+    numbers = 2**29 if device.type == "cuda" else 2**26
+    source = torch.ones(numbers, dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    return 2 * 4 * numbers / milliseconds(lambda: target.copy_(source), device, 7)
 
 
 def _wall(function) -> float:
@@ -35,11 +68,3 @@ def _kernels(function) -> float:
     end.record()
     torch.cuda.synchronize()
     return begin.elapsed_time(end)
-
-
-def bandwidth(device: torch.device) -> float:
-    """Bytes a millisecond that a large copy reads and writes."""
-    numbers = 2**29 if device.type == "cuda" else 2**26
-    source = torch.ones(numbers, dtype=torch.float32, device=device)
-    target = torch.empty_like(source)
-    return 2 * 4 * numbers / milliseconds(lambda: target.copy_(source), device, 7)
