@@ -6,8 +6,10 @@ import struct
 from dataclasses import dataclass
 
 ENTRY = b"convolution"
-FOLD_COLUMNS = 128
-"""Numbers of a row that a block of the folding kernel adds up, a thread each."""
+FOLD_COLUMNS, FOLD_SHARES = 32, 16
+"""Numbers of a row that a block of the folding kernel adds up, and threads that share out the rows."""
+FOLD_BLOCKS = 64
+"""Blocks that share out the nodes of several rows."""
 
 # From the file format of CUDA machine code (ELF): attributes of section .nv.info, as `cuobjdump -elf` names them.
 _REGISTERS, _STACK = 0x2F, 0x12  # EIATTR_REGCOUNT, EIATTR_MIN_STACK_SIZE: (symbol, number)
@@ -23,14 +25,12 @@ class Binary:
         channel_parts: blocks that share out the channels of a row.
         block: its dimensions; the last one is its rows.
         shared_bytes: a block's.
-        carveout: percentage of the L1 cache that shared memory should have.
     """
 
     cubin: bytes
     channel_parts: int
     block: tuple[int, int, int]
     shared_bytes: int
-    carveout: int
 
     @property
     def registers(self) -> int:

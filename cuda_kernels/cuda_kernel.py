@@ -22,8 +22,8 @@ def kernel_of(segment: Segment):
 
     `inputs` and `outputs` are addresses of the contraction's operands. Row r walks the list positions starts[r] to
     starts[r + 1] of node owners[r] (of none if that is `nodes`); position p is edge edges[p], whose far end is node
-    others[p]. A node of many edges has several rows in succession: the first writes the node's outputs, the others write
-    theirs to `partials`.
+    others[p]. A node of many edges has several rows in succession: the first writes the node's outputs, the others
+    write theirs to `partials`.
     """
     intrinsics = Parts(segment)
     read_index, shared_address = intrinsics.read_index(), intrinsics.shared_address()
@@ -140,7 +140,7 @@ def compile_segment(segment: Segment) -> Binary:
     """Machine code for one GPU architecture; needs no GPU."""
     code = machine_code(segment_assembly(segment), segment.compute_capability)
     grid_parts, block = segment.channel_parts, (LANES, segment.warps, segment.rows)
-    return Binary(code, grid_parts, block, segment.rows * segment.row_bytes, segment.carveout)
+    return Binary(code, grid_parts, block, segment.rows * segment.row_bytes)
 
 
 def segment_assembly(segment: Segment) -> str:

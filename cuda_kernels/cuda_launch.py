@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from . import cache as disk
-from .binary import ENTRY, FOLD_COLUMNS, Binary
+from .binary import ENTRY, FOLD_BLOCKS, FOLD_COLUMNS, FOLD_SHARES, Binary
 from .polynomial import Contraction, kind
 from .problem import Problem
-from .staging import LANES
 
 INSTALL = "install 'pyg-cgconv[cuda12]' or 'pyg-cgconv[cuda13]', as torch.version.cuda says, or use backend='reference'"
 
@@ -92,7 +91,8 @@ def _fold_binary(dtype: str, capability: tuple[int, int]) -> Binary:
 
 
 class Pass:
-    """The kernels of one pass on one device, ready to launch: also where a CUDA graph is captured, or from any thread."""
+    """The kernels of one pass on one device, ready to launch: also where a CUDA graph is captured, or from any
+    thread."""
 
     def __init__(self, problem: Problem, contraction: Contraction, owner: str, device: int):
         self._owned = [n for n, output in enumerate(contraction.outputs) if kind(output) == owner]
@@ -132,8 +132,8 @@ class Pass:
             _checked(launched)
         for n, partial in partial_rows.items():
             parameters = _parameters((outputs[n], partial, continuing_nodes, continuing, nodes, self._length))
-            grid, block = (continuing, -(-self._length // FOLD_COLUMNS), 1), (FOLD_COLUMNS, 1, 1)
-            _checked(driver.cuLaunchKernel(self._fold, *grid, *block, 0, stream, parameters, 0))
+            grid = min(continuing, FOLD_BLOCKS), -(-self._length // FOLD_COLUMNS), 1
+            _checked(driver.cuLaunchKernel(self._fold, *grid, FOLD_COLUMNS, FOLD_SHARES, 1, 0, stream, parameters, 0))
 
 
 def _function(binary: Binary) -> driver.CUfunction:
@@ -141,12 +141,8 @@ def _function(binary: Binary) -> driver.CUfunction:
     library = _checked(driver.cuLibraryLoadData(binary.cubin, [], [], 0, [], [], 0))
     function = _checked(driver.cuKernelGetFunction(_checked(driver.cuLibraryGetKernel(library, ENTRY))))
     _checked(driver.cuFuncLoad(function))
-    attribute = driver.CUfunction_attribute
-    for name, value in (
-        (attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, binary.shared_bytes),
-        (attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, binary.carveout),
-    ):
-        _checked(driver.cuFuncSetAttribute(function, name, value))
+    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    _checked(driver.cuFuncSetAttribute(function, limit, binary.shared_bytes))
     return function
 
 

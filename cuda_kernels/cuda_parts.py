@@ -115,8 +115,8 @@ class Parts:
         return wait_for_oldest
 
     def read_owned(self):
-        """(inputs, row, first channel, lane, place) -> this lane's numbers of the owned node's rows, unless the schedule
-        keeps them in shared memory: then they are put there, from `place` on."""
+        """(inputs, row, first channel, lane, place) -> this lane's numbers of the owned node's rows, unless the
+        schedule keeps them in shared memory: then they are put there, from `place` on."""
         operands, elements, in_shared = self.contraction.inputs, self.segment.owned_inputs, self.segment.in_shared
 
         @intrinsic
@@ -190,8 +190,8 @@ class Parts:
         return contract
 
     def scatter(self):
-        """(outputs, edge, far node, first channel, lane, scratch, gradients): store the edge's weight gradients, add those
-        of the far node."""
+        """(outputs, edge, far node, first channel, lane, scratch, gradients): store the edge's weight gradients, add
+        those of the far node."""
         operands, elements, far_kind = self.contraction.outputs, self.segment.edge_outputs, self.segment.far
 
         @intrinsic
@@ -220,8 +220,8 @@ class Parts:
         return scatter
 
     def keep_feature_sums(self):
-        """(batch, slot, warp, first channel, lane, scratch, gradients): the gradients of this edge's features, summed over the
-        warp's channels, go to the slot of a batch of edges in shared memory."""
+        """(batch, slot, warp, first channel, lane, scratch, gradients): the gradients of this edge's features, summed
+        over the warp's channels, go to the slot of a batch of edges in shared memory."""
         segment, item = self.segment, self.problem.item_bytes
 
         @intrinsic
@@ -265,8 +265,8 @@ class Parts:
         return feature_sum
 
     def write_feature(self):
-        """(outputs, edge, feature, value, again): write the gradient of an edge feature, or add to it if this is not the
-        first segment or round of channels to do so."""
+        """(outputs, edge, feature, value, again): write the gradient of an edge feature, or add to it if this is not
+        the first segment or round of channels to do so."""
         operands, segment, item = self.contraction.outputs, self.segment, self.problem.item_bytes
 
         @intrinsic

@@ -109,8 +109,8 @@ Element = tuple[str, int, int]
 
 
 def matrices(path: Path, contraction: Contraction, read: Callable[[Element], object], arithmetic) -> dict:
-    """T[y, i, k] = sum over j of C[i, j, k] y[j], the same for all channels: for machines where one set of T serves many
-    channels. Absent entries are zero."""
+    """T[y, i, k] = sum over j of C[i, j, k] y[j], the same for all channels: for machines where one set of T serves
+    many channels. Absent entries are zero."""
     result = {}
     for y in sorted({term[2] for term in contraction.terms if _matrix_needed(term, contraction)}, key=_order):
         table = _contracted(path, 1, lambda j, y=y: read((y, path.y, j)), arithmetic)
@@ -119,7 +119,8 @@ def matrices(path: Path, contraction: Contraction, read: Callable[[Element], obj
 
 
 def unit_scale(paths: Iterable[Path]) -> float:
-    """The scale of an output block: coefficients divided by it are 1 or -1 where that saves the most multiplications."""
+    """The scale of an output block: coefficients divided by it are 1 or -1 where that saves the most
+    multiplications."""
     saved: dict[float, int] = {}
     for path in paths:
         for row in _rows(path, 2).values():
@@ -146,9 +147,9 @@ def evaluate_path(
 
         dy[j] = sum_i Q[i, j] R[i];   dx[i] = w S[i];   dw = sum_i x[i] S[i]
 
-    M is the same with x and y exchanged, so the weights go to whichever has fewer components: read the above with x and y
-    exchanged if that is y. Where `matrices` are given, S[i] = sum_k T[i, k] g[k] and
-    dy[j] = sum_ik C[i, j, k] (g[k] R[i]) instead.
+    M is the same with x and y exchanged, so the weights go to whichever has fewer components: read the above with x and
+    y exchanged if that is y. Where `matrices` are given, S[i] = sum_k T[i, k] g[k] and dy[j] = sum_ik C[i, j, k] (g[k]
+    R[i]) instead.
     """
     outputs, terms = set(contraction.outputs), contraction.terms
     if matrix is None and len({j for _, j, _, _ in path.coefficients}) < len({i for i, _, _, _ in path.coefficients}):

@@ -22,8 +22,8 @@ def shared_address(builder: ir.IRBuilder, pointer):
 
 
 def copy_async(builder: ir.IRBuilder, size: int, shared, source, offset: int, keep: bool) -> None:
-    """Start copying `size` (4, 8 or 16) bytes from source + offset to shared memory; 16 bytes go around the L1 cache, unless
-    they are to be kept there."""
+    """Start copying `size` (4, 8 or 16) bytes from source + offset to shared memory; 16 bytes go around the L1 cache,
+    unless they are to be kept there."""
     cache = "ca" if keep or size < 16 else "cg"
     text = f"cp.async.{cache}.shared.global [$0], [$1+{offset}], {size};"
     assemble(builder, text, "r,l,~{memory}", [shared, source])

@@ -21,8 +21,8 @@ BLOCK_ROWS = 4
 MAX_WARPS = 8
 """Warps of a block. With 255 registers a thread, no more fit a multiprocessor."""
 MORE_WARPS = 12
-"""Warps of a multiprocessor if two thirds of the registers are enough. H200, double backward of mace-medium: 1.54 ms with 8
-warps, 1.42 with 12; forward and backward do not care."""
+"""Warps of a multiprocessor if two thirds of the registers are enough. H200, double backward of mace-medium: 1.54 ms
+with 8 warps, 1.42 with 12; forward and backward do not care."""
 BATCH = 8
 """Edges whose features' gradients are summed over the warps of a block at a time."""
 REGISTERS = 255
@@ -44,9 +44,9 @@ class Segment:
     Attributes:
         paths: indices into the problem's paths.
         occupancy: warps of a multiprocessor that its registers and shared memory are shared out to.
-        in_shared: whether the owned rows' inputs wait in shared memory, to be read for each edge, instead of in registers.
-        adds: owner blocks that an earlier segment has already written, to which this one adds.
-        first: whether no segment comes before this one.
+        in_shared: whether the owned rows' inputs wait in shared memory, to be read for each edge, instead of in
+        registers. adds: owner blocks that an earlier segment has already written, to which this one adds. first:
+        whether no segment comes before this one.
     """
 
     problem: Problem
@@ -99,8 +99,8 @@ class Segment:
 
     @cached_property
     def scales(self) -> dict[int, float]:
-        """Factors of the owned rows' blocks, taken out of the paths' coefficients: a multiplication a node instead of an
-        edge. Only rows of g are scaled, because their blocks have few paths."""
+        """Factors of the owned rows' blocks, taken out of the paths' coefficients: a multiplication a node instead of
+        an edge. Only rows of g are scaled, because their blocks have few paths."""
         if self.owner != "g":
             return {}
         return {b: unit_scale(p for p in self.problem.paths if p.out == b) for b in self.blocks("g")}
@@ -179,16 +179,10 @@ class Segment:
         """Shared memory of a row: two batches, one being filled and one being written, and its warps'."""
         return 2 * self.batch_bytes + self.warps * self.warp_bytes
 
-    @property
-    def carveout(self) -> int:
-        """Percentage of the L1 cache that shared memory needs for 12 warps, or for enough bytes in flight."""
-        most = MULTIPROCESSOR_BYTES.get(self.compute_capability, 100) * 1024
-        return min(100, -(-100 * max(most // 2, 12 * self.row_bytes // self.warps) // most))
-
     @cached_property
     def feature_starts(self) -> dict[int, tuple[str, int]]:
-        """For each gradient of the edge features, the number of its first element in `feature_elements`: the operand and
-        the place in its row. The first segment writes whole rows."""
+        """For each gradient of the edge features, the number of its first element in `feature_elements`: the operand
+        and the place in its row. The first segment writes whole rows."""
         starts, number = {}, 0
         for operand in self.contraction.outputs:
             if kind(operand) == "y":
@@ -223,8 +217,8 @@ class Segment:
         return max(transposed, min(self.features, LANES) * lane_row_bytes(self.problem.item_bytes))
 
     def transposes(self, block: Block) -> bool:
-        """Whether the far rows' gradients are put in the order of a row before they are added to it: a lane's numbers lie
-        apart in memory, and additions to neighbouring places are ten times as fast (H200: 0.42 and 4.4 ms for
+        """Whether the far rows' gradients are put in the order of a row before they are added to it: a lane's numbers
+        lie apart in memory, and additions to neighbouring places are ten times as fast (H200: 0.42 and 4.4 ms for
         353,280 rows of 1,152 numbers)."""
         return block.channel_stride == block.dim > 1 and not self.masked
 
@@ -319,7 +313,7 @@ def zeroed_outputs(problem: Problem, contraction: Contraction, owner: str) -> li
 
     def is_written(of: str) -> bool:
         blocks = {path.block(of) for path in problem.paths} - {None}
-        return of == "y" or (of in (owner, "w")) and len(blocks) == len(problem.row(of).blocks)
+        return of == "y" or ((of in (owner, "w")) and len(blocks) == len(problem.row(of).blocks))
 
     return [output for output in contraction.outputs if not is_written(kind(output))]
 

@@ -24,8 +24,8 @@ def lane_row_bytes(item: int) -> int:
 
 @dataclass(frozen=True)
 class Source:
-    """Lanes from `first_lane` on read at offset + (lane - first_lane) * lane_step + channel * channel_step bytes from the
-    copy's start."""
+    """Lanes from `first_lane` on read at offset + (lane - first_lane) * lane_step + channel * channel_step bytes from
+    the copy's start."""
 
     first_lane: int
     offset: int
@@ -35,8 +35,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Copy:
-    """One instruction: lanes below `lanes` copy `size` bytes of the operand's row, found by `sources` from `start` on, to
-    target + lane * size bytes of the stage.
+    """One instruction: lanes below `lanes` copy `size` bytes of the operand's row, found by `sources` from `start` on,
+    to target + lane * size bytes of the stage.
 
     With `masked`, only lanes whose channel exists.
     """

@@ -39,16 +39,17 @@ def store_sums(builder: ir.IRBuilder, values: list[ir.Value], lane, scratch, add
 
 
 def _sum_of_run(builder: ir.IRBuilder, begin, count: int, scalar: ir.Type, item: int):
-    """The sum of `count` successive numbers, read in pieces as wide as there are."""
+    """The sum of `count` (a power of two) successive numbers, read in pieces as wide as there are, added pair by
+    pair."""
     width = min(count, WIDE // item)
     piece = ir.VectorType(scalar, width)
-    total = None
+    values = []
     for n in range(0, count, width):
         loaded = builder.load(_pointer(builder, begin, n * item, piece), align=width * item)
-        for m in range(width):
-            value = builder.extract_element(loaded, I32(m))
-            total = value if total is None else builder.fadd(total, value)
-    return total
+        values += [builder.extract_element(loaded, I32(m)) for m in range(width)]
+    while len(values) > 1:
+        values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
 
 
 def _pointer(builder: ir.IRBuilder, address, offset: int, kind: ir.Type):

@@ -12,6 +12,9 @@ ROW_EDGES = 256
 """Edges of one node that a GPU's block of threads walks; nodes with more are cut, lest the GPU wait for one block. More
 than the 160 neighbours of a dense lattice, which would pay for the cuts and gain nothing."""
 
+WORTHWHILE = 8 * ROW_EDGES
+"""Graphs with fewer edges are not cut: to look for large nodes takes longer than to walk one."""
+
 
 class SortedEdges:
     """The edges of a graph with `sources` and `targets` nodes, for kernels that walk the edges of one node.
@@ -19,7 +22,8 @@ class SortedEdges:
     `by_target` and `by_source` are lists of five int32 tensors, `(starts, owners, edges, others, continuing)`. Row r
     walks positions starts[r] to starts[r + 1] of node owners[r]; position p is edge edges[p], whose other end is node
     others[p]. Each node has a row, on a GPU one for each `ROW_EDGES` edges: `continuing` lists the nodes of the rows
-    that are not their node's first. Both lists of nodes end in the number of nodes where there are fewer rows than may be.
+    that are not their node's first. Both lists of nodes end in the number of nodes where there are fewer rows than may
+    be.
     """
 
     def __init__(self, edge_index: Tensor, sources: int, targets: int):
@@ -37,7 +41,7 @@ class SortedEdges:
         _check_range("target", self.target, targets)
         if sorted_by_target:
             edges = torch.arange(len(self.target), dtype=torch.int32, device=self.target.device)
-            self.by_target = _rows(self.target, edges, self.source.contiguous(), targets)
+            self.by_target = _rows(self.target, edges, self.source.contiguous(), targets, _row_edges(edges))
         else:
             self.by_target = _listed(self.target, self.source, targets)
         self._by_source: list[Tensor] | None = None
@@ -56,21 +60,26 @@ class SortedEdges:
 
 def _listed(node: Tensor, other: Tensor, nodes: int) -> list[Tensor]:
     node, edges = torch.sort(node, stable=True)
-    return _rows(node, edges.to(torch.int32), other[edges], nodes)
+    return _rows(node, edges.to(torch.int32), other[edges], nodes, _row_edges(edges))
 
 
-def _rows(sorted_node: Tensor, edges: Tensor, others: Tensor, nodes: int) -> list[Tensor]:
+def _row_edges(edges: Tensor) -> int | None:
+    """The most edges of a row, None for all of a node's."""
+    return ROW_EDGES if edges.is_cuda and len(edges) >= WORTHWHILE else None
+
+
+def _rows(sorted_node: Tensor, edges: Tensor, others: Tensor, nodes: int, most: int | None) -> list[Tensor]:
     counted = torch.arange(nodes + 1, dtype=torch.int32, device=sorted_node.device)
     first = torch.searchsorted(sorted_node.contiguous(), counted, out_int32=True)
-    more = len(edges) // ROW_EDGES if sorted_node.is_cuda else 0  # no graph needs more further rows than this
-    if not more:
+    if most is None:
         return [first, counted[:-1], edges, others, counted[:0]]
-    # No step asks the GPU how many rows there are: that would stall it.
-    ends = first.diff().sub(1).div(ROW_EDGES, rounding_mode="floor").clamp(min=0).add(1).cumsum(0)
+    # No step asks the GPU how many rows there are, which would stall it: no graph needs more further rows than this.
+    more = len(edges) // most
+    ends = first.diff().sub(1).div(most, rounding_mode="floor").clamp(min=0).add(1).cumsum(0)
     begins = torch.cat([ends.new_zeros(1), ends])
     row = torch.arange(nodes + more + 1, device=sorted_node.device)
     owners = torch.searchsorted(ends, row, right=True)
-    starts = (first[owners] + (row - begins[owners]) * ROW_EDGES).clamp(max=len(edges))
+    starts = (first[owners] + (row - begins[owners]) * most).clamp(max=len(edges))
     continuing = torch.searchsorted(ends - counted[1:], row[:more], right=True)
     return [starts.to(torch.int32), owners[:-1].to(torch.int32), edges, others, continuing.to(torch.int32)]
 

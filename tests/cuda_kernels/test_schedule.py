@@ -10,7 +10,7 @@ DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
 
 
 @pytest.mark.parametrize(
-    "capability, budget", [((8, 0), REGISTERS), ((8, 6), REGISTERS), ((9, 0), REGISTERS), ((9, 0), 90)]
+    ("capability", "budget"), [((8, 0), REGISTERS), ((8, 6), REGISTERS), ((9, 0), REGISTERS), ((9, 0), 90)]
 )
 @pytest.mark.parametrize("owner", ["g", "x"])
 @pytest.mark.parametrize("name", PROBLEMS)
