@@ -126,21 +126,31 @@ def compile_pass(
 
     The schedule estimates registers; where the assembler finds too few, the pass is cut finer.
     """
-    budget, tried = REGISTERS, None
+    budget, known = REGISTERS, {}
     while True:
         cut = segments(problem, contraction, owner, compute_capability, budget)
-        if cut != tried:
-            binaries = [compile_segment(segment) for segment in cut]
+        for segment in cut:
+            if segment not in known:
+                known[segment] = compile_segment(segment)
+        binaries = [known[segment] for segment in cut]
         if not any(binary.stack_bytes for binary in binaries) or budget < REGISTERS // 4:
             return binaries
-        budget, tried = budget * 7 // 8, cut
+        budget = budget * 15 // 16
 
 
 def compile_segment(segment: Segment) -> Binary:
-    """Machine code for one GPU architecture; needs no GPU."""
+    """Machine code for one GPU architecture, for as many warps at a time as it does without spilling; needs no GPU."""
+    if segment.denser:
+        binary = _compiled(segment.denser)
+        if not binary.stack_bytes:
+            return binary
+    return _compiled(segment)
+
+
+def _compiled(segment: Segment) -> Binary:
     code = machine_code(segment_assembly(segment), segment.compute_capability)
-    grid_parts, block = segment.channel_parts, (LANES, segment.warps, segment.rows)
-    return Binary(code, grid_parts, block, segment.rows * segment.row_bytes)
+    block = LANES, segment.warps, segment.rows
+    return Binary(code, segment.channel_parts, block, segment.rows * segment.row_bytes)
 
 
 def segment_assembly(segment: Segment) -> str:

@@ -27,9 +27,13 @@ BATCH = 8
 """Edges whose features' gradients are summed over the warps of a block at a time."""
 REGISTERS = 255
 """The most that a thread can have (every CUDA architecture since 3.5)."""
-TEMPORARIES = 50
-"""Registers left for addresses and products: with these, the named problems in float32 do not spill. Where they are too
-few, as for mace-large in float64, `cuda_kernel.compile_pass` cuts finer."""
+TEMPORARIES = 52
+"""Registers left for addresses and products."""
+GRADIENT_TEMPORARIES = 76
+"""The same where there are gradients of an edge to hold on to."""
+SHARED_TEMPORARIES = 18
+"""Further ones where the owned rows' inputs wait in shared memory. With these three, the named problems in float32
+seldom spill; where they are too few, `cuda_kernel.compile_pass` cuts finer."""
 
 
 def warp_bytes(compute_capability: tuple[int, int], occupancy: int) -> int:
@@ -241,7 +245,16 @@ class Segment:
             + edge_features
             + per_path
         )
-        return live * self.problem.item_bytes // 4 + TEMPORARIES
+        temporaries = GRADIENT_TEMPORARIES if self.edge_outputs else TEMPORARIES
+        temporaries += SHARED_TEMPORARIES if self.in_shared else 0
+        return live * self.problem.item_bytes // 4 + temporaries
+
+    @property
+    def denser(self) -> Segment | None:
+        """The same for more warps at a time, if it may do with the registers that these leave it."""
+        likely = self.registers * MORE_WARPS <= 1.2 * REGISTERS * MAX_WARPS
+        other = replace(self, occupancy=MORE_WARPS)
+        return other if likely and other.stages > 2 else None
 
     @property
     def far(self) -> str:
@@ -301,8 +314,7 @@ def segments(
         cuts = [cut(pieces, in_shared) for in_shared in (False, True) for pieces in (by_x, singly)]
         for part in min(cuts, key=len):
             blocks = {problem.paths[n].block(owner) for n in part.paths}
-            occupancy = MORE_WARPS if part.registers * MORE_WARPS <= budget * MAX_WARPS else MAX_WARPS
-            result.append(replace(part, occupancy=occupancy, adds=frozenset(blocks & written), first=not result))
+            result.append(replace(part, adds=frozenset(blocks & written), first=not result))
             written.update(blocks)
     return tuple(result)
 
