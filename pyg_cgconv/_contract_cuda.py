@@ -11,6 +11,7 @@ from cuda_kernels import cuda_launch
 from cuda_kernels.polynomial import Contraction, kind
 from cuda_kernels.problem import Problem
 from cuda_kernels.schedule import owned_passes, zeroed_outputs
+from cuda_kernels.staging import WIDE
 
 
 def contract(
@@ -22,7 +23,7 @@ def contract(
         lists: by target and by source, as in `SortedEdges`; the second is only read if `deterministic`.
     """
     device = inputs[0].get_device()
-    if device != torch.cuda.current_device():
+    if device != torch._C._cuda_getDevice():
         with torch.cuda.device(device):
             return contract(problem, contraction, inputs, lists, sources, deterministic)
     cuda_launch.ensure_context(device)
@@ -43,29 +44,30 @@ class _Plan:
             run = cuda_launch.Pass(problem, part, owner, device)
             reads = [contraction.inputs.index(name) for name in part.inputs]
             zeroed = zeroed_outputs(problem, part, owner)
-            writes = [
-                (name, kind(name), problem.row(kind(name)).length, torch.zeros if name in zeroed else torch.empty)
-                for name in part.outputs
-            ]
+            writes = [(name, kind(name), problem.row(kind(name)).length, name in zeroed) for name in part.outputs]
             self.passes.append((run, owner, reads, writes))
 
     def __call__(self, inputs, lists, sources: int) -> list[Tensor]:
-        inputs = [t if t.is_contiguous() and not t.data_ptr() % 16 else _aligned(t) for t in inputs]
+        inputs = [t if t.is_contiguous() else t.contiguous() for t in inputs]
+        addresses = [t.data_ptr() for t in inputs]
+        if any(address % WIDE for address in addresses):
+            inputs = [t if t.data_ptr() % WIDE == 0 else t.clone() for t in inputs]
+            addresses = [t.data_ptr() for t in inputs]
         starts, _, edges, _, continuing = lists[0]
         count = edges.shape[0]
         rows = {"g": starts.shape[0] - 1 - continuing.shape[0], "x": sources, "y": count, "w": count}
-        options = {"dtype": inputs[0].dtype, "device": inputs[0].device}
-        addresses = [t.data_ptr() for t in inputs]
+        empty, zeros = inputs[0].new_empty, inputs[0].new_zeros
         stream = torch._C._cuda_getCurrentRawStream(self.device)
         outputs: dict[str, Tensor] = {}
         for run, owner, reads, writes in self.passes:
             listed = lists[owner == "x"]
             further = listed[4].shape[0]
             partials = []
-            for name, of, length, make in writes:
-                outputs[name] = make((rows[of], length), **options)
+            for name, of, length, zeroed in writes:
+                make = zeros if zeroed else empty
+                outputs[name] = make((rows[of], length))
                 if further and of == owner:
-                    partials.append(make((further, length), **options))
+                    partials.append(make((further, length)))
             run(
                 [addresses[n] for n in reads],
                 [outputs[name].data_ptr() for name, *_ in writes],
@@ -76,9 +78,3 @@ class _Plan:
                 stream,
             )
         return [outputs[name] for name in self.outputs]
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    """A copy whose rows lie one after the other, from a multiple of 16 bytes on."""
-    tensor = tensor.contiguous()
-    return tensor.clone() if tensor.data_ptr() % 16 else tensor

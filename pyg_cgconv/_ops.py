@@ -47,7 +47,7 @@ def convolve(problem: str, x: Tensor, y: Tensor, w: Tensor, edges: SortedEdges, 
             problem, _FORWARD, [x, y, w], edges.by_target, by_source, edges.sources, deterministic
         )
         return out
-    contract = _Contract.apply if needs_grad else _contract
+    contract = _record if needs_grad else _contract
     (out,) = contract(_problems[problem], FORWARD, edges, deterministic, x, y, w)
     return out
 
@@ -87,24 +87,41 @@ class _Contract(torch.autograd.Function):
         problem, contraction, edges, deterministic = ctx.call
 
         def contract(derivative, operands):
-            call = _Contract.apply if torch.is_grad_enabled() else _contract
+            call = _record if torch.is_grad_enabled() else _contract
             return call(problem, derivative, edges, deterministic, *operands)
 
         needed = ctx.needs_input_grad[4:]
         return None, None, None, None, *_gradients(contraction, ctx.saved_tensors, gradients, needed, contract)
 
 
+_record = super(torch.autograd.Function, _Contract).apply  # not through functorch, whose tensors are never plain
+
+
 def _gradients(contraction: Contraction, operands, gradients, needed, contract) -> list[Tensor | None]:
     """The gradient of each operand that needs one, by calling `contract(derivative, operands)`."""
-    cotangents = {name: g for name, g in zip(contraction.outputs, gradients, strict=True) if g is not None}
+    given = tuple(g is not None for g in gradients)
+    derivative, sources, places = _derivative(contraction, given, tuple(needed))
+    if not derivative.outputs:
+        return [None] * len(places)
+    values = (*operands, *gradients)
+    outputs = contract(derivative, [values[n] for n in sources])
+    return [None if n is None else outputs[n] for n in places]
+
+
+@cache
+def _derivative(contraction: Contraction, given: tuple[bool, ...], needed: tuple[bool, ...]):
+    """The derivative by the inputs that need a gradient, where only `given` outputs have one.
+
+    Also, for each of its inputs, the place among the contraction's inputs and gradients, and for each of the
+    contraction's inputs the place of its gradient.
+    """
+    cotangents = tuple(name for name, has in zip(contraction.outputs, given, strict=True) if has)
     wanted = tuple(name for name, need in zip(contraction.inputs, needed, strict=True) if need)
-    derivative, names = contraction.derivative(tuple(cotangents), wanted)
-    result = {}
-    if derivative.outputs:
-        values = dict(zip(contraction.inputs, operands, strict=True)) | {names[o]: g for o, g in cotangents.items()}
-        outputs = contract(derivative, [values[name] for name in derivative.inputs])
-        result = dict(zip(derivative.outputs, outputs, strict=True))
-    return [result.get(name) for name in contraction.inputs]
+    derivative, names = contraction.derivative(cotangents, wanted)
+    known = [*contraction.inputs, *(names.get(output) for output in contraction.outputs)]
+    sources = [len(known) - 1 - known[::-1].index(name) for name in derivative.inputs]
+    outputs = {name: n for n, name in enumerate(derivative.outputs)}
+    return derivative, sources, [outputs.get(name) for name in contraction.inputs]
 
 
 def _run(
