@@ -54,10 +54,9 @@ def kernel_of(segment: Segment):
         row = u32(rows_before * block_rows + place)
         if row >= rows:
             return
-        node = read_index(owners, row)
+        node, begin, end = read_index(owners, row), read_index(starts, row), read_index(starts, row + one)
         if node >= nodes:
             return
-        begin, end = read_index(starts, row), read_index(starts, row + one)
         filling = u32(shared_address(cuda.shared.array(0, number, alignment=16)) + place * row_bytes)
         filled = u32(filling + batch_bytes)
         ring = u32(filled + batch_bytes + warp * warp_bytes)
@@ -100,14 +99,14 @@ def kernel_of(segment: Segment):
                     if kept == batch or position == end:
                         cuda.syncthreads()
                         filling, filled = filled, filling
-                        place = u32(warp * lanes + lane)
-                        while place < kept * features:
-                            slot = u32(place // features)
-                            feature = u32(place - slot * features)
+                        n = u32(warp * lanes + lane)
+                        while n < kept * features:
+                            slot = u32(n // features)
+                            feature = u32(n - slot * features)
                             edge = read_index(edges, position - kept + slot)
                             total = feature_sum(filled, slot, feature)
                             write_feature(outputs, edge, feature, total, channel >= warps * lanes)
-                            place = u32(place + warps * lanes)
+                            n = u32(n + warps * lanes)
                         kept = zero
 
             if row > zero and read_index(owners, u32(row - one)) == node:
@@ -150,7 +149,7 @@ def compile_segment(segment: Segment) -> Binary:
 def _compiled(segment: Segment) -> Binary:
     code = machine_code(segment_assembly(segment), segment.compute_capability)
     block = LANES, segment.warps, segment.rows
-    return Binary(code, segment.channel_parts, block, segment.rows * segment.row_bytes)
+    return Binary(code, segment.channel_parts, block, segment.rows * segment.row_bytes, segment.carveout)
 
 
 def segment_assembly(segment: Segment) -> str:

@@ -15,12 +15,18 @@ IRREPS = ("32x0e+32x1o", "0e+1o+2e", "0e+1o+2e")
 
 
 def orders(layer, x, edge_index, y, w):
-    """The output, its gradients, and the gradients of those."""
+    """The output, its gradients, and the gradients of those, for random cotangents."""
     out = layer(x, edge_index, y, w)
-    cotangent = torch.sin(out.detach()).requires_grad_()
+    cotangent = random_like(out).requires_grad_()
     first = torch.autograd.grad(out, (x, y, w), cotangent, create_graph=True)
-    tangents = [torch.cos(t.detach()) for t in first]
+    tangents = [random_like(t) for t in first]
     return [out, *first, *torch.autograd.grad(first, (x, y, w, cotangent), tangents)]
+
+
+def random_like(tensor):
+    """Numbers that depend on the place alone: the same on every device, and in a captured graph."""
+    places = torch.arange(tensor.numel(), device=tensor.device, dtype=torch.float64)
+    return torch.sin(places * places).to(tensor.dtype).reshape(tensor.shape)
 
 
 def inputs(layer, nodes, edges, device="cuda", dtype=torch.float32, seed=0):
@@ -28,6 +34,10 @@ def inputs(layer, nodes, edges, device="cuda", dtype=torch.float32, seed=0):
     shapes = (nodes, layer.irreps_in.dim), (edges, layer.irreps_edge.dim), (edges, layer.weight_numel)
     random = [torch.randn(s, generator=generator, dtype=torch.float64).to(device, dtype) for s in shapes]
     return [t.requires_grad_() for t in random]
+
+
+def worst(results, expected) -> float:
+    return max(error(a, b.cpu().double()) for a, b in zip(results, expected, strict=True))
 
 
 @pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
@@ -42,8 +52,7 @@ def test_a_node_of_many_edges(deterministic, layout):
         for device, dtype in (("cpu", torch.float64), ("cuda", torch.float32))
         for x, y, w in [inputs(layer, nodes, edges, device, dtype)]
     ]
-    for expected, result in zip(*results, strict=True):
-        assert error(result.cpu().double(), expected) < 2e-6
+    assert worst(*reversed(results)) < 1e-5  # sums of 3,000 numbers
 
 
 def test_the_forward_repeats_bit_for_bit_where_nodes_are_cut():
@@ -67,8 +76,7 @@ def test_side_stream():
         later = [(t.detach() * 1.0).requires_grad_() for t in arguments]
         result = orders(layer, later[0], index, *later[1:])
     stream.synchronize()
-    for a, b in zip(result, expected, strict=True):
-        assert error(a, b) < 1e-6
+    assert worst(result, expected) < 1e-6
 
 
 def test_captured_in_a_graph():
@@ -89,8 +97,7 @@ def test_captured_in_a_graph():
             old.copy_(new)
         index.copy_(torch.randint(0, 50, (2, 3_000), device="cuda"))
     graph.replay()
-    for a, b in zip(captured, orders(layer, fresh[0], index.clone(), *fresh[1:]), strict=True):
-        assert error(a, b) < 1e-6
+    assert worst(captured, orders(layer, fresh[0], index.clone(), *fresh[1:])) < 1e-6
 
 
 def test_other_sizes_compile_nothing():
