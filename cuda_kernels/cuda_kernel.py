@@ -12,7 +12,8 @@ from .cuda_compile import assembly, machine_code
 from .cuda_parts import Parts
 from .polynomial import Contraction
 from .problem import Problem
-from .schedule import BATCH, REGISTERS, Segment, segments
+from .schedule import segments
+from .segment import BATCH, REGISTERS, Segment
 from .staging import LANES
 
 

@@ -7,6 +7,7 @@ pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not inst
 from cuda_kernels.cuda_kernel import compile_pass, segment_assembly
 from cuda_kernels.polynomial import FORWARD
 from cuda_kernels.schedule import segments
+from pyg_cgconv import TensorProductConv
 from pyg_cgconv.benchmark.problems import PROBLEMS
 from tests.problems import named
 
@@ -22,6 +23,18 @@ def test_named_problems_do_not_spill(name, contraction):
     assert [b.stack_bytes for b in binaries] == [0] * len(binaries)
     assert all(0 < b.registers <= 255 for b in binaries)
     assert all(b.shared_bytes <= 227 * 1024 for b in binaries)
+
+
+HIGH_DEGREE = ("128x6e", "1x3e", "128x6e")
+MANY_PATHS = ("+".join(["32x0e+32x1o"] * 34), "0e+1o", "0e+1o+1e+2e")
+
+
+@pytest.mark.parametrize("contraction", [FORWARD, BACKWARD, DOUBLE], ids=["forward", "backward", "double_backward"])
+@pytest.mark.parametrize(("irreps", "paths"), [(HIGH_DEGREE, 1), (MANY_PATHS, 204)], ids=["l = 6", "204 paths"])
+def test_high_degrees_and_many_paths_do_not_spill(irreps, paths, contraction):
+    problem = TensorProductConv(*irreps, layout="ir_mul").problem
+    assert len(problem.paths) == paths
+    assert all(binary.stack_bytes == 0 for binary in compile_pass(problem, contraction, "g", HOPPER))
 
 
 def test_double_precision_is_cut_until_nothing_spills():

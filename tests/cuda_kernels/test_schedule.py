@@ -1,7 +1,8 @@
 import pytest
 
 from cuda_kernels.polynomial import FORWARD, kind
-from cuda_kernels.schedule import REGISTERS, owned_passes, segments
+from cuda_kernels.schedule import owned_passes, segments
+from cuda_kernels.segment import REGISTERS
 from pyg_cgconv.benchmark.problems import PROBLEMS
 from tests.problems import named
 
