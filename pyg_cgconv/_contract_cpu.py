@@ -11,6 +11,7 @@ from cuda_kernels.problem import Problem
 from cuda_kernels.schedule import owned_passes
 
 from ._layout import to_ir_mul
+from ._memory import POOL
 
 
 def contract(problem: Problem, contraction: Contraction, inputs, lists, sources: int) -> list[Tensor]:
@@ -26,7 +27,8 @@ def contract(problem: Problem, contraction: Contraction, inputs, lists, sources:
         for name, value in zip(contraction.inputs, inputs, strict=True)
     }
     outputs = {
-        name: inputs[0].new_empty((rows[kind(name)], problem.row(kind(name)).length)) for name in contraction.outputs
+        name: POOL.empty((rows[kind(name)], problem.row(kind(name)).length), inputs[0].dtype)
+        for name in contraction.outputs
     }
     threads = torch.get_num_threads()
     for owner, part in owned_passes(contraction):
