@@ -63,6 +63,33 @@ def compile_kernel(problem: Problem, contraction: Contraction, owner: str):
     return kernel
 
 
+def compile_transposition(problem: Problem, kind: str):
+    """kernel(source, target, rows): copies rows of a kind from the problem's order to component-major; both are
+    addresses."""
+    length = problem.row(kind).length * problem.item_bytes
+
+    @intrinsic
+    def write_back(typingctx, source, target, row):
+        def codegen(context, builder, signature, arguments):
+            source, target, row = arguments
+            offset = builder.mul(row, I64(length))
+            places = builder.add(source, offset), builder.add(target, offset)
+            write_row(builder, problem, kind, *places, vector_bytes() // problem.item_bytes, back=True)
+            return context.get_dummy_value()
+
+        return types.void(types.uint64, types.uint64, types.int64), codegen
+
+    @numba.njit(parallel=True, nogil=True)
+    def kernel(source, target, rows):
+        for row in numba.prange(rows):
+            write_back(source, target, row)
+
+    kernel._cache = _DiskCache(cache.key("cpu transposition", problem.key, kind, _host()))
+    kernel.compile(types.void(types.uint64, types.uint64, types.int64))
+    kernel.disable_compile()
+    return kernel
+
+
 class _DiskCache:
     """numba's compilation cache, found by what the kernel was generated from instead of by its source file."""
 

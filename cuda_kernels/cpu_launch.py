@@ -7,7 +7,7 @@ from functools import cache
 
 import numba
 
-from .cpu_kernel import compile_kernel
+from .cpu_kernel import compile_kernel, compile_transposition
 from .polynomial import Contraction
 from .problem import Problem
 
@@ -42,6 +42,20 @@ def launch(
     with _one_at_a_time:
         numba.set_num_threads(max(1, min(threads, worthwhile, numba.config.NUMBA_NUM_THREADS)))
         run(inputs, outputs, *lists, rows)
+
+
+@cache
+def _transposition(problem: Problem, kind: str):
+    return compile_transposition(problem, kind)
+
+
+def to_component_major(problem: Problem, kind: str, source: int, target: int, rows: int, threads: int) -> None:
+    """Copy rows of a kind to the order in which the kernels read them; source and target are addresses."""
+    run = _transposition(problem, kind)
+    worthwhile = rows * problem.row(kind).length // WORK_A_THREAD
+    with _one_at_a_time:
+        numba.set_num_threads(max(1, min(threads, worthwhile, numba.config.NUMBA_NUM_THREADS)))
+        run(source, target, rows)
 
 
 @cache

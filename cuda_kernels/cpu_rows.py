@@ -31,50 +31,54 @@ def loop(builder: ir.IRBuilder, stop: int, step: int):
     builder.position_at_end(after)
 
 
-def write_row(builder: ir.IRBuilder, problem: Problem, kind: str, source, target, width: int) -> None:
-    """Copy a row from component-major order to the problem's; both addresses are integers.
+def write_row(
+    builder: ir.IRBuilder, problem: Problem, kind: str, source, target, width: int, back: bool = False
+) -> None:
+    """Copy a row from component-major order to the problem's, or `back`; both addresses are integers.
 
-    The source is in cache, so that the transposition costs no memory traffic of its own.
+    A row is in cache, so that the transposition costs no memory traffic of its own.
     """
-    for given, wanted in zip(problem.component_major().row(kind).blocks, problem.row(kind).blocks, strict=True):
+    for compact, wanted in zip(problem.component_major().row(kind).blocks, problem.row(kind).blocks, strict=True):
         start, end = (
-            builder.add(a, I64(b.offset * problem.item_bytes)) for a, b in ((source, given), (target, wanted))
-        )
-        if given == wanted:
-            size, flag = given.multiplicity * given.dim * problem.item_bytes, ir.IntType(1)
+            builder.add(a, I64(b.offset * problem.item_bytes)) for a, b in ((source, compact), (target, wanted))
+        )  # blocks have one offset in both orders
+        if compact == wanted:
+            size, flag = compact.multiplicity * compact.dim * problem.item_bytes, ir.IntType(1)
             copy = declare(builder.module, "llvm.memcpy.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, flag])
             builder.call(copy, [builder.inttoptr(end, POINTER), builder.inttoptr(start, POINTER), I64(size), flag(0)])
         else:
-            _write_interleaved(builder, SCALAR[problem.dtype], problem.item_bytes, given, start, end, width)
+            _write_transposed(builder, SCALAR[problem.dtype], problem.item_bytes, compact, start, end, width, back)
 
 
-def _write_interleaved(builder, scalar, item: int, block: Block, source, target, width: int) -> None:
-    """A block (dim, multiplicity) written as (multiplicity, dim)."""
+def _write_transposed(builder, scalar, item: int, block: Block, source, target, width: int, back: bool) -> None:
+    """A block (dim, multiplicity) written as (multiplicity, dim), or back."""
     full = block.multiplicity // width * width
     if full:
         with loop(builder, full, width) as channel:
-            _interleave(builder, scalar, item, block, source, target, channel, width)
+            _transpose(builder, scalar, item, block, source, target, channel, width, back)
     for rest in range(full, block.multiplicity):
-        _interleave(builder, scalar, item, block, source, target, I64(rest), 1)
+        _transpose(builder, scalar, item, block, source, target, I64(rest), 1, back)
 
 
-def _interleave(builder, scalar, item: int, block: Block, source, target, channel, width: int) -> None:
-    """`width` channels: one vector a component is read, and as many are written, each number to its place."""
-    vector = ir.VectorType(scalar, width)
+def _transpose(builder, scalar, item: int, block: Block, source, target, channel, width: int, back: bool) -> None:
+    """`width` channels: as many vectors are read and written as there are components."""
+    vector, dim = ir.VectorType(scalar, width), block.dim
 
     def pointer(address, number):
         place = builder.add(address, builder.mul(number, I64(item)))
         return builder.inttoptr(place, vector.as_pointer())
 
-    columns = [
-        builder.load(pointer(source, builder.add(channel, I64(i * block.multiplicity))), align=item, typ=vector)
-        for i in range(block.dim)
-    ]
-    for n in range(block.dim):
-        numbers = [divmod(n * width + lane, block.dim) for lane in range(width)]  # (channel, component)
+    columns = [builder.add(channel, I64(i * block.multiplicity)) for i in range(dim)]  # a component's channels
+    runs = [builder.add(builder.mul(channel, I64(dim)), I64(n * width)) for n in range(dim)]  # a channel's components
+    places = (runs, columns) if back else (columns, runs)
+    vectors = [builder.load(pointer(source, place), align=item, typ=vector) for place in places[0]]
+    for n, place in enumerate(places[1]):
+        if back:
+            origins = [divmod(lane * dim + n, width) for lane in range(width)]
+        else:
+            origins = [divmod(n * width + lane, dim)[::-1] for lane in range(width)]
         row = ir.Constant(vector, ir.Undefined)
-        for i, column in enumerate(columns):
-            lanes = [width + u if component == i else lane for lane, (u, component) in enumerate(numbers)]
-            row = builder.shuffle_vector(row, column, ir.Constant(ir.VectorType(I32, width), lanes))
-        start = builder.add(builder.mul(channel, I64(block.dim)), I64(n * width))
-        builder.store(row, pointer(target, start), align=item)
+        for m, read in enumerate(vectors):
+            lanes = [width + place_in if of == m else lane for lane, (of, place_in) in enumerate(origins)]
+            row = builder.shuffle_vector(row, read, ir.Constant(ir.VectorType(I32, width), lanes))
+        builder.store(row, pointer(target, place), align=item)

@@ -10,7 +10,6 @@ from cuda_kernels.polynomial import Contraction, kind
 from cuda_kernels.problem import Problem
 from cuda_kernels.schedule import owned_passes
 
-from ._layout import to_ir_mul
 from ._memory import POOL
 
 
@@ -22,15 +21,15 @@ def contract(problem: Problem, contraction: Contraction, inputs, lists, sources:
     """
     starts, _, edges, *_ = lists[0]
     rows = {"g": starts.shape[0] - 1, "x": sources, "y": edges.shape[0], "w": edges.shape[0]}
+    threads = torch.get_num_threads()
     values = {
-        name: _component_major(problem, kind(name), value).contiguous()
+        name: _component_major(problem, kind(name), value.contiguous(), threads)
         for name, value in zip(contraction.inputs, inputs, strict=True)
     }
     outputs = {
         name: POOL.empty((rows[kind(name)], problem.row(kind(name)).length), inputs[0].dtype)
         for name in contraction.outputs
     }
-    threads = torch.get_num_threads()
     for owner, part in owned_passes(contraction):
         starts, _, edges, others, _ = lists[owner == "x"]
         cpu_launch.launch(
@@ -49,11 +48,13 @@ def contract(problem: Problem, contraction: Contraction, inputs, lists, sources:
     return list(outputs.values())
 
 
-def _component_major(problem: Problem, of: str, value: Tensor) -> Tensor:
-    """Rows of x and g in the layout ir_mul."""
-    if of in "yw" or problem is problem.component_major():
+def _component_major(problem: Problem, of: str, value: Tensor, threads: int) -> Tensor:
+    """Rows of x and g in the order in which the kernels read them."""
+    if of in "yw" or problem.row(of) == problem.component_major().row(of):
         return value
-    return to_ir_mul(value, [(block.multiplicity, block.dim) for block in problem.row(of).blocks])
+    result = POOL.empty(value.shape, value.dtype)
+    cpu_launch.to_component_major(problem, of, value.data_ptr(), result.data_ptr(), value.shape[0], threads)
+    return result
 
 
 def _addresses(tensors) -> tuple[int, ...]:
