@@ -304,3 +304,22 @@ def test_backend_and_device_must_agree():
     layer = TensorProductConv(*IRREPS, backend="cuda")
     with pytest.raises(ValueError, match="backend='cuda'"):
         layer(*graph(layer))
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    layer = TensorProductConv("32x0e+32x1o", "0e+1o", "32x0e+32x1o")
+    x, edge_index, edge_attr, weight = graph(layer, nodes=100, edges=4_000, dtype=torch.float32)
+    inputs = [t.requires_grad_() for t in (x, edge_attr, weight)]
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            out = layer(x, edge_index, edge_attr, weight)
+            first = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
+            second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+            results.append([out, *first, *second])
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
