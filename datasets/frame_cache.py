@@ -1,0 +1,65 @@
+"""Processed frames on disk, under a name that changes with all that they were made from."""
+
+import hashlib
+import io
+import os
+import pickle
+import types
+import uuid
+from pathlib import Path
+
+import torch
+from torch_geometric.data import Data
+
+
+class _StatePickler(pickle.Pickler):
+    """Classes by name, objects by their state; functions, which pickle would take by name only, are refused."""
+
+    def reducer_override(self, obj):
+        if isinstance(obj, types.FunctionType) and obj.__module__.split(".")[0] not in ("copyreg", "numpy", "torch"):
+            raise pickle.PicklingError(f"it holds the function {obj.__qualname__}")
+        return NotImplemented
+
+
+def fingerprint(paths: list[Path], settings: tuple, **transforms) -> str:
+    """A name for the frames that come of the files' contents, of settings with a repr, and of the transforms' state.
+
+    Raises:
+        ValueError: a transform is or holds a function, or cannot be pickled.
+    """
+    digest = hashlib.sha256(repr(settings).encode())
+    for path in paths:  # the name, which may tell the format, but not the folder
+        with open(path, "rb") as file:
+            digest.update(f"{path.name!r} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+    for name, applied in transforms.items():
+        state = io.BytesIO()
+        try:
+            _StatePickler(state, protocol=5).dump(applied)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{name}: the cache cannot tell {applied!r} from another ({error}); give an object of a class with its "
+                "settings as attributes, such as RadiusGraph(5.0), or leave `cache` out"
+            ) from error
+        digest.update(f"{name} {hashlib.sha256(state.getvalue()).hexdigest()}".encode())
+    return digest.hexdigest()[:32]
+
+
+def save(path: Path, data: Data, slices, num_frames_read: int):
+    """Whole or not at all, also where several processes of several hosts write the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{uuid.uuid4().hex}.unfinished")
+    torch.save({"data": data.to_dict(), "slices": slices, "num_frames_read": num_frames_read}, unfinished)
+    os.replace(unfinished, path)
+
+
+def load(path: Path) -> tuple[Data, dict | None, int]:
+    """What :func:`save` wrote.
+
+    Raises:
+        ValueError: it is broken.
+    """
+    try:
+        kept = torch.load(path, weights_only=True)
+        return Data.from_dict(kept["data"]), kept["slices"], kept["num_frames_read"]
+    except Exception as error:  # torch.load's are many
+        raise ValueError(f"{path}: the cache file is broken ({error}); remove it, and it is made again") from error
