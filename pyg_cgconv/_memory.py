@@ -8,6 +8,7 @@ results of every training step would pay that.
 from __future__ import annotations
 
 import math
+import os
 import threading
 
 import torch
@@ -20,7 +21,10 @@ KEPT = 1 << 31
 
 
 class Pool:
-    """Storages that no tensor may be using any more. Any thread may ask."""
+    """Storages that no tensor may be using any more. Any thread may ask.
+
+    Memory belongs to its tensors: a bare storage object does not keep it from being used again.
+    """
 
     def __init__(self, kept: int = KEPT):
         self.kept = kept
@@ -61,3 +65,5 @@ def _rounded(size: int) -> int:
 
 
 POOL = Pool()
+if hasattr(os, "register_at_fork"):  # a thread that holds the lock does not live on in the child, to give it back
+    os.register_at_fork(after_in_child=lambda: POOL.__init__(POOL.kept))

@@ -1,11 +1,14 @@
 """Memory is used again, and never too early."""
 
+import os
+import signal
 import threading
 
+import pytest
 import torch
 
 from pyg_cgconv import TensorProductConv
-from pyg_cgconv._memory import SMALLEST, Pool, _rounded
+from pyg_cgconv._memory import POOL, SMALLEST, Pool, _rounded
 
 SHAPE = (1000, 300)
 
@@ -72,6 +75,17 @@ def test_threads_get_memory_of_their_own():
         thread.join()
     assert all(results)
     assert len(results) == 200
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_does_not_wait_for_a_thread_of_its_parent():
+    with POOL._lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(20)  # ends a child that waits
+            POOL.empty(SHAPE, torch.float32)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_results_survive_later_calls():
