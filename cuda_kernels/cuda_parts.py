@@ -270,15 +270,7 @@ class Parts(Rows):
                     after = builder.icmp_unsigned(">=", feature, I32(start))
                     place = at if place is None else builder.select(after, at, place)
                 pointer = builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL))
-                if segment.first:
-                    before, zero = builder.block, ir.Constant(self.scalar, 0.0)
-                    with builder.if_then(again):
-                        inside, loaded = builder.block, builder.load(pointer)
-                    old = builder.phi(self.scalar)
-                    old.add_incoming(zero, before)
-                    old.add_incoming(loaded, inside)
-                else:
-                    old = builder.load(pointer)
+                old = self._load_if(builder, pointer, again) if segment.first else builder.load(pointer)
                 builder.store(builder.fadd(old, value), pointer)
                 return context.get_dummy_value()
 

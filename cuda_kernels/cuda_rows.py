@@ -77,8 +77,12 @@ class Rows:
         pointer = builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL))
         if not self.segment.masked:
             return builder.load(pointer)
+        return self._load_if(builder, pointer, self._channel_exists(builder, channel, lane))
+
+    def _load_if(self, builder, pointer, condition):
+        """The number there, or zero where it must not be read."""
         before, zero = builder.block, ir.Constant(self.scalar, 0.0)
-        with builder.if_then(self._channel_exists(builder, channel, lane)):
+        with builder.if_then(condition):
             inside, loaded = builder.block, builder.load(pointer)
         value = builder.phi(self.scalar)
         value.add_incoming(zero, before)

@@ -208,15 +208,16 @@ def _add_output(path: Path, g: str, factors: list, read, sums, arithmetic, matri
     def add(k: int, a, b) -> None:
         sums[g, path.out, k] = arithmetic.fma(a, b, sums.get((g, path.out, k)))
 
-    costs = {axis: len(factors) * (_cost(path, axis) + len(_rows(path, axis))) for axis in (1, 0)}
-    costs[2] = len(factors) * len(_rows(path, 2)) + len(path.coefficients)
-    cheapest = min(costs, key=costs.get)
     if matrix is not None:
         for y, r in factors:
             for (matrix_y, i, k), t in matrix.items():
                 if matrix_y == y:
                     add(k, t, r[i])
-    elif cheapest == 1:
+        return
+    costs = {axis: len(factors) * (_cost(path, axis) + len(_rows(path, axis))) for axis in (1, 0)}
+    costs[2] = len(factors) * len(_rows(path, 2)) + len(path.coefficients)
+    cheapest = min(costs, key=costs.get)
+    if cheapest == 1:
         for y, r in factors:
             table = _contracted(path, 1, lambda j, y=y: read((y, path.y, j)), arithmetic)
             for (i, k), t in table.items():

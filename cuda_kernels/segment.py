@@ -45,9 +45,9 @@ class Segment:
     Attributes:
         paths: indices into the problem's paths.
         occupancy: warps of a multiprocessor that its registers and shared memory are shared out to.
-        in_shared: whether the owned rows' inputs wait in shared memory, to be read for each edge, instead of in
-        registers. adds: owner blocks that an earlier segment has already written, to which this one adds. first:
-        whether no segment comes before this one.
+        in_shared: whether the owned rows' inputs wait in shared memory, read for each edge, and not in registers.
+        adds: owner blocks that an earlier segment has already written, to which this one adds.
+        first: whether no segment comes before this one.
     """
 
     problem: Problem

@@ -49,7 +49,8 @@ class SortedEdges:
     @property
     def in_degrees(self) -> Tensor:
         """Edges that end at each target node."""
-        return torch.bincount(self.target, minlength=self.targets)
+        ones = torch.ones_like(self.target)
+        return ones.new_zeros(self.targets).index_add_(0, self.target, ones)  # bincount would ask the GPU, and stall it
 
     @property
     def by_source(self) -> list[Tensor]:

@@ -209,8 +209,9 @@ def test_operator_is_sound(device):
     torch.library.opcheck(torch.ops.pyg_cgconv.contract.default, arguments)
 
 
-def test_compiled_without_graph_breaks(device):
-    layer = TensorProductConv(*IRREPS)
+@pytest.mark.parametrize("aggr", ["add", "mean"])
+def test_compiled_without_graph_breaks(device, aggr):
+    layer = TensorProductConv(*IRREPS, aggr=aggr)
     arguments = graph(layer, device=device)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*arguments), layer(*arguments))

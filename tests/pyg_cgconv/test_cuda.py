@@ -79,8 +79,9 @@ def test_side_stream():
     assert worst(result, expected) < 1e-6
 
 
-def test_captured_in_a_graph():
-    layer = TensorProductConv(*IRREPS)
+@pytest.mark.parametrize("aggr", ["add", "mean"])
+def test_captured_in_a_graph(aggr):
+    layer = TensorProductConv(*IRREPS, aggr=aggr)
     index = torch.randint(0, 50, (2, 3_000), device="cuda")
     arguments = inputs(layer, 50, 3_000)
     stream = torch.cuda.Stream()
