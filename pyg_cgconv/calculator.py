@@ -195,13 +195,8 @@ def _load(path: str | os.PathLike) -> Potential:
         raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {path!r}")
     try:
         return Potential.load(path)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:  # torch.load raises nearly anything for a file of something else
-        raise ValueError(
-            f"potential: {os.fspath(path)!r} is not a file that Potential.save wrote; "
-            "a training run writes such a file beside its checkpoints, potential.pt"
-        ) from error
+    except ValueError as error:
+        raise ValueError(f"potential: {error}") from error
 
 
 def _usable_device(given: torch.device | str) -> torch.device:

@@ -9,6 +9,7 @@ from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
+from . import _potential_file
 from ._arguments import MAX_ATOMIC_NUMBER, atomic_numbers, floating_dtype, hidden_irreps_of, per_species
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
 from .blocks import InteractionBlock, wanted_irreps
@@ -56,6 +57,8 @@ class Potential(nn.Module):
     Attributes:
         hyperparameters: The arguments, as plain numbers, strings and lists: ``Potential(**hyperparameters)`` builds it
             again.
+        metadata: A dict for whatever should be known of a potential, such as what it was trained on: strings, numbers,
+            lists and dicts, which :meth:`save` writes and :meth:`load` reads.
         validate: Whether each call looks for unknown species and too short neighbour lists. On a GPU this waits for the
             device once a call; set it to False where that matters. It is skipped while a CUDA graph is captured.
 
@@ -108,6 +111,7 @@ class Potential(nn.Module):
             "dtype": str(dtype).removeprefix("torch."),
             "backend": backend,
         }
+        self.metadata: dict = {}
         self.cutoff, self.validate = float(cutoff), True
         self.register_buffer("atomic_numbers", torch.tensor(numbers))
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float64))
@@ -219,15 +223,21 @@ class Potential(nn.Module):
         return self
 
     def save(self, path) -> None:
-        """Writes the hyperparameters and the weights to one file, which :meth:`load` reads."""
-        torch.save({"hyperparameters": self.hyperparameters, "state_dict": self.state_dict()}, path)
+        """Writes hyperparameters, weights and ``metadata`` to one file, which :meth:`load` reads."""
+        _potential_file.write(path, self.hyperparameters, self.state_dict(), self.metadata)
 
     @classmethod
     def load(cls, path, map_location="cpu", **overrides) -> Potential:
-        """The potential that :meth:`save` wrote, in evaluation mode; ``overrides`` replace hyperparameters."""
-        saved = torch.load(path, map_location=map_location, weights_only=True)
+        """The potential that :meth:`save` wrote, in evaluation mode; ``overrides`` replace hyperparameters.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is of something else, cut short, or of a later format.
+        """
+        saved = _potential_file.read(path, map_location)
         potential = cls(**{**saved["hyperparameters"], **overrides})
         potential.load_state_dict(saved["state_dict"])
+        potential.metadata = saved["metadata"]
         return potential.to(map_location).eval()
 
     def extra_repr(self) -> str:

@@ -1,0 +1,58 @@
+"""The file of a potential, marked so that no other file passes for one."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import torch
+
+FORMAT = "pyg_cgconv.Potential"
+# Raise it whenever an older program would read the same content as another potential, or not at all.
+FORMAT_VERSION = 1
+
+
+def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, metadata: dict) -> None:
+    """Writes what :func:`read` gives back.
+
+    Raises:
+        TypeError: ``metadata`` holds something other than JSON does.
+    """
+    try:
+        metadata = json.loads(json.dumps(metadata))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"metadata: expected a dict of strings, numbers, lists and dicts, as in JSON, got {metadata!r} ({error})"
+        ) from error
+    content = {"hyperparameters": hyperparameters, "state_dict": state_dict, "metadata": metadata}
+    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, path)
+
+
+def read(path: str | os.PathLike, map_location) -> dict:
+    """``hyperparameters``, ``state_dict`` and ``metadata`` that :func:`write` wrote. Nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError, PermissionError: the file cannot be opened.
+        ValueError: it is of something else, cut short, or of a later format.
+    """
+    try:
+        saved = torch.load(path, map_location=map_location, weights_only=True)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # torch.load raises nearly anything for a file of something else
+        raise ValueError(_foreign(path, "it is cut short or of another program")) from error
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise ValueError(_foreign(path, f"it is not marked as {FORMAT}"))
+    if saved["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{os.fspath(path)!r} has format version {saved['format_version']}, this program reads {FORMAT_VERSION} "
+            "and earlier: install the pyg_cgconv that wrote it, or a later one"
+        )
+    return {name: saved[name] for name in ("hyperparameters", "state_dict", "metadata")}
+
+
+def _foreign(path, reason: str) -> str:
+    return (
+        f"{os.fspath(path)!r} is not a file that Potential.save wrote: {reason}. A training run writes such a file "
+        "beside its checkpoints, potential.pt, and `python -m train export` makes one of a checkpoint"
+    )
