@@ -1,8 +1,9 @@
-"""Molecules and crystals with energies and forces as PyG datasets, in eV and Angstrom."""
+"""Molecules and crystals with energies, forces and other properties as PyG datasets, in eV and Angstrom."""
 
 from datasets.atoms_file import AtomsFile
 from datasets.ethanol import EthanolPBE
 from datasets.frame_dataset import FrameDataset
 from datasets.md17 import MD17
+from datasets.structure_dataset import StructureDataset
 
-__all__ = ["MD17", "AtomsFile", "EthanolPBE", "FrameDataset"]
+__all__ = ["MD17", "AtomsFile", "EthanolPBE", "FrameDataset", "StructureDataset"]

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data
 from tqdm import tqdm
 
-from datasets.frame_cache import fingerprint, load, save
-from datasets.frame_dataset import FrameDataset
 from datasets.npz import HEAVIEST_ELEMENT
+from datasets.structure_dataset import StructureDataset
 
 LABELS = ("energy", "forces", "stress")
 # Relative to the largest component: a file that prints four digits is symmetric within this.
@@ -22,7 +21,7 @@ READER_VERSION = 1
 SECONDS_BEFORE_A_BAR = 10
 
 
-class AtomsFile(FrameDataset):
+class AtomsFile(StructureDataset):
     r"""Molecules and crystals of any composition from the files that :func:`ase.io.read` understands.
 
     An item is a :class:`~torch_geometric.data.Data` with
@@ -42,10 +41,8 @@ class AtomsFile(FrameDataset):
 
     Args:
         files: A path or a list of paths.
-        cache: A folder in which the frames, after ``pre_filter`` and ``pre_transform``, are kept for the next time;
-            without it nothing is written to disk. A kept file serves only the same content of ``files``, the same
-            arguments and the same state of ``pre_transform`` and ``pre_filter``; whatever else is asked for is read
-            anew and kept beside it. Changes in the code of a transform are not seen: empty the folder then.
+        cache: A folder in which the frames are kept for the next time, as in :class:`StructureDataset`; without it
+            nothing is written to disk.
         labels: Those of ``"energy"``, ``"forces"`` and ``"stress"`` that items hold and every frame must have. By
             default energy and forces, and the stress if any frame has it or ``stress_key`` is given.
         energy_key, forces_key, stress_key: The names of the labels in ``Atoms.info`` or ``Atoms.arrays``, such as
@@ -53,7 +50,7 @@ class AtomsFile(FrameDataset):
             calculator's energy, forces and stress. A stress has 6 components in Voigt order (xx, yy, zz, yz, xz, xy),
             or 9.
         format: ASE's name of the format, for files whose name does not tell it.
-        transform, pre_transform, pre_filter: As in :class:`FrameDataset`.
+        transform, pre_transform, pre_filter, num_workers: As in :class:`StructureDataset`.
 
     Raises:
         ImportError: ASE is not installed.
@@ -74,29 +71,22 @@ class AtomsFile(FrameDataset):
         transform: Callable | None = None,
         pre_transform: Callable | None = None,
         pre_filter: Callable | None = None,
+        num_workers: int = 0,
     ):
-        # Not FrameDataset.__init__, which takes the arrays of one molecule.
-        InMemoryDataset.__init__(self, None, transform, pre_transform, pre_filter)
         ase = _import_ase()
         self.files = _checked_files(files)
         keys = dict(zip(LABELS, (energy_key, forces_key, stress_key), strict=True))
         labels = _checked_labels(labels, keys)
-        kept = None
-        if cache is not None:
-            settings = (READER_VERSION, ase.__version__, labels, keys, format)
-            name = fingerprint(self.files, settings, pre_transform=pre_transform, pre_filter=pre_filter)
-            kept = Path(cache).expanduser() / f"frames-{name}.pt"
-        if kept is not None and kept.exists():
-            self.data, self.slices, self.num_frames_read = load(kept)
-            return
-        frames = _read_frames(self.files, format, labels, keys)
-        self.num_frames_read = len(frames)
-        self.data, self.slices = self.collate(frames)
-        if pre_filter is not None or pre_transform is not None:
-            self.data, self.slices = self._processed()
-            self._data_list = None  # the frames as they were before
-        if kept is not None:
-            save(kept, self._data, self.slices, self.num_frames_read)
+        super().__init__(
+            lambda: self.collate(_read_frames(self.files, format, labels, keys)),
+            self.files,
+            (READER_VERSION, ase.__version__, labels, keys, format),
+            transform,
+            pre_transform,
+            pre_filter,
+            cache,
+            num_workers,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({[str(path) for path in self.files]}, frames={len(self)})"

@@ -23,5 +23,7 @@ class EthanolPBE(FrameDataset):
         transform: Callable | None = None,
         pre_transform: Callable | None = None,
         pre_filter: Callable | None = None,
+        cache: str | Path | None = None,
+        num_workers: int = 0,
     ):
-        super().__init__(read_frames(FILE, KEYS), transform, pre_transform, pre_filter)
+        super().__init__(read_frames(FILE, KEYS), transform, pre_transform, pre_filter, cache, num_workers)

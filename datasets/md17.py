@@ -61,8 +61,8 @@ class MD17(FrameDataset):
             :class:`torch_geometric.datasets.MD17`, which downloads what is missing.
         molecule: As :meth:`molecules` lists them, for example ``"ethanol"`` or ``"salicylic acid"``.
         revised: rMD17 (default) or the original MD17.
-        transform, pre_transform, pre_filter: As in :class:`FrameDataset`. rMD17 has 100,000 frames and MD17 up to a
-            million: make neighbour lists only of those that are used,
+        transform, pre_transform, pre_filter, cache, num_workers: As in :class:`StructureDataset`. rMD17 has 100,000
+            frames and MD17 up to a million: where few are used, make neighbour lists only of those,
             ``[RadiusGraph(5.0)(frame) for frame in dataset[train]]``.
 
     Raises:
@@ -78,15 +78,16 @@ class MD17(FrameDataset):
         transform: Callable | None = None,
         pre_transform: Callable | None = None,
         pre_filter: Callable | None = None,
+        cache: str | Path | None = None,
+        num_workers: int = 0,
     ):
         if molecule not in self.molecules(revised):
             family = "rMD17" if revised else "MD17"
             raise ValueError(f"molecule: {family} has {self.molecules(revised)}, got {molecule!r}")
         self.molecule, self.revised = molecule, revised
         self.file = _find(Path(root).expanduser(), f"revised {molecule}" if revised else molecule)
-        super().__init__(
-            read_frames(self.file, RMD17_KEYS if revised else MD17_KEYS), transform, pre_transform, pre_filter
-        )
+        frames = read_frames(self.file, RMD17_KEYS if revised else MD17_KEYS)
+        super().__init__(frames, transform, pre_transform, pre_filter, cache, num_workers)
 
     @staticmethod
     def molecules(revised: bool = True) -> list[str]:

@@ -1,0 +1,88 @@
+"""Structures in memory as a PyG dataset: what all data sets here have in common."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, InMemoryDataset
+
+from datasets.frame_cache import fingerprint, load, save
+from datasets.preprocessing import processed
+
+Collated = tuple[Data, dict[str, Tensor] | None]  # all items in one, and where each begins; None for a single item
+
+
+class StructureDataset(InMemoryDataset):
+    r"""Structures, read once into memory; written to disk only where ``cache`` says.
+
+    Neighbour lists are made by ``pre_transform=pyg_cgconv.RadiusGraph(cutoff)``, once for each structure, by
+    ``num_workers`` processes, and are read from ``cache`` the next time. They are the same however they were made:
+    sorted by receiver, also in a batch.
+
+    Args:
+        read: Reads the structures, in one.
+        files: What it reads.
+        settings: All else that decides what it gives, as values with a repr: a version of the reader, arguments.
+        transform: Applied to an item at every access.
+        pre_transform: Applied to each structure once, here.
+        pre_filter: Called with each structure before ``pre_transform``; only those for which it returns True are kept.
+        cache: A folder in which the structures, after ``pre_filter`` and ``pre_transform``, are kept for the next time.
+            A kept file serves only the same content of ``files``, the same arguments and the same state of
+            ``pre_transform`` and ``pre_filter``; whatever else is asked for is read anew and kept beside it. Changes in
+            the code of a transform are not seen: empty the folder then.
+        num_workers: Processes that apply ``pre_filter`` and ``pre_transform``; 0 applies them in this one, as those
+            need that change from call to call.
+
+    Raises:
+        ValueError: ``pre_filter`` keeps nothing; with ``cache``, ``pre_transform`` or ``pre_filter`` is a function,
+            which cannot be told from another.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Collated],
+        files: Sequence[Path],
+        settings: tuple,
+        transform: Callable | None = None,
+        pre_transform: Callable | None = None,
+        pre_filter: Callable | None = None,
+        cache: str | Path | None = None,
+        num_workers: int = 0,
+    ):
+        super().__init__(None, transform, pre_transform, pre_filter)
+        kept = None
+        if cache is not None:
+            name = fingerprint(files, settings, pre_transform=pre_transform, pre_filter=pre_filter)
+            kept = Path(cache).expanduser() / f"frames-{name}.pt"
+        if kept is not None and kept.exists():
+            self.data, self.slices, self.num_frames_read = load(kept)
+            return
+        self.data, self.slices = read()
+        self.num_frames_read = self.len()
+        if pre_filter is not None or pre_transform is not None:
+            self.data, self.slices = processed(self, pre_filter, pre_transform, num_workers)
+            self._data_list = None  # the structures as they were before
+        if kept is not None:
+            save(kept, self._data, self.slices, self.num_frames_read)
+
+    def random_split(self, train: int, validation: int, test: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Disjoint random indices (train,), (validation,), (test,) int64 into this dataset, the same for the same seed.
+
+        For one seed and length, the test frames do not depend on the other two counts, so that learning curves share
+        them.
+
+        Raises:
+            ValueError: a count is negative, or there are fewer frames than asked for.
+        """
+        counts = {"train": train, "validation": validation, "test": test}
+        for name, count in counts.items():
+            if count < 0:
+                raise ValueError(f"{name}: expected a number of frames, got {count}")
+        if sum(counts.values()) > len(self):
+            raise ValueError(
+                f"{counts}: {sum(counts.values())} frames in all, but the dataset has {len(self)}; ask for fewer"
+            )
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        test_indices, train_indices, validation_indices = order[: sum(counts.values())].split([test, train, validation])
+        return train_indices, validation_indices, test_indices
