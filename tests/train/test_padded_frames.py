@@ -1,0 +1,161 @@
+"""Padded batches against the batches that PyG makes of the same frames."""
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from pyg_cgconv import Potential, RadiusGraph
+from train.loss import penalty, residuals, sum_over_labels
+from train.padded_frames import PaddedFrames
+from train.padding import PaddedSize
+
+CUTOFF = 4.0
+
+
+def molecule(random, atoms: int) -> Data:
+    data = Data(
+        z=torch.from_numpy(random.choice([1, 6, 8], size=atoms)),
+        pos=torch.from_numpy(random.normal(scale=1.5, size=(atoms, 3))),
+        energy=torch.from_numpy(random.normal(size=1)),
+        forces=torch.from_numpy(random.normal(size=(atoms, 3))),
+    )
+    return RadiusGraph(CUTOFF)(data)
+
+
+def crystal(random, atoms: int) -> Data:
+    data = Data(
+        z=torch.from_numpy(random.choice([1, 6, 8], size=atoms)),
+        pos=torch.from_numpy(random.uniform(high=4.0, size=(atoms, 3))),
+        cell=torch.from_numpy(4.0 * np.eye(3) + random.normal(scale=0.2, size=(1, 3, 3))),
+        energy=torch.from_numpy(random.normal(size=1)),
+        forces=torch.from_numpy(random.normal(size=(atoms, 3))),
+        stress=torch.from_numpy(random.normal(size=(1, 3, 3))),
+    )
+    return RadiusGraph(CUTOFF)(data)
+
+
+@pytest.fixture(params=[molecule, crystal], ids=["molecules", "crystals"])
+def frames(request) -> list[Data]:
+    """Mixed sizes, an atom without neighbours and a frame without labels of forces among them."""
+    random = np.random.default_rng(0)
+    frames = [request.param(random, atoms) for atoms in (5, 9, 3, 1, 7, 6)]
+    frames[2].forces[:] = torch.nan
+    return frames
+
+
+@pytest.fixture(scope="module")
+def potential() -> Potential:
+    torch.manual_seed(0)
+    return Potential(
+        ["H", "C", "O"], CUTOFF, channels=3, lmax=1, layers=2, radial_hidden=(6,), shift=-3.0, dtype="float64"
+    )
+
+
+def loss_and_gradients(potential: Potential, batch: Batch) -> tuple[list[float], list[torch.Tensor]]:
+    quantities = ["energy", "forces", "stress"] if "stress" in batch else ["energy", "forces"]
+    potential.validate = False
+    predicted = potential(batch, compute_stress="stress" in quantities)
+    errors = residuals(predicted, batch, force_scale=1.0)
+    sums = [sum_over_labels(error, penalty("mse", 1.0)) for error in errors.values()]
+    loss = sum(total / count for total, count in sums)
+    gradients = torch.autograd.grad(loss, list(potential.parameters()))
+    return [loss.item(), *(count.item() for _, count in sums)], list(gradients)
+
+
+@pytest.mark.parametrize("numbers", [[0, 1, 2], [4, 3, 0, 5], [1], [5, 4, 3, 2, 1, 0]], ids=str)
+def test_padding_changes_neither_loss_nor_gradients(frames, potential, numbers):
+    padded = PaddedFrames(frames, CUTOFF, "cpu")
+    numbers = torch.tensor(numbers)
+    exact = padded.size_of(numbers)
+    generous = PaddedSize(exact.frames, exact.atoms + 11, exact.edges + 57)
+    plain = Batch.from_data_list([frames[i] for i in numbers])
+    expected, expected_gradients = loss_and_gradients(potential, plain)
+    for size in (exact, generous):
+        found, gradients = loss_and_gradients(potential, padded.batch(numbers, size))
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(gradient, expected_gradient, rtol=1e-12, atol=1e-12)
+    assert any(gradient.abs().max() > 1e-3 for gradient in expected_gradients)
+
+
+def test_the_frames_come_first_and_unchanged(frames):
+    padded = PaddedFrames(frames, CUTOFF, "cpu")
+    numbers = torch.tensor([4, 1, 2])
+    size = padded.size_of(numbers)
+    batch, plain = padded.batch(numbers, size), Batch.from_data_list([frames[i] for i in numbers])
+    assert batch.num_graphs == 4
+    assert (batch.num_nodes, batch.num_edges) == (size.atoms, size.edges)
+    assert torch.equal(batch.ptr[:-1], plain.ptr)
+    assert batch.ptr[-1] == size.atoms
+    for name in plain.keys():
+        if name != "ptr":
+            given, rows = torch.as_tensor(batch[name]), plain[name].shape[-1 if name == "edge_index" else 0]
+            found = given[:, :rows] if name == "edge_index" else given[:rows]
+            torch.testing.assert_close(torch.as_tensor(found).as_subclass(torch.Tensor), plain[name], equal_nan=True)
+
+
+def test_padding_has_no_labels_and_edges_beyond_the_cutoff(frames):
+    padded = PaddedFrames(frames, CUTOFF, "cpu")
+    numbers = torch.tensor([0, 2])
+    exact = padded.size_of(numbers)
+    batch = padded.batch(numbers, PaddedSize(2, exact.atoms + 5, exact.edges + 40))
+    begin, edges = batch.ptr[2], sum(frames[i].num_edges for i in (0, 2))
+    assert batch.energy[2:].isnan().all()
+    assert batch.forces[begin:].isnan().all()
+    source, target = batch.edge_index.as_tensor()[:, edges:]
+    assert (batch.batch[source] == 2).all()
+    assert (batch.batch[target] == 2).all()
+    assert ((batch.pos[source] - batch.pos[target]).norm(dim=1) > CUTOFF).all()
+
+
+def test_padding_edges_are_dealt_out_evenly(frames):
+    padded = PaddedFrames(frames, CUTOFF, "cpu")
+    numbers = torch.tensor([0, 2])
+    exact = padded.size_of(numbers)
+    batch = padded.batch(numbers, PaddedSize(2, exact.atoms + 5, exact.edges + 40))
+    degrees = torch.bincount(batch.edge_index.as_tensor()[1], minlength=batch.num_nodes)[batch.ptr[2] :]
+    assert degrees.max() - degrees.min() <= 1
+
+
+def test_edges_are_sorted_by_target(frames):
+    padded = PaddedFrames(frames, CUTOFF, "cpu")
+    numbers = torch.tensor([5, 0, 4])
+    edge_index = padded.batch(numbers, padded.size_of(numbers)).edge_index
+    assert edge_index.is_sorted_by_col
+    edge_index.validate()
+
+
+def test_memory_that_the_frames_take(frames):
+    padded = PaddedFrames(frames, CUTOFF, "cpu")
+    kept = sum(value.nbytes for value in padded._values.values())
+    assert PaddedFrames.bytes_needed(frames) == kept
+
+
+def test_edges_in_another_order_are_refused(frames):
+    frames[1].edge_index = frames[1].edge_index.flip(1)
+    with pytest.raises(ValueError, match="edges of frame 1 are not sorted by target"):
+        PaddedFrames(frames, CUTOFF, "cpu")
+
+
+def test_frames_with_other_attributes_are_refused(frames):
+    del frames[4].energy
+    with pytest.raises(ValueError, match="frame 4 has the attributes"):
+        PaddedFrames(frames, CUTOFF, "cpu")
+
+
+def test_frames_without_edges_are_refused(frames):
+    with pytest.raises(ValueError, match="edge_index.*RadiusGraph"):
+        PaddedFrames([Data(z=frame.z, pos=frame.pos) for frame in frames], CUTOFF, "cpu")
+
+
+def test_an_attribute_of_unknown_shape_is_refused(frames):
+    for frame in frames:
+        frame.charges = torch.zeros(frame.num_nodes)
+    with pytest.raises(ValueError, match="charges has 31 rows in all, expected one for each frame"):
+        PaddedFrames(frames, CUTOFF, "cpu")
+
+
+def test_no_frames_are_refused():
+    with pytest.raises(ValueError, match="frames: none given"):
+        PaddedFrames([], CUTOFF, "cpu")

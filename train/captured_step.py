@@ -1,0 +1,129 @@
+"""One optimiser step as a CUDA graph: a small molecule's kernels take less time than their launches from Python."""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch_geometric.data import Batch
+
+from train.padded_frames import PaddedFrames
+from train.padding import PaddedSize
+
+# Other threads, such as those that pin batches, may go on with calls that a capture must not contain.
+CAPTURE_MODE = "thread_local"
+
+
+class CapturedStep:
+    """From the numbers of some frames to updated weights: batch, loss, gradients, clipping and optimiser in one graph.
+
+    The first step of each size runs as usual, on the stream of the capture, so that kernels get compiled and the
+    optimiser gets its state; the second is captured, and from then on a step is one launch. Each of them is a step of
+    the training like every other one.
+
+    Args:
+        loss: the loss of a batch, from operations that a CUDA graph can hold. What it keeps beside its result, such as
+            means over an epoch, it must write to memory that stays.
+        clip: called between gradients and optimiser step; scales ``param.grad`` in place.
+        optimizer: fused, such as ``torch.optim.Adam(..., fused=True)``, whose learning rate a graph can read from
+            memory. It may change with each step.
+        frames: where the batches come from.
+        capture: False runs every step as the first one, without a graph; so on a CPU.
+        constants: what the loss reads from Python, and a graph therefore keeps as it was: with each value that it
+            returns go graphs of their own. It should return few.
+
+    Raises:
+        ValueError: the optimiser is not fused, or there is no GPU to capture on.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[Batch], Tensor],
+        clip: Callable[[], None],
+        optimizer: Optimizer,
+        frames: PaddedFrames,
+        *,
+        capture: bool = True,
+        constants: Callable[[], Hashable] = tuple,
+    ):
+        if not all(group.get("fused") and "capturable" in group for group in optimizer.param_groups):
+            raise ValueError(
+                f"optimizer: a captured step needs a fused one that can be captured, got {type(optimizer).__name__} "
+                f"with fused={optimizer.param_groups[0].get('fused')}; use torch.optim.Adam(..., fused=True)"
+            )
+        if capture and frames.device.type != "cuda":
+            raise ValueError(f"capture: the frames lie on {frames.device}, CUDA graphs need a GPU; use capture=False")
+        self.loss, self.clip, self.optimizer, self.frames = loss, clip, optimizer, frames
+        self.capture, self.constants = capture, constants
+        self.graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}  # None: the first step is done
+        self._numbers: dict[int, Tensor] = {}
+        self._rates = [torch.zeros((), device=frames.device) for _ in optimizer.param_groups]
+        self._result = torch.zeros((), dtype=torch.float64, device=frames.device)
+        if capture:
+            self._stream, self._pool = torch.cuda.Stream(frames.device), torch.cuda.graph_pool_handle()
+
+    def __call__(self, numbers: Tensor) -> Tensor:
+        """The optimiser step on the frames with these ``numbers`` (B,) int64, on the host.
+
+        Returns:
+            The loss before the step, a scalar in float64 that the next step overwrites.
+        """
+        size = self.frames.size_of(numbers)
+        if size.frames not in self._numbers:
+            self._numbers[size.frames] = numbers.to(self.frames.device)
+        self._numbers[size.frames].copy_(numbers, non_blocking=True)
+        for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
+        if self.capture:
+            self._captured(size)
+        else:
+            self._step(size)
+        return self._result
+
+    def _captured(self, size: PaddedSize) -> None:
+        key = (size, self.constants())
+        if key not in self.graphs:
+            self.graphs[key] = None
+            with _on_stream(self._stream):
+                self._step(size)
+            return
+        if self.graphs[key] is None:
+            graph = torch.cuda.CUDAGraph()
+            self.optimizer.zero_grad()  # so that gradients get memory of the graph's
+            with torch.cuda.graph(graph, self._pool, self._stream, CAPTURE_MODE):
+                self._step(size, capturable=True)
+            self.graphs[key] = graph
+        self.graphs[key].replay()
+
+    def _step(self, size: PaddedSize, capturable: bool = False) -> None:
+        self.optimizer.zero_grad()
+        with torch.enable_grad():
+            loss = self.loss(self.frames.batch(self._numbers[size.frames], size))
+        loss.backward()
+        self.clip()
+        with self._rates_on_device(capturable):
+            self.optimizer.step()
+        self._result.copy_(loss.detach())
+
+    @contextmanager
+    def _rates_on_device(self, capturable: bool) -> Iterator[None]:
+        """The optimiser reads its learning rates from the device; schedules and checkpoints still see numbers."""
+        groups = self.optimizer.param_groups
+        seen = [{"lr": group["lr"], "capturable": group["capturable"]} for group in groups]
+        for rate, group in zip(self._rates, groups, strict=True):
+            group.update(lr=rate, capturable=capturable)
+        try:
+            yield
+        finally:
+            for group, values in zip(groups, seen, strict=True):
+                group.update(values)
+
+
+@contextmanager
+def _on_stream(stream: torch.cuda.Stream) -> Iterator[None]:
+    """After what the current stream has been given, and before what it will be given."""
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)

@@ -1,0 +1,155 @@
+"""Frames that lie on the device, and batches gathered there by number, filled up to a given size."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.data import Batch, Data, InMemoryDataset
+
+from train.padding import PaddedSize, PaddedSizes
+
+ATOM_ATTRIBUTES = ("z", "pos", "forces")
+EDGE_ATTRIBUTES = ("edge_index", "edge_shift")
+
+
+class PaddedFrames:
+    """Frames kept whole on a device, from which :meth:`batch` gathers padded batches without asking the device.
+
+    A padded batch is the batch that PyG would make of the frames, with one frame of padding behind them. Its atoms have
+    no neighbours within the cutoff, so that they and their edges get energies, forces and derivatives by the weights
+    that are exactly zero, or constant; its labels are NaN, which stands for no label. Losses and gradients are those of
+    the frames.
+
+    Args:
+        frames: frames with neighbour lists, as :class:`~pyg_cgconv.RadiusGraph` makes them; all with the same
+            attributes, of which tensors are taken. Per atom: z, pos, forces; per edge: edge_index, edge_shift; all
+            others must have one row a frame.
+        cutoff: of the potential, Angstrom.
+        device: where they are kept.
+
+    Raises:
+        ValueError: frames differ in their attributes, an attribute has a wrong number of rows, or edges are not sorted
+            by target.
+    """
+
+    def __init__(self, frames: Sequence[Data], cutoff: float, device: torch.device | str):
+        names = _common_tensors(frames)
+        together, _ = InMemoryDataset.collate([Data(**{name: frame[name] for name in names}) for frame in frames])
+        num_atoms = np.array([frame.num_nodes for frame in frames])
+        num_edges = np.array([frame.num_edges for frame in frames])
+        _check_rows(together, {"atom": num_atoms.sum(), "edge": num_edges.sum(), "frame": len(frames)})
+        _check_sorted(together.edge_index, num_edges)
+        self.cutoff, self.device = float(cutoff), torch.device(device)
+        self.sizes = PaddedSizes(num_atoms, num_edges)
+        self._values = {name: together[name].to(self.device) for name in names}
+        self._num_atoms, self._num_edges = (torch.from_numpy(n).to(self.device) for n in (num_atoms, num_edges))
+        self._first_atom, self._first_edge = (n.cumsum(0) - n for n in (self._num_atoms, self._num_edges))
+
+    @staticmethod
+    def bytes_needed(frames: Sequence[Data]) -> int:
+        """Memory that the frames will take on the device."""
+        return sum(value.nbytes for frame in frames for value in frame.to_dict().values() if isinstance(value, Tensor))
+
+    def size_of(self, numbers: Tensor) -> PaddedSize:
+        """The size to which a batch of the frames with these ``numbers``, on the host, is filled up."""
+        return self.sizes.size_of(numbers.numpy())
+
+    def batch(self, numbers: Tensor, size: PaddedSize) -> Batch:
+        """The padded batch of the frames with these ``numbers`` (B,) int64, on the device.
+
+        Every operation has shapes that follow from ``size`` alone, so that it can be captured in a CUDA graph. That
+        ``size`` holds the frames is not checked.
+        """
+        atom_ends, edge_ends = self._num_atoms[numbers].cumsum(0), self._num_edges[numbers].cumsum(0)
+        atom = torch.arange(size.atoms, device=self.device)
+        edge = torch.arange(size.edges, device=self.device)
+        structure = torch.searchsorted(atom_ends, atom, right=True)  # B for padding
+        edge_structure = torch.searchsorted(edge_ends, edge, right=True)
+        # Numbers of the first atom and edge of each frame, here and where all frames lie; those of padding come last.
+        begins = torch.cat([atom_ends.new_zeros(1), atom_ends])
+        edge_begins = torch.cat([edge_ends.new_zeros(1), edge_ends])
+        atom_row = _rows(atom, structure, begins, self._first_atom[numbers])
+        edge_row = _rows(edge, edge_structure, edge_begins, self._first_edge[numbers])
+        is_atom, is_edge = structure < size.frames, edge_structure < size.frames
+
+        values = {}
+        for name, stored in self._values.items():
+            if name == "z":
+                values[name] = stored[atom_row]  # a species that the potential knows
+            elif name == "pos":
+                # Even and odd atoms at two places: padding edges join one with the next.
+                place = (atom - begins[-1]).remainder(2) * (2 * self.cutoff)
+                values[name] = torch.where(is_atom[:, None], stored[atom_row], place.to(stored.dtype)[:, None])
+            elif name == "forces":
+                values[name] = stored[atom_row].masked_fill(~is_atom[:, None], torch.nan)
+            elif name == "edge_index":
+                real = stored[:, edge_row] + begins[edge_structure]
+                padding = _padding_edges(edge - edge_begins[-1], size.edges - edge_begins[-1], begins[-1], size.atoms)
+                sparse_size = (size.atoms, size.atoms)
+                edge_index = torch.where(is_edge, real, padding)
+                values[name] = EdgeIndex(edge_index, sparse_size=sparse_size, sort_order="col")
+            elif name == "edge_shift":
+                values[name] = stored[edge_row].masked_fill(~is_edge[:, None], 0)
+            else:
+                values[name] = torch.cat([stored[numbers], _padding_row(name, stored)])
+        ptr = torch.cat([begins, begins.new_full((1,), size.atoms)])
+        return Batch(**values, batch=structure, ptr=ptr)
+
+
+def _rows(position: Tensor, structure: Tensor, begins: Tensor, first: Tensor) -> Tensor:
+    """Where the atoms (or edges) at these positions of the batch lie among those of all frames; 0 for padding."""
+    offset = torch.cat([first - begins[:-1], first.new_zeros(1)])
+    return torch.where(structure < len(first), position + offset[structure], 0)
+
+
+def _padding_edges(number: Tensor, count: Tensor, first_atom: Tensor, atoms: int) -> Tensor:
+    """Sources and targets (2, E) of padding edges: dealt out evenly to the padding atoms, sorted by target."""
+    target = number.clamp(min=0) * (atoms - first_atom) // count.clamp(min=1)
+    source = (target - 1).abs()  # the atom before, of the first one the second
+    return torch.stack([source, target]) + first_atom
+
+
+def _padding_row(name: str, stored: Tensor) -> Tensor:
+    """What a frame of padding has (1, ...): a cell with a volume, and no label."""
+    if name == "cell":
+        return torch.eye(3, dtype=stored.dtype, device=stored.device).expand_as(stored[:1])
+    return stored.new_full(stored[:1].shape, torch.nan if stored.is_floating_point() else 0)
+
+
+def _common_tensors(frames: Sequence[Data]) -> list[str]:
+    if not len(frames):
+        raise ValueError("frames: none given, expected at least one")
+    found = [{name for name, value in frame.to_dict().items() if isinstance(value, Tensor)} for frame in frames]
+    odd = next((i for i, names in enumerate(found) if names != found[0]), None)
+    if odd is not None:
+        raise ValueError(
+            f"frames: frame {odd} has the attributes {sorted(found[odd])}, frame 0 {sorted(found[0])}; give all the "
+            "same, NaN for a missing label"
+        )
+    missing = {"z", "pos", "edge_index"} - found[0]
+    if missing:
+        raise ValueError(f"frames: without {sorted(missing)}; make the edges with pyg_cgconv.RadiusGraph(cutoff)")
+    return sorted(found[0])
+
+
+def _check_rows(together: Data, counts: dict[str, int]) -> None:
+    for name, value in together.to_dict().items():
+        owner = "atom" if name in ATOM_ATTRIBUTES else "edge" if name in EDGE_ATTRIBUTES else "frame"
+        rows = value.shape[-1] if name == "edge_index" else value.shape[0] if value.dim() else 0
+        if rows != counts[owner]:
+            raise ValueError(
+                f"frames: {name} has {rows} rows in all, expected one for each {owner}, {counts[owner]} in all"
+            )
+
+
+def _check_sorted(edge_index: Tensor, num_edges: np.ndarray) -> None:
+    target = edge_index[1].numpy()
+    frame = np.repeat(np.arange(len(num_edges)), num_edges)
+    falls = (np.diff(target) < 0) & (np.diff(frame) == 0)
+    if falls.any():
+        raise ValueError(
+            f"frames: the edges of frame {frame[1:][falls][0]} are not sorted by target; make them with "
+            "pyg_cgconv.RadiusGraph(cutoff)"
+        )
