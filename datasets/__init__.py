@@ -4,6 +4,7 @@ from datasets.atoms_file import AtomsFile
 from datasets.ethanol import EthanolPBE
 from datasets.frame_dataset import FrameDataset
 from datasets.md17 import MD17
+from datasets.qm9 import QM9, QM9Sample
 from datasets.structure_dataset import StructureDataset
 
-__all__ = ["MD17", "AtomsFile", "EthanolPBE", "FrameDataset", "StructureDataset"]
+__all__ = ["MD17", "QM9", "AtomsFile", "EthanolPBE", "FrameDataset", "QM9Sample", "StructureDataset"]

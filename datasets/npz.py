@@ -38,7 +38,10 @@ def read_frames(path: Path, keys: Keys) -> Frames:
         FileNotFoundError: there is no such file.
         ValueError: it is not a whole npz file, an array is missing, or one has a shape, type or value that cannot be.
     """
-    arrays = _read_arrays(Path(path), (keys.z, keys.pos, keys.energy, keys.forces))
+    names = (keys.z, keys.pos, keys.energy, keys.forces)
+    arrays = read_arrays(
+        Path(path), names, ". MD17 and rMD17 name their arrays differently: see the argument `revised`"
+    )
     z, pos, energy, forces = arrays.values()
     if energy.ndim == 2 and energy.shape[1] == 1:  # MD17 has a column of energies, rMD17 a list
         energy = energy[:, 0]
@@ -67,7 +70,13 @@ def read_frames(path: Path, keys: Keys) -> Frames:
     )
 
 
-def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, names: tuple[str, ...], remark: str = "") -> dict[str, np.ndarray]:
+    """The arrays ``names`` of the npz file ``path``; ``remark`` ends the error of a file that lacks one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a whole npz file, or an array is missing.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -84,8 +93,8 @@ def _read_arrays(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         ) from error
     if missing:
         raise ValueError(
-            f"{path}: no array {', '.join(map(repr, missing))} among {found}; expected a file with {list(names)}. "
-            "MD17 and rMD17 name their arrays differently: see the argument `revised`"
+            f"{path}: no array {', '.join(map(repr, missing))} among {found}; expected a file with {list(names)}"
+            f"{remark}"
         )
     return arrays
 
