@@ -25,14 +25,12 @@ class Binary:
         channel_parts: blocks that share out the channels of a row.
         block: its dimensions; the last one is its rows.
         shared_bytes: a block's.
-        carveout: percentage of the L1 cache's memory that shared memory should have; -1 leaves it to the driver.
     """
 
     cubin: bytes
     channel_parts: int
     block: tuple[int, int, int]
     shared_bytes: int
-    carveout: int
 
     @property
     def registers(self) -> int:

@@ -50,4 +50,4 @@ def compile_fold(dtype: str, compute_capability: tuple[int, int]) -> Binary:
     row = types.CPointer(number)
     arguments = [row, row, types.CPointer(types.int32), *[types.int64] * 3]
     text = assembly(kernel_of(number), arguments, (FOLD_COLUMNS * FOLD_SHARES, 1), compute_capability)
-    return Binary(machine_code(text, compute_capability), 1, (FOLD_COLUMNS, FOLD_SHARES, 1), 0, -1)
+    return Binary(machine_code(text, compute_capability), 1, (FOLD_COLUMNS, FOLD_SHARES, 1), 0)

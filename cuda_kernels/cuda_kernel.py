@@ -89,26 +89,26 @@ def kernel_of(segment: Segment):
                 commit_copies()
                 edge, other = read_index(edges, position), read_index(others, position)
                 sums, gradients = contract(sums, owned, kept_inputs, taken, lane)
+                if has_features:  # before the scatter, which then has fewer numbers to hold
+                    keep_feature_sums(filling, kept, warp, channel, lane, scratch, gradients)
+                    kept = u32(kept + one)
                 scatter(outputs, edge, other, channel, lane, scratch, gradients)
                 staged, taken = taken, u32(taken + stage_bytes)
                 if taken == ring_end:
                     taken = ring
                 position, ahead = u32(position + one), u32(ahead + one)
-                if has_features:
-                    keep_feature_sums(filling, kept, warp, channel, lane, scratch, gradients)
-                    kept = u32(kept + one)
-                    if kept == batch or position == end:
-                        cuda.syncthreads()
-                        filling, filled = filled, filling
-                        n = u32(warp * lanes + lane)
-                        while n < kept * features:
-                            slot = u32(n // features)
-                            feature = u32(n - slot * features)
-                            edge = read_index(edges, position - kept + slot)
-                            total = feature_sum(filled, slot, feature)
-                            write_feature(outputs, edge, feature, total, channel >= warps * lanes)
-                            n = u32(n + warps * lanes)
-                        kept = zero
+                if has_features and (kept == batch or position == end):
+                    cuda.syncthreads()
+                    filling, filled = filled, filling
+                    n = u32(warp * lanes + lane)
+                    while n < kept * features:
+                        slot = u32(n // features)
+                        feature = u32(n - slot * features)
+                        edge = read_index(edges, position - kept + slot)
+                        total = feature_sum(filled, slot, feature)
+                        write_feature(outputs, edge, feature, total, channel >= warps * lanes)
+                        n = u32(n + warps * lanes)
+                    kept = zero
 
             if row > zero and read_index(owners, u32(row - one)) == node:
                 write_owned(partials, u32(row - node - one), channel, lane, sums)
@@ -150,7 +150,7 @@ def compile_segment(segment: Segment) -> Binary:
 def _compiled(segment: Segment) -> Binary:
     code = machine_code(segment_assembly(segment), segment.compute_capability)
     block = LANES, segment.warps, segment.rows
-    return Binary(code, segment.channel_parts, block, segment.rows * segment.row_bytes, segment.carveout)
+    return Binary(code, segment.channel_parts, block, segment.rows * segment.row_bytes)
 
 
 def segment_assembly(segment: Segment) -> str:

@@ -141,13 +141,8 @@ def _function(binary: Binary) -> driver.CUfunction:
     library = _checked(driver.cuLibraryLoadData(binary.cubin, [], [], 0, [], [], 0))
     function = _checked(driver.cuKernelGetFunction(_checked(driver.cuLibraryGetKernel(library, ENTRY))))
     _checked(driver.cuFuncLoad(function))
-    attribute = driver.CUfunction_attribute
-    limit, share = (
-        attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-        attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT,
-    )
+    limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     _checked(driver.cuFuncSetAttribute(function, limit, binary.shared_bytes))
-    _checked(driver.cuFuncSetAttribute(function, share, binary.carveout))
     return function
 
 

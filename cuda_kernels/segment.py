@@ -13,8 +13,9 @@ MULTIPROCESSOR_BYTES = {(8, 0): 164, (8, 7): 164, (9, 0): 228, (10, 0): 228, (10
 """KB of shared memory (CUDA's table of compute capabilities); 100 on all others from 8.6 on."""
 MAX_STAGES = 4
 """Edges in flight and in use. mace-large on an H200 with 2, 3 and 4: forward 1.03, 0.90, 0.88 ms."""
-BLOCK_ROWS = 4
-"""Rows of a block where its warps need not wait for each other."""
+BLOCK_WARPS = 4
+"""Warps of a block where they need not wait for each other. H200, liquid, forward: nequip-aspirin, whose rows take two
+warps, with 1, 2 and 4 rows 0.33, 0.30, 0.29 ms; mace-large, whose rows take four, with 1 and 2 rows 0.98, 1.02 ms."""
 MAX_WARPS = 8
 """Warps of a block. With 255 registers a thread, no more fit a multiprocessor."""
 MORE_WARPS = 12
@@ -135,21 +136,21 @@ class Segment:
 
     @property
     def warps(self) -> int:
-        """Warps of a node in one block: where gradients of edge features must be summed over the channels, as many as
-        divide them evenly, else one."""
-        if not self.features:
-            return 1
-        return max(n for n in range(1, MAX_WARPS + 1) if self.channel_blocks % n == 0)
+        """Warps of a row in one block, which divide its channels evenly: as many as may be where gradients of edge
+        features are summed over the channels."""
+        most = MAX_WARPS if self.features else BLOCK_WARPS
+        return max(n for n in range(1, most + 1) if self.channel_blocks % n == 0)
 
     @property
     def rows(self) -> int:
-        """Rows of a block, whose nodes often share neighbours: these are then read from the L1 cache."""
-        return 1 if self.features else BLOCK_ROWS
+        """Rows of a block. Several nodes often share neighbours, which are then read from the L1 cache; but where the
+        warps of a row wait for each other, other rows had better not wait with them."""
+        return 1 if self.features else max(1, BLOCK_WARPS // self.warps)
 
     @property
     def channel_parts(self) -> int:
         """Blocks that share out the channels of a row."""
-        return 1 if self.features else self.channel_blocks
+        return 1 if self.features else self.channel_blocks // self.warps
 
     @property
     def blocks_at_once(self) -> int:
@@ -179,19 +180,6 @@ class Segment:
     def row_bytes(self) -> int:
         """Shared memory of a row: two batches, one being filled and one being written, and its warps'."""
         return 2 * self.batch_bytes + self.warps * self.warp_bytes
-
-    @property
-    def carveout(self) -> int:
-        """Percentage of the L1 cache's memory for shared memory: half, or what 12 warps need, so that the rest holds
-        rows of neighbours; -1, the driver's choice, where rows share none.
-
-        H200, liquid, forward, half and the driver's choice: nequip-aspirin 0.28, 0.30 ms; mace-medium 0.42, 0.45;
-        mace-large 0.93, 0.99. Half for the backward, whose blocks have one row: mace-large 2.24, 1.96 ms.
-        """
-        if self.rows == 1:
-            return -1
-        most = MULTIPROCESSOR_BYTES.get(self.compute_capability, 100) * 1024
-        return min(100, -(-100 * max(most // 2, MORE_WARPS * self.row_bytes) // most))
 
     @cached_property
     def feature_starts(self) -> dict[int, tuple[str, int]]:
