@@ -1,5 +1,7 @@
 """Exponential moving average of the weights: what is validated, tested and kept."""
 
+import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -8,8 +10,27 @@ class ExponentialMovingAverage(WeightAveraging):
     r""":math:`\bar\theta \leftarrow d\,\bar\theta + (1 - d)\,\theta` after every step, with decay :math:`d`.
 
     Lightning's callback puts :math:`\bar\theta` into the model for validation and at the end, and into checkpoints as
-    their ``state_dict``. Buffers are constants and left alone. One fused operation updates all weights.
+    their ``state_dict``. Buffers are constants and left alone. One fused operation updates all weights, and nothing
+    waits for the device.
     """
 
     def __init__(self, decay: float):
-        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self._update = get_ema_multi_avg_fn(decay)
+        super().__init__(use_buffers=False, multi_avg_fn=self._update)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        # Lightning copies the module before it is moved, and would fetch all weights from a GPU at every step.
+        self._average_model.to(module.device)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        """The update of AveragedModel, which would ask the device at every step whether it is the first one."""
+        if trainer.global_step <= self._latest_update_step:
+            return  # gradients are still being accumulated
+        average, weights = list(self._average_model.module.parameters()), list(module.parameters())
+        if self._latest_update_step:
+            self._update(average, weights, None)
+        else:
+            torch._foreach_copy_(average, weights)
+        self._average_model.n_averaged += 1
+        self._latest_update_step = trainer.global_step

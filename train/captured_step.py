@@ -23,15 +23,13 @@ class CapturedStep:
     the training like every other one.
 
     Args:
-        loss: the loss of a batch, from operations that a CUDA graph can hold. What it keeps beside its result, such as
-            means over an epoch, it must write to memory that stays.
+        loss: ``loss(batch, constants)``, a scalar, from operations that a CUDA graph can hold. What it keeps beside its
+            result, such as means over an epoch, it must write to memory that stays.
         clip: called between gradients and optimiser step; scales ``param.grad`` in place.
         optimizer: fused, such as ``torch.optim.Adam(..., fused=True)``, whose learning rate a graph can read from
             memory. It may change with each step.
         frames: where the batches come from.
         capture: False runs every step as the first one, without a graph; so on a CPU.
-        constants: what the loss reads from Python, and a graph therefore keeps as it was: with each value that it
-            returns go graphs of their own. It should return few.
 
     Raises:
         ValueError: the optimiser is not fused, or there is no GPU to capture on.
@@ -39,13 +37,12 @@ class CapturedStep:
 
     def __init__(
         self,
-        loss: Callable[[Batch], Tensor],
+        loss: Callable[[Batch, Hashable], Tensor],
         clip: Callable[[], None],
         optimizer: Optimizer,
         frames: PaddedFrames,
         *,
         capture: bool = True,
-        constants: Callable[[], Hashable] = tuple,
     ):
         if not all(group.get("fused") and "capturable" in group for group in optimizer.param_groups):
             raise ValueError(
@@ -55,7 +52,7 @@ class CapturedStep:
         if capture and frames.device.type != "cuda":
             raise ValueError(f"capture: the frames lie on {frames.device}, CUDA graphs need a GPU; use capture=False")
         self.loss, self.clip, self.optimizer, self.frames = loss, clip, optimizer, frames
-        self.capture, self.constants = capture, constants
+        self.capture = capture
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}  # None: the first step is done
         self._numbers: dict[int, Tensor] = {}
         self._rates = [torch.zeros((), device=frames.device) for _ in optimizer.param_groups]
@@ -63,8 +60,11 @@ class CapturedStep:
         if capture:
             self._stream, self._pool = torch.cuda.Stream(frames.device), torch.cuda.graph_pool_handle()
 
-    def __call__(self, numbers: Tensor) -> Tensor:
+    def __call__(self, numbers: Tensor, constants: Hashable = None) -> Tensor:
         """The optimiser step on the frames with these ``numbers`` (B,) int64, on the host.
+
+        ``constants`` is what the loss reads from Python. A graph keeps it as it was when captured: each value that it
+        takes, which should be few, gets graphs of its own.
 
         Returns:
             The loss before the step, a scalar in float64 that the next step overwrites.
@@ -76,30 +76,30 @@ class CapturedStep:
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         if self.capture:
-            self._captured(size)
+            self._captured(size, constants)
         else:
-            self._step(size)
+            self._step(size, constants)
         return self._result
 
-    def _captured(self, size: PaddedSize) -> None:
-        key = (size, self.constants())
+    def _captured(self, size: PaddedSize, constants: Hashable) -> None:
+        key = (size, constants)
         if key not in self.graphs:
             self.graphs[key] = None
             with _on_stream(self._stream):
-                self._step(size)
+                self._step(size, constants)
             return
         if self.graphs[key] is None:
             graph = torch.cuda.CUDAGraph()
             self.optimizer.zero_grad()  # so that gradients get memory of the graph's
             with torch.cuda.graph(graph, self._pool, self._stream, CAPTURE_MODE):
-                self._step(size, capturable=True)
+                self._step(size, constants, capturable=True)
             self.graphs[key] = graph
         self.graphs[key].replay()
 
-    def _step(self, size: PaddedSize, capturable: bool = False) -> None:
+    def _step(self, size: PaddedSize, constants: Hashable, capturable: bool = False) -> None:
         self.optimizer.zero_grad()
         with torch.enable_grad():
-            loss = self.loss(self.frames.batch(self._numbers[size.frames], size))
+            loss = self.loss(self.frames.batch(self._numbers[size.frames], size), constants)
         loss.backward()
         self.clip()
         with self._rates_on_device(capturable):

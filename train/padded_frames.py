@@ -10,8 +10,17 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from train.padding import PaddedSize, PaddedSizes
 
-ATOM_ATTRIBUTES = ("z", "pos", "forces")
-EDGE_ATTRIBUTES = ("edge_index", "edge_shift")
+# What potentials and losses read, and of what it has a row each.
+ROWS = {
+    "z": "atom",
+    "pos": "atom",
+    "forces": "atom",
+    "edge_index": "edge",
+    "edge_shift": "edge",
+    "cell": "frame",
+    "energy": "frame",
+    "stress": "frame",
+}
 
 
 class PaddedFrames:
@@ -23,9 +32,9 @@ class PaddedFrames:
     the frames.
 
     Args:
-        frames: frames with neighbour lists, as :class:`~pyg_cgconv.RadiusGraph` makes them; all with the same
-            attributes, of which tensors are taken. Per atom: z, pos, forces; per edge: edge_index, edge_shift; all
-            others must have one row a frame.
+        frames: frames with neighbour lists, as :class:`~pyg_cgconv.RadiusGraph` makes them. All must have the same of
+            the attributes ``z``, ``pos``, ``edge_index``, ``edge_shift``, ``cell``, ``energy``, ``forces`` and
+            ``stress``; batches have these and no others.
         cutoff: of the potential, Angstrom.
         device: where they are kept.
 
@@ -35,7 +44,7 @@ class PaddedFrames:
     """
 
     def __init__(self, frames: Sequence[Data], cutoff: float, device: torch.device | str):
-        names = _common_tensors(frames)
+        names = _common_names(frames)
         together, _ = InMemoryDataset.collate([Data(**{name: frame[name] for name in names}) for frame in frames])
         num_atoms = np.array([frame.num_nodes for frame in frames])
         num_edges = np.array([frame.num_edges for frame in frames])
@@ -50,7 +59,7 @@ class PaddedFrames:
     @staticmethod
     def bytes_needed(frames: Sequence[Data]) -> int:
         """Memory that the frames will take on the device."""
-        return sum(value.nbytes for frame in frames for value in frame.to_dict().values() if isinstance(value, Tensor))
+        return sum(frame[name].nbytes for frame in frames for name in ROWS if name in frame)
 
     def size_of(self, numbers: Tensor) -> PaddedSize:
         """The size to which a batch of the frames with these ``numbers``, on the host, is filled up."""
@@ -118,26 +127,25 @@ def _padding_row(name: str, stored: Tensor) -> Tensor:
     return stored.new_full(stored[:1].shape, torch.nan if stored.is_floating_point() else 0)
 
 
-def _common_tensors(frames: Sequence[Data]) -> list[str]:
+def _common_names(frames: Sequence[Data]) -> list[str]:
     if not len(frames):
         raise ValueError("frames: none given, expected at least one")
-    found = [{name for name, value in frame.to_dict().items() if isinstance(value, Tensor)} for frame in frames]
+    found = [[name for name in ROWS if name in frame] for frame in frames]
     odd = next((i for i, names in enumerate(found) if names != found[0]), None)
     if odd is not None:
         raise ValueError(
-            f"frames: frame {odd} has the attributes {sorted(found[odd])}, frame 0 {sorted(found[0])}; give all the "
-            "same, NaN for a missing label"
+            f"frames: frame {odd} has the attributes {found[odd]}, frame 0 {found[0]}; give all the same, NaN for a "
+            "missing label"
         )
-    missing = {"z", "pos", "edge_index"} - found[0]
+    missing = {"z", "pos", "edge_index"} - set(found[0])
     if missing:
         raise ValueError(f"frames: without {sorted(missing)}; make the edges with pyg_cgconv.RadiusGraph(cutoff)")
-    return sorted(found[0])
+    return found[0]
 
 
 def _check_rows(together: Data, counts: dict[str, int]) -> None:
     for name, value in together.to_dict().items():
-        owner = "atom" if name in ATOM_ATTRIBUTES else "edge" if name in EDGE_ATTRIBUTES else "frame"
-        rows = value.shape[-1] if name == "edge_index" else value.shape[0] if value.dim() else 0
+        rows, owner = value.shape[-1 if name == "edge_index" else 0], ROWS[name]
         if rows != counts[owner]:
             raise ValueError(
                 f"frames: {name} has {rows} rows in all, expected one for each {owner}, {counts[owner]} in all"

@@ -26,3 +26,12 @@ def test_average_is_the_recursion_and_ends_in_the_model():
     average.on_train_end(None, module)
     assert module.value.item() == pytest.approx(expected)
     assert module.constant.item() == 7
+
+
+def test_average_lies_where_the_model_is(device):
+    """Lightning copies the model while it is still on the host."""
+    module = Number()
+    average = ExponentialMovingAverage(0.9)
+    average.setup(None, module, "fit")
+    average.on_train_start(None, module.to(device))
+    assert all(weight.device.type == device.type for weight in average._average_model.parameters())

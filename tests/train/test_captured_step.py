@@ -40,9 +40,9 @@ def loss_of(potential: Potential, batch: Batch, weight: float = 1.0) -> torch.Te
     return sum((weight if name == "energy" else 1.0) * total / count for name, (total, count) in sums.items())
 
 
-def new_step(potential: Potential, frames: PaddedFrames, optimizer: torch.optim.Optimizer, **arguments) -> CapturedStep:
+def new_step(potential: Potential, frames: PaddedFrames, optimizer: torch.optim.Optimizer) -> CapturedStep:
     return CapturedStep(
-        **{"loss": lambda batch: loss_of(potential, batch), **arguments},
+        lambda batch, weight: loss_of(potential, batch, weight or 1.0),
         clip=lambda: torch.nn.utils.clip_grad_norm_(potential.parameters(), CLIP),
         optimizer=optimizer,
         frames=frames,
@@ -75,18 +75,11 @@ def test_steps_are_those_of_a_plain_loop(potential, frames, splits):
     for weight, start in zip(potential.parameters(), first, strict=True):
         weight.data.copy_(start)
 
-    optimizer, now = adam(potential), {}
-    step = new_step(
-        potential,
-        frames,
-        optimizer,
-        loss=lambda batch: loss_of(potential, batch, now["weight"]),
-        constants=lambda: now["weight"],
-    )
-    found = []
-    for numbers, rate, now["weight"] in zip(BATCHES, rates, weights, strict=True):
+    optimizer, found = adam(potential), []
+    step = new_step(potential, frames, optimizer)
+    for numbers, rate, weight in zip(BATCHES, rates, weights, strict=True):
         optimizer.param_groups[0]["lr"] = rate
-        found.append(step(torch.tensor(numbers)).item())
+        found.append(step(torch.tensor(numbers), weight).item())
     np.testing.assert_allclose(found, expected, rtol=1e-10)
     for weight, other, start in zip(potential.parameters(), plain, first, strict=True):
         torch.testing.assert_close(weight, other, rtol=1e-9, atol=1e-10)
@@ -125,9 +118,9 @@ def test_graphs_are_captured_once_for_each_size(potential, frames):
 
 
 def test_an_optimizer_that_reads_its_rate_from_python_is_refused(potential, frames):
-    with pytest.raises(ValueError, match="optimizer: .* Adam with fused=False"):
+    with pytest.raises(ValueError, match=r"optimizer: .* Adam with fused=False"):
         new_step(potential, frames, adam(potential, fused=False))
-    with pytest.raises(ValueError, match="optimizer: .* SGD"):
+    with pytest.raises(ValueError, match=r"optimizer: .* SGD"):
         new_step(potential, frames, torch.optim.SGD(potential.parameters(), fused=True))
 
 
@@ -135,4 +128,4 @@ def test_capture_needs_a_gpu(splits):
     frames = PaddedFrames(splits.train[:2], CUTOFF, "cpu")
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], fused=True)
     with pytest.raises(ValueError, match="capture: the frames lie on cpu"):
-        CapturedStep(lambda batch: None, lambda: None, optimizer, frames)
+        CapturedStep(lambda batch, weight: None, lambda: None, optimizer, frames)

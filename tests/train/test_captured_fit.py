@@ -1,0 +1,146 @@
+"""Lightning's loop over captured steps against its ordinary one. Steps run without graphs here."""
+
+import csv
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.loggers import CSVLogger
+
+from train.averaging import ExponentialMovingAverage
+from train.captured_fit import CapturedStrategy, captures
+from train.data import FrameDataModule
+from train.module import new_module
+from train.statistics import collect_statistics
+
+
+def fitted(folder, splits, model, fit, strategy=None, **arguments) -> Trainer:
+    """A training in float64; the batches of each epoch are of two sizes."""
+    seed_everything(0, verbose=False)
+    module = new_module(model, fit, collect_statistics(splits.train), "float64")
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        strategy=strategy or "auto",
+        max_epochs=3,
+        gradient_clip_val=0.5,
+        callbacks=[Timer(), ExponentialMovingAverage(0.5), ModelCheckpoint(folder, filename="end")],
+        logger=CSVLogger(folder, name="", version=""),
+        inference_mode=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        **arguments,
+    )
+    trainer.fit(module, FrameDataModule(splits, batch_size=7))
+    return trainer
+
+
+def rows(folder) -> list[dict]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory, splits, model, fit) -> dict:
+    fit = replace(fit, schedule="cosine", stage_two_start=0.6)
+    return {
+        name: (folder := tmp_path_factory.mktemp(name), fitted(folder, splits, model, fit, strategy))
+        for name, strategy in {"plain": None, "captured": CapturedStrategy("cpu", capture=False)}.items()
+    }
+
+
+def test_weights_are_those_of_the_ordinary_loop(fits):
+    """With the average of the weights, clipped gradients, a schedule and weights of the loss that change."""
+    (_, plain), (_, captured) = fits["plain"], fits["captured"]
+    assert captured.global_step == plain.global_step == 18
+    for found, expected in zip(captured.model.parameters(), plain.model.parameters(), strict=True):
+        # The learning rate on the device is a float32.
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_log_is_that_of_the_ordinary_loop(fits):
+    found, expected = rows(fits["captured"][0]), rows(fits["plain"][0])
+    assert [list(row) for row in found] == [list(row) for row in expected]
+    assert len(found) >= 3
+    for row, other in zip(found, expected, strict=True):
+        for name in set(row) - {"seconds"}:
+            if other[name]:
+                np.testing.assert_allclose(float(row[name]), float(other[name]), rtol=1e-4, err_msg=name)
+
+
+def test_checkpoint_has_what_that_of_the_ordinary_loop_has(fits):
+    """A training may go on with or without captured steps."""
+    found, expected = (torch.load(fits[name][0] / "end.ckpt", weights_only=False) for name in ("captured", "plain"))
+    assert found.keys() == expected.keys()
+    assert found["state_dict"].keys() == expected["state_dict"].keys()
+    (optimizer,), (other,) = found["optimizer_states"], expected["optimizer_states"]
+    assert optimizer["param_groups"][0].keys() == other["param_groups"][0].keys()
+    assert isinstance(optimizer["param_groups"][0]["lr"], float)
+    assert optimizer["param_groups"][0]["lr"] == pytest.approx(other["param_groups"][0]["lr"])
+    assert [state["step"] for state in optimizer["state"].values()] == [18] * len(other["state"])
+    assert found["lr_schedulers"][0]["last_epoch"] == expected["lr_schedulers"][0]["last_epoch"]
+
+
+def test_accumulated_gradients_are_refused(tmp_path, splits, model, fit):
+    with pytest.raises(ValueError, match="accumulate=2: a captured step takes a whole step's frames"):
+        fitted(tmp_path, splits, model, fit, CapturedStrategy("cpu", capture=False), accumulate_grad_batches=2)
+
+
+def test_mixed_precision_is_refused(tmp_path, splits, model, fit):
+    with pytest.raises(ValueError, match="precision='bf16-mixed'"):
+        fitted(tmp_path, splits, model, fit, CapturedStrategy("cpu", capture=False), precision="bf16-mixed")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `captures` reads of the options of a run."""
+
+    capture: bool | str = "auto"
+    accelerator: str = "gpu"
+    devices: int = 1
+    nodes: int = 1
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU with memory for two of the training sets."""
+    memory = Run()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    object.__setattr__(memory, "total_memory", 10**9)
+
+
+def test_a_gpu_captures_unless_told_not_to(gpu, splits, model, fit):
+    assert captures(model, fit, Run(), splits.train)
+    assert captures(model, fit, Run(capture=True), splits.train)
+    assert not captures(model, fit, Run(capture=False), splits.train)
+
+
+@pytest.mark.parametrize(
+    ("run", "changes", "reason"),
+    [
+        (Run(accelerator="cpu"), {}, "need a GPU"),
+        (Run(devices=2), {}, "devices=2 and nodes=1"),
+        (Run(), {"accumulate": 4}, "accumulate=4"),
+        (Run(), {"backend": "reference"}, "backend='reference'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_captured_is_named(gpu, splits, model, fit, run, changes, reason):
+    model, fit = (
+        replace(options, **{name: value for name, value in changes.items() if hasattr(options, name)})
+        for options in (model, fit)
+    )
+    assert not captures(model, fit, run, splits.train)
+    with pytest.raises(ValueError, match=f"capture=True: .*{reason}"):
+        captures(model, fit, replace(run, capture=True), splits.train)
+
+
+def test_frames_that_fill_the_gpu_are_not_captured(gpu, splits, model, fit, monkeypatch):
+    monkeypatch.setattr("train.captured_fit.LARGEST_PART_FOR_FRAMES", 1e-6)
+    assert not captures(model, fit, Run(), splits.train)
+    with pytest.raises(ValueError, match="the training frames take"):
+        captures(model, fit, Run(capture=True), splits.train)
