@@ -1,12 +1,16 @@
 """A molecule whose energies and forces are known in closed form, so that training tests need no file and no seconds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from torch_geometric.data import Data
 
 from train.data import Splits, with_neighbors
 from train.options import FitOptions, ModelOptions, RunOptions
+from train.run import train
 
 CUTOFF = 4.0
 NUMBERS = np.array([8, 6, 1, 1, 1])
@@ -41,6 +45,11 @@ def spring_frames(count: int, seed: int = 0) -> list[Data]:
     ]
 
 
+def spring_atoms(count: int, seed: int = 0) -> list[Atoms]:
+    """The same frames as :func:`spring_frames` without labels, as ASE has them."""
+    return [Atoms(NUMBERS, frame.pos.numpy()) for frame in spring_frames(count, seed)]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Five atoms keep no second thread busy, and threads that wait for work slow the one that has it."""
@@ -69,3 +78,11 @@ def fit() -> FitOptions:
 @pytest.fixture(scope="session")
 def run() -> RunOptions:
     return RunOptions(device="cpu", progress=False)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, one_thread, splits, model, fit, run):
+    """The folder of a short training, for commands on trained models; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(splits, folder, model, replace(fit, max_epochs=6, lr=0.05), run)
+    return folder

@@ -1,0 +1,149 @@
+"""A trained potential, from whatever a run leaves behind, and where it is computed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pyg_cgconv.potential import Potential
+from train.options import require_at_least_zero
+
+# Those of a run folder, the first that is there; a run that is not over yet has only checkpoints.
+POTENTIAL, CHECKPOINT = "potential.pt", "best.ckpt"
+CONFIG = "config.yaml"
+CHECKPOINT_SUFFIX = ".ckpt"
+PREFIX = "potential."  # of the potential's weights in a checkpoint
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """Model: what was trained.
+
+    Args:
+        model: a run folder, its potential.pt, a checkpoint such as best.ckpt (of which the averaged weights are taken),
+            or an exported file.
+    """
+
+    model: Path
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """Compute: where and how precisely.
+
+    Args:
+        device: cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.
+        dtype: floating-point type of the model (default: that of the training).
+        threads: of the CPU; 0 leaves the number to torch. Small molecules are fastest with one.
+    """
+
+    device: str = "auto"
+    dtype: Literal["float32", "float64"] | None = None
+    threads: int = 0
+
+    def __post_init__(self):
+        require_at_least_zero(self, "threads")
+        if self.device != "auto":
+            try:
+                torch.empty(0, device=self.device)
+            except (RuntimeError, AssertionError) as error:  # torch's, for unknown names and absent devices
+                raise ValueError(
+                    f"device={self.device!r} cannot be used here ({str(error).splitlines()[0]}): choose --device cpu, "
+                    "or install a build of torch for it"
+                ) from error
+
+    @property
+    def torch_device(self) -> torch.device:
+        gpu = self.device == "auto" and torch.cuda.is_available()
+        return torch.device("cuda" if gpu else "cpu" if self.device == "auto" else self.device)
+
+    def use_threads(self) -> None:
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+
+def model_file(model: Path) -> Path:
+    """The file that holds the weights: ``model`` itself, or one in the run folder ``model``.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no model in the folder.
+    """
+    if not model.exists():
+        raise FileNotFoundError(f"model={str(model)!r}: no such file or folder")
+    if not model.is_dir():
+        return model
+    for name in (POTENTIAL, CHECKPOINT):
+        if (model / name).exists():
+            return model / name
+    raise FileNotFoundError(
+        f"model={str(model)!r} holds neither {POTENTIAL} nor {CHECKPOINT}: name the folder of a run, or the file itself"
+    )
+
+
+def load_trained(model: Path, dtype: str | None = None) -> Potential:
+    """The potential of a run folder, of a checkpoint or of a file that :meth:`Potential.save` wrote.
+
+    A checkpoint's averaged weights are taken. Nothing in a file is executed.
+
+    Args:
+        model: the folder or the file.
+        dtype: "float32" or "float64"; that of the training if None.
+
+    Returns:
+        The potential on the CPU, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is of something else, or cut short.
+    """
+    file = model_file(model)
+    overrides = {} if dtype is None else {"dtype": dtype}
+    if file.suffix == CHECKPOINT_SUFFIX:
+        return _from_checkpoint(file, overrides)
+    try:
+        return Potential.load(file, **overrides)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+
+
+def run_folder(model: Path) -> Path:
+    """The run folder that ``model`` is or lies in.
+
+    Raises:
+        ValueError: it is in none.
+    """
+    folder = model_file(model).parent
+    if not (folder / CONFIG).exists():
+        raise ValueError(
+            f"model={str(model)!r} lies in no run folder, whose {CONFIG} would tell its test frames: give --data FILE"
+        )
+    return folder
+
+
+def training_record(model: Path) -> dict | None:
+    """What the run wrote of itself in ``metrics.json``: its data, its errors, its versions. None if it is not there."""
+    file = model_file(model)
+    record = file.parent / "metrics.json"
+    of_a_run = file.name == POTENTIAL or file.suffix == CHECKPOINT_SUFFIX  # other files may lie anywhere
+    return json.loads(record.read_text()) if of_a_run and record.exists() else None
+
+
+def _from_checkpoint(file: Path, overrides: dict) -> Potential:
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # torch.load raises nearly anything for a file of something else
+        raise ValueError(f"model={str(file)!r} is no checkpoint, or cut short: copy it again") from error
+    known = isinstance(checkpoint, dict) and {"hyper_parameters", "state_dict"} <= checkpoint.keys()
+    arguments = checkpoint["hyper_parameters"].get("potential") if known else None
+    if arguments is None or not all(name.startswith(PREFIX) for name in checkpoint["state_dict"]):
+        raise ValueError(
+            f"model={str(file)!r} is not the checkpoint of a potential: expected one that `python -m train` wrote in "
+            "training on energies and forces"
+        )
+    potential = Potential(**{**arguments, **overrides})
+    potential.load_state_dict({name.removeprefix(PREFIX): w for name, w in checkpoint["state_dict"].items()})
+    return potential.eval()
