@@ -1,6 +1,7 @@
 """The command line: ``python -m train <task> [options]``; a YAML file given with ``--config`` takes the same options.
 
 A value comes from the first of these that has it: options after ``--config``, its file, the preset, the option class.
+``--resume`` reads the ``config.yaml`` of the run to go on with.
 """
 
 import argparse
@@ -13,9 +14,15 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from train import md17
+from train.checkpoints import LAST
 
 TASKS = {"md17": md17}
 PRESET_FOLDER = Path(__file__).parent / "presets"
+# What a run may be given anew when it goes on: when it ends and where it runs, but not what is fitted.
+CHANGEABLE = (
+    "max_epochs", "max_time", "patience", "run_dir", "resume", "device", "threads", "num_workers", "tensorboard",
+    "progress", "matmul_precision",
+)  # fmt: skip
 
 
 def preset_names(task: str) -> list[str]:
@@ -31,13 +38,55 @@ def read_preset(task: str, name: str) -> dict:
 
 def chosen_preset(arguments: Sequence[str], default: str) -> str:
     """The preset that the command line or the ``--config`` file asks for: it sets the defaults of all else."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset")
-    early.add_argument("--config", type=Path)
-    given, _ = early.parse_known_args(arguments)
+    given = early_options(arguments)
     if given.preset is None and given.config is not None and given.config.is_file():
         given.preset = (yaml.safe_load(given.config.read_text()) or {}).get("preset")
     return given.preset or default
+
+
+def early_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options that decide what the others start from."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset")
+    for name in ("--config", "--resume"):
+        early.add_argument(name, type=Path)
+    return early.parse_known_args(arguments)[0]
+
+
+def with_resumed_config(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` of a task with the configuration of the run that they go on with as ``--config``.
+
+    Raises:
+        FileNotFoundError: the folder holds no run that can go on.
+        ValueError: there is another ``--config``.
+    """
+    task, *rest = arguments
+    given = early_options(rest)
+    if given.resume is None:
+        return list(arguments)
+    if given.config is not None:
+        raise ValueError(
+            f"config={str(given.config)!r}: a resumed run has its own, give single options beside --resume"
+        )
+    config = given.resume / "config.yaml"
+    for file in (config, given.resume / LAST):
+        if not file.is_file():
+            raise FileNotFoundError(f"resume={str(given.resume)!r}: there is no {file.name}, so no run that can go on")
+    return [task, "--config", str(config), *rest]
+
+
+def check_resumed(before: Sequence, now: Sequence) -> None:
+    """Raises ValueError where an option that shapes the fit is not what it was ``before``."""
+    changed = [
+        f"{field.name}={getattr(new, field.name)!r} (it was {getattr(old, field.name)!r})"
+        for old, new in zip(before, now, strict=True)
+        for field in fields(new)
+        if getattr(old, field.name) != getattr(new, field.name) and field.name not in CHANGEABLE
+    ]
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)}: a resumed run keeps what shapes the fit; only {', '.join(CHANGEABLE)} may change"
+        )
 
 
 def task_parser(task: str, preset: str) -> ArgumentParser:
@@ -59,6 +108,8 @@ def task_parser(task: str, preset: str) -> ArgumentParser:
 
 def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     """The task, one instance of each of its option classes, and the whole configuration as YAML."""
+    if arguments[:1] and arguments[0] in TASKS:
+        arguments = with_resumed_config(arguments)
     parser = ArgumentParser(prog="python -m train", description="Fit an equivariant potential to molecules.")
     tasks = parser.add_subcommands(dest="task")
     for task, module in TASKS.items():
@@ -66,8 +117,18 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
         tasks.add_subcommand(task, task_parser(task, preset), help=module.__doc__.splitlines()[0])
     task = (chosen := parser.parse_args(arguments)).task
     values: Namespace = chosen[task]
-    options = [group(**{field.name: values[field.name] for field in fields(group)}) for group in TASKS[task].OPTIONS]
-    return task, options, task_parser(task, values.preset).dump(values)
+    options = task_options(task, values)
+    if values.resume is not None:
+        before = task_parser(task, values.preset).parse_path(values.resume / "config.yaml")
+        check_resumed(task_options(task, before), options)
+    config = values.clone()
+    config.resume = None
+    return task, options, task_parser(task, values.preset).dump(config)
+
+
+def task_options(task: str, values: Namespace) -> list:
+    """One instance of each of the task's option classes."""
+    return [group(**{field.name: values[field.name] for field in fields(group)}) for group in TASKS[task].OPTIONS]
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:

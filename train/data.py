@@ -1,16 +1,20 @@
-"""Frames of a data set, ready to train on: split, with neighbour lists, batched."""
+"""Frames of a data set, ready to train on: split, with neighbour lists and labels alike, batched."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase.geometry import complete_cell
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from pyg_cgconv.neighbors import RadiusGraph
+from train.loss import QUANTITIES
 from train.metrics import Labels
+from train.sampler import EpochSampler
 
 # Forces of a validation batch are not differentiated again, so that a batch takes about a quarter of the memory.
 EVALUATION_BATCH_FACTOR = 4
@@ -46,29 +50,106 @@ def check_species(splits: Splits) -> None:
             )
 
 
+def quantities_of(frames: Sequence[Data]) -> tuple[str, ...]:
+    """Those of energy, forces and stress that any of ``frames`` has a label of."""
+    return tuple(name for name in QUANTITIES if any(has_label(frame, name) for frame in frames))
+
+
+def has_label(frame: Data, name: str) -> bool:
+    return name in frame and not bool(frame[name].isnan().all())
+
+
+def made_alike(frames: Sequence[Data]) -> None:
+    """Gives all ``frames`` the attributes that any of them has, in place: PyG can batch molecules with crystals.
+
+    A missing label is NaN. A missing cell, or one that spans no volume, is completed by unit vectors in directions that
+    are not periodic: nothing but the stress depends on them.
+
+    Raises:
+        ValueError: a frame has a stress but no volume.
+    """
+    labels = [name for name in QUANTITIES if any(name in frame for frame in frames)]
+    cells = any("cell" in frame for frame in frames)
+    for number, frame in enumerate(frames):
+        shapes = {"energy": (1,), "forces": (frame.num_nodes, 3), "stress": (1, 3, 3)}
+        for name in labels:
+            if name not in frame:
+                frame[name] = torch.full(shapes[name], torch.nan, dtype=torch.float64)
+        if cells:
+            _complete_cell(frame, number)
+
+
+def _complete_cell(frame: Data, number: int) -> None:
+    if "cell" not in frame:
+        frame.cell = torch.zeros(1, 3, 3, dtype=torch.float64)
+        frame.pbc = torch.zeros(1, 3, dtype=torch.bool)
+        frame.edge_shift = frame.pos.new_zeros(frame.num_edges, 3)
+    if torch.linalg.det(frame.cell).abs() == 0:
+        if has_label(frame, "stress"):
+            raise ValueError(f"stress of frame {number}: its cell {frame.cell[0].tolist()} has no volume; leave it out")
+        frame.cell = torch.from_numpy(complete_cell(frame.cell[0].numpy())).to(frame.cell).reshape(1, 3, 3)
+
+
 def labels(frames: Sequence[Data]) -> Labels:
-    """Reference energies and forces of ``frames``."""
+    """Reference energies, forces and stresses of ``frames``."""
     return Labels(
-        energy=torch.cat([frame.energy for frame in frames]).double().numpy(),
-        forces=torch.cat([frame.forces for frame in frames]).double().numpy(),
+        energy=_joined(frames, "energy"),
+        forces=_joined(frames, "forces"),
         num_atoms=np.array([frame.num_nodes for frame in frames]),
+        stress=_joined(frames, "stress"),
+        numbers=torch.cat([frame.z for frame in frames]).numpy(),
     )
 
 
-class FrameDataModule(LightningDataModule):
-    """Batches of each split; the training frames come in a new random order every epoch."""
+def _joined(frames: Sequence[Data], name: str) -> np.ndarray | None:
+    if not any(has_label(frame, name) for frame in frames):
+        return None
+    return torch.cat([frame[name] for frame in frames]).double().numpy()
 
-    def __init__(self, splits: Splits, batch_size: int, num_workers: int = 0):
+
+class FrameDataModule(LightningDataModule):
+    """Batches of each split; the training frames come in a new random order every epoch.
+
+    Its state in a checkpoint is the place in that order: a training that goes on sees the batches that it would have
+    seen.
+
+    Args:
+        splits: the frames.
+        batch_size: frames that a device takes at a time.
+        num_workers: processes that assemble batches; 0 for none.
+        seed: of the order of the training frames.
+    """
+
+    def __init__(self, splits: Splits, batch_size: int, num_workers: int = 0, seed: int = 0):
         super().__init__()
         self.splits = splits
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.seed = seed
+        self._place = {"epoch": 0, "batches": 0}
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, from 0, and how many of its batches are done."""
+        loop = self.trainer.fit_loop
+        return {
+            "epoch": loop.epoch_progress.current.processed,
+            "batches": loop.epoch_loop.batch_progress.current.processed,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._place = state_dict
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.splits.train, self.batch_size, shuffle=True)
+        frames, place = self.splits.train, self._place
+        skip = place["batches"] * self.batch_size
+        sampler = EpochSampler(frames, self.seed, *self._devices(), epoch=place["epoch"], skip=skip)
+        return self._loader(frames, self.batch_size, sampler)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.splits.validation, EVALUATION_BATCH_FACTOR * self.batch_size)
+        devices, device = self._devices()
+        frames = self.splits.validation
+        sampler = UnrepeatedDistributedSampler(frames, devices, device, shuffle=False) if devices > 1 else None
+        return self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size, sampler)
 
     def predict_dataloader(self) -> list[DataLoader]:
         """Validation and test frames, in this order."""
@@ -78,11 +159,15 @@ class FrameDataModule(LightningDataModule):
     def transfer_batch_to_device(self, batch: Data, device: torch.device, dataloader_idx: int) -> Data:
         return batch.to(device, non_blocking=True)  # Lightning's own copy of a PyG batch would wait for each tensor
 
-    def _loader(self, frames: Sequence[Data], batch_size: int, shuffle: bool = False) -> DataLoader:
+    def _devices(self) -> tuple[int, int]:
+        """The number of devices that share the frames, and which of them this is."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def _loader(self, frames: Sequence[Data], batch_size: int, sampler=None) -> DataLoader:
         return DataLoader(
             frames,
             batch_size=batch_size,
-            shuffle=shuffle,
+            sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

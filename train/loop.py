@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from train.averaging import ExponentialMovingAverage
+from train.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, continue_log
 from train.module import MONITOR
 from train.options import FitOptions, RunOptions
 from train.progress import progress_callback
@@ -23,48 +25,71 @@ EXPECTED_WARNINGS = (
     ".*exists and is not empty.*",
     ".*GPU available but not used.*",
     ".*LeafSpec.*is deprecated.*",
+    # FrameDataModule and EpochSampler take up the order of batches where it was left, not the loader.
+    ".*your dataloader is not resumable.*",
 )
 
 
-def trainer(run: RunOptions, **arguments) -> Trainer:
-    """A trainer on the chosen device. Forces are gradients, which inference mode would forbid."""
-    return Trainer(
-        accelerator=run.accelerator,
-        devices=1,
-        inference_mode=False,
-        enable_model_summary=False,
-        enable_progress_bar=run.progress and sys.stderr.isatty(),
-        **arguments,
-    )
+class Patience(EarlyStopping):
+    """Ends the training after ``patience`` epochs without a smaller validation loss; a resumed run may change it."""
+
+    def __init__(self, patience: int):
+        super().__init__(MONITOR, patience=patience, check_on_train_epoch_end=False)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict | {"patience": self.patience})
 
 
 def fitting_trainer(folder: Path, fit: FitOptions, run: RunOptions) -> Trainer:
     """Keeps the best and the last checkpoint and a CSV log in ``folder``, averages the weights, watches the time."""
-    callbacks = [
-        ModelCheckpoint(folder, filename="best", monitor=MONITOR, save_last=True, enable_version_counter=False),
-        Timer(fit.max_time, verbose=False),
-    ]
+    callbacks = [BestCheckpoint(folder, MONITOR), LastCheckpoint(folder), Timer(fit.max_time, verbose=False)]
     if fit.ema_decay:
         callbacks.append(ExponentialMovingAverage(fit.ema_decay))
+    if fit.patience:
+        callbacks.append(Patience(fit.patience))
     if run.progress:
         callbacks.append(progress_callback())
-    return trainer(
-        run,
+    return Trainer(
+        accelerator=run.accelerator,
+        devices=run.devices,
+        num_nodes=run.nodes,
+        strategy=strategy(run),
+        use_distributed_sampler=False,  # FrameDataModule deals the frames out
+        plugins=[AtomicCheckpointIO()],
         max_epochs=fit.max_epochs,
+        accumulate_grad_batches=fit.accumulate,
         gradient_clip_val=fit.gradient_clip or None,
         callbacks=callbacks,
-        logger=CSVLogger(folder, name="", version=""),
+        logger=run_loggers(folder, run),
+        inference_mode=False,  # forces are gradients
+        enable_model_summary=False,
+        enable_progress_bar=run.progress and sys.stderr.isatty(),
         num_sanity_val_steps=0,
     )
 
 
-def predicting_trainer(run: RunOptions) -> Trainer:
-    return trainer(run, logger=False, callbacks=[])
+def strategy(run: RunOptions) -> DDPStrategy | str:
+    # Buffers are constants: to send them again in each validation would wait for devices that have a batch more.
+    return DDPStrategy(broadcast_buffers=False) if run.devices * run.nodes > 1 else "auto"
+
+
+def run_loggers(folder: Path, run: RunOptions) -> list[Logger]:
+    """The CSV log and, if asked for, TensorBoard's; those of a resumed run go on after its last checkpoint."""
+    step = None
+    if run.resume:
+        step = torch.load(folder / LAST, map_location="cpu", weights_only=False, mmap=True)["global_step"]
+    loggers = [CSVLogger(folder, name="", version="")]
+    if step is not None:
+        continue_log(loggers[0], step)
+    if run.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=step and step + 1))
+    return loggers
 
 
 def device_name(fitted: Trainer) -> str:
     device = fitted.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return name if fitted.world_size == 1 else f"{fitted.world_size} x {name}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor
 from datasets import MD17, EthanolPBE, FrameDataset
 from train.data import Splits, with_neighbors
 from train.options import FitOptions, ModelOptions, RunOptions
-from train.run import create_run_folder, train
+from train.run import open_run_folder, train
 
 DEFAULT_PRESET = "small"
 
@@ -64,8 +64,7 @@ OPTIONS = (MD17Options, ModelOptions, FitOptions, RunOptions)
 def run(data: MD17Options, model: ModelOptions, fit: FitOptions, run: RunOptions, *, config: str) -> dict:
     """Reads the frames, trains, and returns what is written to ``metrics.json``."""
     splits = read_splits(data, model.cutoff)
-    folder = create_run_folder(run.run_dir, "md17", data.molecule)
-    (folder / "config.yaml").write_text(config)
+    folder = open_run_folder(run, "md17", data.molecule, config)
     return train(splits, folder, model, fit, run)
 
 

@@ -1,47 +1,84 @@
-"""Errors of predicted energies and forces, in meV and meV/Angstrom."""
+"""Errors of predicted energies, forces and stresses, in meV, meV/Angstrom and meV/Angstrom^3."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from ase.data import chemical_symbols
+from ase.units import GPa
 
 MEV_PER_EV = 1000.0
+GPA_PER_MEV = 1 / (MEV_PER_EV * GPa)  # of a stress in meV/Angstrom^3
+# As they stand in the names of metrics.
+UNITS = {"energy": "meV", "forces": "meV_per_A", "stress": "meV_per_A3"}
+SHOWN_UNITS = {"energy": "meV", "forces": "meV/Å", "stress": "meV/Å³"}
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Energies and forces of a list of frames, computed or predicted, all float64.
+    """Energies, forces and stresses of a list of frames, computed or predicted, all float64; NaN where there is none.
 
     Args:
         energy: (frames,) total energies, eV.
-        forces: (atoms, 3) forces on the atoms of all frames, frame after frame, eV/Angstrom.
+        forces: (atoms, 3) forces on the atoms of all frames, frame after frame, eV/Angstrom; None if there are none.
         num_atoms: (frames,) atoms of each frame.
+        stress: (frames, 3, 3) eV/Angstrom^3, positive where the structure wants to shrink; None if there are none.
+        numbers: (atoms,) atomic numbers, for the errors of each element.
     """
 
     energy: np.ndarray
-    forces: np.ndarray
+    forces: np.ndarray | None
     num_atoms: np.ndarray
+    stress: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
 
-def errors(predicted: Labels, reference: Labels) -> dict[str, float]:
-    """Mean absolute and root-mean-square errors, over frames for energies and over components for forces."""
+def errors(predicted: Labels, reference: Labels) -> dict:
+    """Mean absolute and root-mean-square errors over frames for energies and over components for forces and stresses.
+
+    Only quantities that both have are compared, and of these only labels that are not NaN. Of several elements,
+    ``species`` has the force errors of the atoms of each.
+    """
     energy = (predicted.energy - reference.energy) * MEV_PER_EV
-    forces = (predicted.forces - reference.forces) * MEV_PER_EV
+    found = mean_errors("energy", energy)
+    found["energy_mae_meV_per_atom"] = float(np.nanmean(np.abs(energy / reference.num_atoms)))
+    if predicted.forces is not None and reference.forces is not None:
+        forces = (predicted.forces - reference.forces) * MEV_PER_EV
+        found |= mean_errors("forces", forces)
+        if reference.numbers is not None:
+            found["species"] = species_errors(forces, reference.numbers)
+    if predicted.stress is not None and reference.stress is not None:
+        stress = (predicted.stress - reference.stress) * MEV_PER_EV
+        found |= mean_errors("stress", stress)
+        found["stress_mae_GPa"] = found[f"stress_mae_{UNITS['stress']}"] * GPA_PER_MEV
+    return found
+
+
+def mean_errors(name: str, error: np.ndarray) -> dict[str, float]:
+    """Mean absolute and root-mean-square of ``error``, any shape, over all that is not NaN."""
     return {
-        "energy_mae_meV": float(np.abs(energy).mean()),
-        "energy_rmse_meV": float(np.sqrt(np.square(energy).mean())),
-        "energy_mae_meV_per_atom": float(np.abs(energy / reference.num_atoms).mean()),
-        "forces_mae_meV_per_A": float(np.abs(forces).mean()),
-        "forces_rmse_meV_per_A": float(np.sqrt(np.square(forces).mean())),
+        f"{name}_mae_{UNITS[name]}": float(np.nanmean(np.abs(error))),
+        f"{name}_rmse_{UNITS[name]}": float(np.sqrt(np.nanmean(np.square(error)))),
+    }
+
+
+def species_errors(forces: np.ndarray, numbers: np.ndarray) -> dict[str, dict[str, float]]:
+    """Errors (atoms, 3) of the forces on the atoms of each element, by its symbol, lightest first."""
+    present = ~np.isnan(forces).all(axis=1)
+    return {
+        chemical_symbols[number]: mean_errors("forces", forces[present & (numbers == number)])
+        for number in np.unique(numbers[present]).tolist()
     }
 
 
 def trivial_prediction(train_energy: np.ndarray, test: Labels) -> Labels:
-    """What a model without physics says of ``test``: the mean training energy for every frame, no force on any atom.
+    """What a model without physics says of ``test``: the mean training energy for every frame, no force, no stress.
 
     The mean absolute error of its forces is the mean absolute force component: what a force error is compared with.
     """
     return Labels(
         energy=np.full_like(test.energy, train_energy.mean()),
-        forces=np.zeros_like(test.forces),
+        forces=None if test.forces is None else np.zeros_like(test.forces),
         num_atoms=test.num_atoms,
+        stress=None if test.stress is None else np.zeros_like(test.stress),
+        numbers=test.numbers,
     )

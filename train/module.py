@@ -1,39 +1,26 @@
 """The training step: loss, validation errors and optimiser around a potential."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.nn import ModuleDict
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch_geometric.data import Batch
-from torchmetrics import MeanAbsoluteError
 
 from pyg_cgconv.potential import Potential
-from train.metrics import MEV_PER_EV
+from train.epoch_mean import EpochMean
+from train.loss import penalty, residuals, sum_over_labels
+from train.metrics import MEV_PER_EV, UNITS
 from train.options import FitOptions, ModelOptions
 from train.schedule import constant, cosine, plateau, training_progress, training_timer
 from train.statistics import Statistics
 
 MONITOR = "val/loss"
-
-
-def loss_terms(predicted: dict[str, Tensor], batch: Batch, force_scale: float) -> dict[str, Tensor]:
-    r"""Mean squared errors without a unit; :math:`\sigma` is the rms force in training, :math:`a` 1 Angstrom.
-
-    .. math::
-        L_E = \frac{1}{B} \sum_b \left( \frac{E_b - \hat E_b}{n_b\, \sigma a} \right)^2 \qquad
-        L_F = \frac{1}{3 N} \sum_{i, k} \left( \frac{F_{ik} - \hat F_{ik}}{\sigma} \right)^2
-
-    Args:
-        predicted: ``energy`` (B,) in eV and ``forces`` (N, 3) in eV/Angstrom.
-        batch: the frames with their ``energy`` and ``forces``.
-        force_scale: :math:`\sigma`, eV/Angstrom.
-    """
-    num_atoms = batch.ptr.diff()
-    energy = (predicted["energy"] - batch.energy) / (num_atoms * force_scale)
-    forces = (predicted["forces"] - batch.forces) / force_scale
-    return {"energy": energy.square().mean(), "forces": forces.square().mean()}
+STAGES = ("train", "val")
 
 
 class PotentialModule(LightningModule):
@@ -42,41 +29,72 @@ class PotentialModule(LightningModule):
     Args:
         potential: arguments of :class:`pyg_cgconv.potential.Potential`.
         fit: arguments of :class:`train.options.FitOptions`.
+        quantities: what is predicted and compared with labels: ``energy``, and ``forces`` and ``stress`` where the
+            training frames have them.
     """
 
-    def __init__(self, potential: dict, fit: dict):
+    def __init__(self, potential: dict, fit: dict, quantities: Sequence[str] = ("energy", "forces")):
         super().__init__()
         self.save_hyperparameters()
         self.fit_options = FitOptions(**fit)
         self.potential = Potential(**potential)
         self.potential.validate = False  # the frames were checked before the training
         self.force_scale = potential["scale"]
-        self.energy_error = MeanAbsoluteError()
-        self.forces_error = MeanAbsoluteError()
+        self.quantities = tuple(quantities)
+        self.cost = penalty(self.fit_options.loss, self.fit_options.huber_delta)
+        # Means over all labels since the last validation.
+        self.mean_loss = ModuleDict({f"{stage}/{name}": EpochMean() for stage in STAGES for name in self.quantities})
+        self.mean_error = ModuleDict({name: EpochMean() for name in self.quantities})
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.potential(batch)
+        return self.potential(
+            batch, compute_forces="forces" in self.quantities, compute_stress="stress" in self.quantities
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._loss(self(batch), batch, stage="train")
+        return self.loss(batch, self.loss_weights(training_progress(self.trainer, self.trainer.global_step)))
+
+    def loss(self, batch: Batch, weights: dict[str, float]) -> Tensor:
+        """The loss of a training ``batch``, a scalar; of several devices their mean is that of all of their frames."""
+        sums = self._loss_sums(self(batch), batch, stage="train")
+        counts = torch.stack([count for _, count in sums.values()])
+        # Devices differ in labels, as molecules in size. DDP averages gradients: their mean is that of one device with
+        # all frames if each divides its sum by the mean number of labels.
+        counts = self.trainer.strategy.reduce(counts, reduce_op="mean").clamp(min=1.0 / self.trainer.world_size)
+        terms = zip(sums.items(), counts, strict=True)
+        return sum(weights[name] * total / count for (name, (total, _)), count in terms)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         predicted = self(batch)
-        loss = self._loss(predicted, batch, stage="val")
+        self._loss_sums(predicted, batch, stage="val")
+        for name, value in predicted.items():
+            error = (value - batch[name]).detach() * MEV_PER_EV
+            self.mean_error[name].update(*sum_over_labels(error, torch.abs))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs one line for an epoch, the training loss included, before the checkpoints are written."""
+        means = {key: metric.compute() for key, metric in self.mean_loss.items()}
+        weights = self.loss_weights(1.0)  # those of the end, so that losses of all epochs can be compared
+        for stage in STAGES:
+            terms = {name: means[f"{stage}/{name}"] for name in self.quantities}
+            loss = sum(weights[name] * term for name, term in terms.items() if weights[name])
+            self.log_dict({f"{stage}/{name}_loss": term for name, term in terms.items()}, sync_dist=True)
+            self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=True)
+        for name, metric in self.mean_error.items():
+            self.log(f"val/{name}_mae_{UNITS[name]}", metric.compute(), prog_bar=name == "forces", sync_dist=True)
+        self.log("lr", self.optimizers().param_groups[0]["lr"], sync_dist=True)
+        self.log("seconds", training_timer(self.trainer).time_elapsed(), sync_dist=True)
+        for metric in (*self.mean_loss.values(), *self.mean_error.values()):
+            metric.reset()
         if not math.isfinite(loss):
             raise ValueError(
-                f"the validation loss is {loss.item()}: the training diverged, try an lr below {self.fit_options.lr}"
+                f"the validation loss is {float(loss)}: the training diverged, try an lr below {self.fit_options.lr}"
             )
-        self.energy_error(predicted["energy"].detach() * MEV_PER_EV, batch.energy * MEV_PER_EV)
-        self.forces_error(predicted["forces"].detach() * MEV_PER_EV, batch.forces * MEV_PER_EV)
-        self.log("val/energy_mae_meV", self.energy_error, batch_size=batch.num_graphs)
-        self.log("val/forces_mae_meV_per_A", self.forces_error, batch_size=batch.num_graphs, prog_bar=True)
+        for schedule in self._schedules():
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(loss)
 
-    def on_train_epoch_end(self) -> None:
-        self.log("lr", self.optimizers().param_groups[0]["lr"])
-        self.log("seconds", training_timer(self.trainer).time_elapsed())
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def predict_step(self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:
         return {key: value.detach().double().cpu() for key, value in self(batch).items()}
 
     def configure_optimizers(self):
@@ -90,25 +108,49 @@ class PotentialModule(LightningModule):
             schedules = constant(optimizer, fit.warmup_steps)
         return [optimizer], schedules
 
-    def _loss(self, predicted: dict[str, Tensor], batch: Batch, stage: str) -> Tensor:
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric) -> None:
+        # Lightning would step a plateau schedule after the checkpoint of the epoch, which would know nothing of it.
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+    def _schedules(self) -> list[LRScheduler]:
+        schedules = self.lr_schedulers()
+        return schedules if isinstance(schedules, list) else [schedules]
+
+    def loss_weights(self, progress: float) -> dict[str, float]:
+        """Weights of the terms when the part ``progress``, 0 to 1, of the training is over."""
         fit = self.fit_options
-        terms = loss_terms(predicted, batch, self.force_scale)
-        loss = fit.energy_weight * terms["energy"] + fit.forces_weight * terms["forces"]
-        values = {"loss": loss, "energy_loss": terms["energy"], "forces_loss": terms["forces"]}
-        for name, value in values.items():
-            self.log(
-                f"{stage}/{name}",
-                value.detach(),
-                batch_size=batch.num_graphs,
-                on_step=False,
-                on_epoch=True,
-                prog_bar=name == "loss",
-            )
-        return loss
+        stage_two = fit.stage_two_start <= progress and fit.stage_two_start < 1
+        return {
+            "energy": fit.stage_two_energy_weight if stage_two else fit.energy_weight,
+            "forces": fit.forces_weight,
+            "stress": fit.stress_weight,
+        }
+
+    def _loss_sums(self, predicted: dict[str, Tensor], batch: Batch, stage: str) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sum of the penalties and number of labels for each quantity, added to the means of ``stage``."""
+        errors = residuals(predicted, batch, self.force_scale)
+        sums = {name: sum_over_labels(error, self.cost) for name, error in errors.items()}
+        for name, (total, count) in sums.items():
+            self.mean_loss[f"{stage}/{name}"].update(total.detach(), count)
+        return sums
 
 
-def new_module(model: ModelOptions, fit: FitOptions, statistics: Statistics, dtype: str) -> PotentialModule:
-    """A potential with fresh weights, told of its training frames by ``statistics``."""
+def new_module(
+    model: ModelOptions,
+    fit: FitOptions,
+    statistics: Statistics,
+    dtype: str,
+    quantities: Sequence[str] = ("energy", "forces"),
+) -> PotentialModule:
+    """A potential with fresh weights, told of its training frames by ``statistics``.
+
+    Raises:
+        ValueError: the weights of all ``quantities`` are 0.
+    """
+    weights = {f"{name}_weight": getattr(fit, f"{name}_weight") for name in quantities}
+    if not any(weights.values()):
+        raise ValueError(f"{weights} leaves nothing to fit of what the training frames have: raise one of them")
     potential = {
         **asdict(model),
         "species": list(statistics.species),
@@ -117,4 +159,4 @@ def new_module(model: ModelOptions, fit: FitOptions, statistics: Statistics, dty
         "avg_num_neighbors": statistics.num_neighbors,
         "dtype": dtype,
     }
-    return PotentialModule(potential, asdict(fit))
+    return PotentialModule(potential, asdict(fit), list(quantities))

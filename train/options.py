@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -42,9 +43,21 @@ class FitOptions:
     """Fit: what is minimised and how.
 
     Args:
-        energy_weight: weight of the mean squared error of the energy per atom, in units of rms force times Angstrom.
-        forces_weight: weight of the mean squared error of the forces, in units of rms force (zero forces have loss 1).
-        batch_size: frames per optimiser step.
+        energy_weight: weight of the error of the energy per atom, in units of the rms force times Angstrom.
+        forces_weight: weight of the error of the forces, in units of the rms force (zero forces have a squared error of
+            1).
+        stress_weight: weight of the error of the stress, as virial per atom in the units of the energy.
+        loss: mse, mean squared errors; or huber, which grows only linearly beyond huber_delta, so that a few bad
+            reference values do little harm.
+        huber_delta: in units of the rms force.
+        stage_two_start: part of the training, 0 to 1, after which the energy weight is stage_two_energy_weight; 1 for
+            no second stage. Validation losses have the weights of the second stage throughout.
+        stage_two_energy_weight: energy weight of the second stage, in which energies are refined.
+        atom_energies: energy of an isolated atom of each element in eV, such as {H: -13.6, O: -2041.8}, elements that
+            do not occur included or not (default: fitted to the training energies by least squares).
+        batch_size: frames that a device takes at a time.
+        accumulate: batches of each device that make an optimiser step. A step sees batch_size x accumulate x devices x
+            nodes frames.
         lr: highest learning rate of Adam (AMSGrad).
         schedule: of the learning rate. cosine falls to zero at max_epochs or max_time, whichever comes first; plateau
             falls when the validation loss stalls; constant stays.
@@ -54,13 +67,21 @@ class FitOptions:
         gradient_clip: largest norm of the gradient; 0 switches clipping off.
         ema_decay: decay per step of the moving average of the weights, which is what is validated, tested and kept;
             0 switches averaging off.
+        patience: epochs without improvement of the validation loss after which the training ends; 0 for never.
         max_epochs: passes over the training frames.
-        max_time: time limit of the training, DD:HH:MM:SS.
+        max_time: time limit of the training, DD:HH:MM:SS, all of its sessions together.
     """
 
     energy_weight: float = 10.0
     forces_weight: float = 1.0
+    stress_weight: float = 10.0
+    loss: Literal["mse", "huber"] = "mse"
+    huber_delta: float = 0.01
+    stage_two_start: float = 1.0
+    stage_two_energy_weight: float = 100.0
+    atom_energies: dict[str, float] | None = None
     batch_size: int = 5
+    accumulate: int = 1
     lr: float = 0.01
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup_steps: int = 100
@@ -68,17 +89,19 @@ class FitOptions:
     plateau_patience: int = 50
     gradient_clip: float = 10.0
     ema_decay: float = 0.99
+    patience: int = 0
     max_epochs: int = 100
     max_time: str | None = None
 
     def __post_init__(self):
-        require_positive(self, "batch_size", "lr", "max_epochs", "plateau_factor")
+        require_positive(self, "batch_size", "accumulate", "lr", "max_epochs", "plateau_factor", "huber_delta")
         require_at_least_zero(
-            self, "energy_weight", "forces_weight", "warmup_steps", "plateau_patience", "gradient_clip"
-        )
-        if self.energy_weight == self.forces_weight == 0:
+            self, "energy_weight", "forces_weight", "stress_weight", "stage_two_energy_weight", "warmup_steps",
+            "plateau_patience", "gradient_clip", "patience",
+        )  # fmt: skip
+        if not 0 <= self.stage_two_start <= 1:
             raise ValueError(
-                "energy_weight and forces_weight are both 0, which leaves nothing to fit: raise one of them"
+                f"stage_two_start={self.stage_two_start}: expected a part of the training, 0 to 1, such as 0.75"
             )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(
@@ -94,28 +117,45 @@ class RunOptions:
 
     Args:
         run_dir: folder for the results (default: runs/<task>-<name>-<time>).
+        resume: folder of an earlier run to go on with, from its last checkpoint and with its options. Give more
+            max_epochs or max_time to go on with a run that ended. Options that would change what is fitted are refused.
         seed: of the initial weights, the order of batches and random splits.
         dtype: floating-point type of the model; energies are kept in float64 until their reference is subtracted.
+        matmul_precision: of float32 matrix products on a GPU. highest is exact; high uses TF32 where there is any,
+            which is faster and keeps 10 bits of the mantissa; medium uses bfloat16.
         device: auto takes a GPU if there is one.
+        devices: GPUs of each node, or processes on a CPU; each takes batch_size frames at a time.
+        nodes: machines, started by torchrun or SLURM as PyTorch Lightning finds them.
         threads: of the CPU; 0 leaves the number to torch. Small molecules in small batches are fastest with one.
         num_workers: processes that assemble batches; 0 assembles them in the training process.
+        tensorboard: write logs for TensorBoard beside the CSV file.
         progress: show a progress bar.
     """
 
     run_dir: Path | None = None
+    resume: Path | None = None
     seed: int = 0
     dtype: Literal["float32", "float64"] = "float32"
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    nodes: int = 1
     threads: int = 0
     num_workers: int = 0
+    tensorboard: bool = False
     progress: bool = True
 
     def __post_init__(self):
+        require_positive(self, "devices", "nodes")
         require_at_least_zero(self, "threads", "num_workers", "seed")
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError(
                 "device='cuda', but torch finds no CUDA GPU: choose --device cpu or install a CUDA build of torch"
             )
+        if self.accelerator == "gpu" and self.devices > torch.cuda.device_count():
+            raise ValueError(f"devices={self.devices}: torch finds {torch.cuda.device_count()} CUDA GPUs")
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise ValueError("tensorboard=True, but the package is not installed: pip install tensorboard")
 
     @property
     def accelerator(self) -> str:

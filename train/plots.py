@@ -6,24 +6,22 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from train.metrics import Labels, errors
+from train.metrics import SHOWN_UNITS, UNITS, Labels, errors
 
 REFERENCE_COLOR, DATA_COLOR = "0.6", "tab:blue"
 
 
 def parity_plot(path: Path, predicted: Labels, reference: Labels, title: str) -> None:
-    """Predicted against computed energies (relative to their mean) and force components of the test frames."""
-    test = errors(predicted, reference)
-    mean_energy = reference.energy.mean()
-    panels = (
-        ("energy - mean (eV)", reference.energy - mean_energy, predicted.energy - mean_energy,
-         f"MAE {test['energy_mae_meV']:.2f} meV"),
-        ("force component (eV/Å)", reference.forces.ravel(), predicted.forces.ravel(),
-         f"MAE {test['forces_mae_meV_per_A']:.1f} meV/Å"),
-    )  # fmt: skip
-    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    """Predicted against computed energies (relative to their mean), force and stress components, as far as there are.
+
+    Energies of frames of different sizes are those of an atom.
+    """
+    panels = parity_panels(predicted, reference)
+    figure = Figure(figsize=(4.5 * len(panels), 4.4), layout="constrained")
     figure.suptitle(title)
-    for axes, (quantity, computed, learnt, caption) in zip(figure.subplots(1, 2), panels, strict=True):
+    for axes, (quantity, computed, learnt, caption) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
         low, high = min(computed.min(), learnt.min()), max(computed.max(), learnt.max())
         axes.plot([low, high], [low, high], color=REFERENCE_COLOR, linewidth=1)
         axes.plot(computed, learnt, ".", color=DATA_COLOR, markersize=3, alpha=0.5, rasterized=True)
@@ -32,6 +30,31 @@ def parity_plot(path: Path, predicted: Labels, reference: Labels, title: str) ->
         axes.set_title(caption, fontsize="medium")
         axes.set_aspect("equal", adjustable="box")
     figure.savefig(path, dpi=150)
+
+
+def parity_panels(predicted: Labels, reference: Labels) -> list[tuple[str, np.ndarray, np.ndarray, str]]:
+    """Name, computed values, predicted values and caption of each quantity that both have."""
+    test = errors(predicted, reference)
+    same_size = len(set(reference.num_atoms.tolist())) == 1
+    divisor, unit = (1, "eV") if same_size else (reference.num_atoms, "eV/atom")
+    energy = "energy_mae_meV" if same_size else "energy_mae_meV_per_atom"
+    computed, learnt = reference.energy / divisor, predicted.energy / divisor
+    panels = [
+        (f"energy - mean ({unit})", computed - computed.mean(), learnt - computed.mean(),
+         f"MAE {test[energy]:.2f} m{unit}"),
+    ]  # fmt: skip
+    if "forces_mae_meV_per_A" in test:
+        caption = f"MAE {test['forces_mae_meV_per_A']:.1f} meV/Å"
+        panels.append(("force component (eV/Å)", *_with_labels(reference.forces, predicted.forces), caption))
+    if "stress_mae_GPa" in test:
+        caption = f"MAE {test['stress_mae_meV_per_A3']:.2f} meV/Å³ = {test['stress_mae_GPa']:.3f} GPa"
+        panels.append(("stress component (eV/Å³)", *_with_labels(reference.stress, predicted.stress), caption))
+    return panels
+
+
+def _with_labels(computed: np.ndarray, learnt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    present = ~np.isnan(computed)
+    return computed[present], learnt[present]
 
 
 def read_log(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -48,10 +71,12 @@ def learning_curve(path: Path, log: Path, title: str) -> None:
     loss, error, rate = figure.subplots(1, 3)
     for name, label in (("train/loss", "training"), ("val/loss", "validation")):
         loss.plot(*read_log(log, name), label=label)
-    loss.set_ylabel("loss (mean squared error / rms force²)")
+    loss.set_ylabel("loss (without a unit)")
     loss.legend()
-    error.plot(*read_log(log, "val/forces_mae_meV_per_A"), label="forces (meV/Å)")
-    error.plot(*read_log(log, "val/energy_mae_meV"), label="energy (meV)")
+    for name, unit in UNITS.items():
+        epochs, values = read_log(log, f"val/{name}_mae_{unit}")
+        if len(epochs):
+            error.plot(epochs, values, label=f"{name} ({SHOWN_UNITS[name]})")
     error.set_ylabel("mean absolute validation error")
     error.legend()
     rate.plot(*read_log(log, "lr"), color=REFERENCE_COLOR)

@@ -2,11 +2,14 @@
 
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 from cuda_kernels.cache import installed_version
+from train.metrics import SHOWN_UNITS, UNITS
 
 REPORTED_PACKAGES = ("pyg-cgconv", "torch", "torch-geometric", "e3nn", "numba", "numba-cuda", "lightning", "numpy")
+COLUMN = 18
 
 
 def versions() -> dict[str, str]:
@@ -28,12 +31,35 @@ def describe_run(facts: dict, folder: Path) -> str:
     )
 
 
+def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str:
+    """A table of mean absolute errors, one line for each of ``rows``, forces of each element below their line.
+
+    Args:
+        rows: results of :func:`train.metrics.errors` by what they are errors of.
+        mean_force: mean absolute force component, meV/Angstrom, to which ``of |F|`` is relative; no such column
+            without it.
+    """
+    quantities = [name for name, unit in UNITS.items() if any(f"{name}_mae_{unit}" in row for row in rows.values())]
+    relative = mean_force is not None and "forces" in quantities
+    head = f"{'mean absolute error':<28}" + "".join(f"{name:>{COLUMN}}" for name in quantities)
+    lines = [head + ("of |F|".rjust(12) if relative else "")]
+    for label, row in rows.items():
+        by_species = {f"  on {symbol}": errors for symbol, errors in row.get("species", {}).items()}
+        for name, errors in {label: row, **by_species}.items():
+            lines.append(f"{name:<28}" + "".join(_cell(errors, quantity) for quantity in quantities))
+            if relative:
+                lines[-1] += f"{100 * errors['forces_mae_meV_per_A'] / mean_force:>10.1f} %"
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(errors: dict, quantity: str) -> str:
+    value = errors.get(f"{quantity}_mae_{UNITS[quantity]}")
+    return "".rjust(COLUMN) if value is None else f"{value:.2f} {SHOWN_UNITS[quantity]}".rjust(COLUMN)
+
+
 def error_table(metrics: dict, folder: Path) -> str:
-    """Test errors beside the trivial baseline; ``of |F|`` is relative to the mean absolute force component."""
-    mean_force = metrics["baseline"]["forces_mae_meV_per_A"]
-    lines = [f"{'mean absolute test error':<28}{'energy':>14}{'forces':>18}{'of |F|':>12}"]
-    for label, row in (("this potential", metrics["test"]), ("mean energy, zero force", metrics["baseline"])):
-        energy, forces = row["energy_mae_meV"], row["forces_mae_meV_per_A"]
-        lines.append(f"{label:<28}{energy:>10.2f} meV{forces:>12.2f} meV/Å{100 * forces / mean_force:>10.1f} %")
+    """Test errors beside those of a trivial model; ``of |F|`` is relative to the mean absolute force component."""
+    baseline = {name: value for name, value in metrics["baseline"].items() if name != "species"}
+    rows = {"this potential, test frames": metrics["test"], "mean energy, no forces": baseline}
     effort = f"{metrics['epochs']} epochs, {metrics['steps']} steps in {metrics['seconds']:.0f} s"
-    return "\n".join(["", *lines, "", f"{effort}; results in {folder}"])
+    return "\n".join(["", error_rows(rows, baseline.get("forces_mae_meV_per_A")), "", f"{effort}; results in {folder}"])

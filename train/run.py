@@ -4,61 +4,96 @@ import time
 from pathlib import Path
 
 import lightning
+import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch_geometric.loader import DataLoader
 
-from train.data import FrameDataModule, Splits, check_species, labels
-from train.loop import device_name, fitting_trainer, predicting_trainer, quiet_lightning
+from train.checkpoints import BEST, LAST
+from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
+from train.loop import device_name, fitting_trainer, quiet_lightning
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.plots import learning_curve, parity_plot
 from train.report import describe_run, error_table, versions, write_json
 from train.schedule import training_timer
-from train.statistics import collect_statistics
+from train.statistics import Statistics, collect_statistics
+
+
+def open_run_folder(run: RunOptions, task: str, name: str, config: str) -> Path:
+    """The folder of a new run, with ``config`` in it, or that of the run to go on with.
+
+    Of the processes of several devices the first one makes it.
+
+    Raises:
+        ValueError: a new run would overwrite an earlier one.
+    """
+    if rank_zero_only.rank:
+        return run.resume or run.run_dir or Path("runs")  # nothing is written by this process
+    folder = run.resume or create_run_folder(run.run_dir, task, name)
+    (folder / "config.yaml").write_text(config)
+    return folder
 
 
 def create_run_folder(run_dir: Path | None, task: str, name: str) -> Path:
     """A folder without an earlier run in it, ``runs/<task>-<name>-<time>`` unless one is named."""
     folder = run_dir or Path("runs") / f"{task}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if (folder / "config.yaml").exists():
-        raise ValueError(f"run_dir={str(folder)!r} holds a run already: name another folder or remove this one")
+        raise ValueError(
+            f"run_dir={str(folder)!r} holds a run already: name another folder, remove this one, or go on with it by "
+            f"--resume {folder}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def predict(module: PotentialModule, data: FrameDataModule, run: RunOptions) -> tuple[Labels, Labels]:
-    """Energies and forces that ``module`` gives for the validation and for the test frames."""
-    validation, test = predicting_trainer(run).predict(module, data)
-    return tuple(
-        Labels(
-            energy=torch.cat([batch["energy"] for batch in batches]).numpy(),
-            forces=torch.cat([batch["forces"] for batch in batches]).numpy(),
-            num_atoms=labels(frames).num_atoms,
-        )
-        for batches, frames in ((validation, data.splits.validation), (test, data.splits.test))
+    """Energies, forces and stresses that ``module`` gives for the validation and for the test frames."""
+    module = module.to("cuda" if run.accelerator == "gpu" else "cpu").eval()
+    validation, test = data.predict_dataloader()
+    return predicted_labels(module, validation), predicted_labels(module, test)
+
+
+def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
+    """What ``module`` gives for the frames of ``loader``, on the device of its weights."""
+    with torch.no_grad():
+        batches = [module.predict_step(batch.to(module.device)) for batch in loader]
+    joined = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
+    return Labels(
+        energy=joined["energy"],
+        forces=joined.get("forces"),
+        num_atoms=np.array([frame.num_nodes for frame in loader.dataset]),
+        stress=joined.get("stress"),
+        numbers=torch.cat([frame.z for frame in loader.dataset]).numpy(),
     )
 
 
 def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, run: RunOptions) -> dict:
-    """Fits a new potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
+    """Fits a potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
 
-    The test frames are predicted with the checkpoint of least validation loss, read back from its file. Its potential
-    alone is written to ``potential.pt``, for :meth:`pyg_cgconv.potential.Potential.load`.
+    With ``run.resume`` it goes on from the last checkpoint in ``folder``. The test frames are predicted with the
+    checkpoint of least validation loss, read back from its file. Its potential alone is written to ``potential.pt``,
+    for :meth:`pyg_cgconv.potential.Potential.load`.
 
     Args:
         splits: frames with neighbour lists within ``model.cutoff``.
         folder: an existing folder.
 
     Returns:
-        What is written to ``metrics.json``.
+        What is written to ``metrics.json``; nothing in the processes of devices other than the first.
     """
     check_species(splits)
     if run.threads:
         torch.set_num_threads(run.threads)
+    torch.set_float32_matmul_precision(run.matmul_precision)
     with quiet_lightning():
         lightning.seed_everything(run.seed, workers=True, verbose=False)
-        data = FrameDataModule(splits, fit.batch_size, run.num_workers)
-        module = new_module(model, fit, collect_statistics(splits.train), run.dtype)
+        data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
+        statistics = collect_statistics(splits.train, fit.atom_energies)
+        if run.resume:
+            check_same_frames(statistics, folder / LAST)
+        module = new_module(model, fit, statistics, run.dtype, quantities_of(splits.train))
         trainer = fitting_trainer(folder, fit, run)
         facts = {
             "data": splits.name,
@@ -67,32 +102,49 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
             "device": device_name(trainer),
             "dtype": run.dtype,
         }
-        print(describe_run(facts, folder), flush=True)
-        trainer.fit(module, data)
+        if trainer.is_global_zero:
+            print(describe_run(facts, folder), flush=True)
+        trainer.fit(module, data, ckpt_path=folder / LAST if run.resume else None, weights_only=False)
+        if not trainer.is_global_zero:
+            return {}
         facts |= {
             "seconds": training_timer(trainer).time_elapsed(),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
         }
-        best = PotentialModule.load_from_checkpoint(folder / "best.ckpt", map_location="cpu")
+        best = PotentialModule.load_from_checkpoint(folder / BEST, map_location="cpu", weights_only=False)
         best.potential.save(folder / "potential.pt")
         validation, test = predict(best, data, run)
     return report(folder, facts, splits, validation, test)
 
 
+def check_same_frames(statistics: Statistics, checkpoint: Path) -> None:
+    """Raises ValueError where the training frames are not those that the run of ``checkpoint`` began with."""
+    kept = torch.load(checkpoint, map_location="cpu", weights_only=False)["hyper_parameters"]["potential"]
+    same = kept["species"] == list(statistics.species) and np.allclose(
+        [*kept["shift"], kept["scale"], kept["avg_num_neighbors"]],
+        [*statistics.shift, statistics.scale, statistics.num_neighbors],
+        rtol=1e-6,
+    )
+    if not same:
+        raise ValueError(
+            f"resume={str(checkpoint.parent)!r}: the run began with other training frames than these; restore the "
+            "files that its config.yaml names, or begin a new run"
+        )
+
+
 def report(folder: Path, facts: dict, splits: Splits, validation: Labels, test: Labels) -> dict:
     """Writes ``metrics.json`` and the plots, prints the errors of the predictions ``validation`` and ``test``."""
     computed = labels(splits.test)
-    baseline = errors(trivial_prediction(labels(splits.train).energy, computed), computed)
     metrics = facts | {
         "test": errors(test, computed),
         "validation": errors(validation, labels(splits.validation)),
-        "baseline": baseline,
+        "baseline": errors(trivial_prediction(labels(splits.train).energy, computed), computed),
         "versions": versions(),
     }
-    metrics["test"]["forces_mae_percent"] = (
-        100 * metrics["test"]["forces_mae_meV_per_A"] / baseline["forces_mae_meV_per_A"]
-    )
+    if "forces_mae_meV_per_A" in metrics["test"]:
+        mean_force = metrics["baseline"]["forces_mae_meV_per_A"]
+        metrics["test"]["forces_mae_percent"] = 100 * metrics["test"]["forces_mae_meV_per_A"] / mean_force
     write_json(folder / "metrics.json", metrics)
     title = f"{splits.name}, {len(splits.train)} training frames"
     parity_plot(folder / "parity.png", test, computed, f"{title}: {len(splits.test)} test frames")

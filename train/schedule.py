@@ -21,6 +21,7 @@ def training_progress(trainer: Trainer, step: int) -> float:
     if timer.time_remaining() is not None:
         elapsed = timer.time_elapsed()
         progress = max(progress, elapsed / (elapsed + max(0.0, timer.time_remaining()) or 1.0))
+        progress = trainer.strategy.broadcast(progress)  # clocks differ, but all devices have to take the same step
     return min(1.0, progress)
 
 
@@ -41,7 +42,10 @@ def cosine(optimizer: Optimizer, warmup_steps: int, progress: Callable[[int], fl
 
 
 def plateau(optimizer: Optimizer, warmup_steps: int, factor: float, patience: int, monitor: str) -> list[dict]:
-    """Multiply by ``factor`` when ``monitor`` has not improved for more than ``patience`` epochs."""
+    """Multiply by ``factor`` when ``monitor`` has not improved for more than ``patience`` epochs.
+
+    The second schedule is to be stepped with the value of ``monitor``, after each validation.
+    """
     decay = ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
     warmup = LinearLR(optimizer, start_factor=warmup_factor(0, warmup_steps), total_iters=warmup_steps)
     return [

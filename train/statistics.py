@@ -1,10 +1,11 @@
 """What a model is told of its training frames before it learns: energy reference, force scale, number of neighbours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers, chemical_symbols
 from torch_geometric.data import Data
 
 
@@ -15,7 +16,8 @@ class Statistics:
     Args:
         species: atomic numbers present, ascending.
         shift: energy of one atom of each species, eV, in the order of ``species``.
-        scale: root-mean-square force component, eV/Angstrom.
+        scale: root-mean-square force component, eV/Angstrom; of frames without forces, root-mean-square energy of an
+            atom relative to ``shift``, eV.
         num_neighbors: edges per atom.
     """
 
@@ -42,19 +44,54 @@ def fit_energy_reference(composition: np.ndarray, energy: np.ndarray) -> np.ndar
     return reference
 
 
-def collect_statistics(frames: Sequence[Data]) -> Statistics:
-    """Statistics of training ``frames``, whose neighbour lists are there already."""
+def given_energy_reference(atom_energies: Mapping[str, float], species: Sequence[int]) -> np.ndarray:
+    """Energies (species,) of isolated atoms in eV from a table by chemical symbol.
+
+    Raises:
+        ValueError: a key is no chemical symbol, or an element of ``species`` is missing.
+    """
+    unknown = [symbol for symbol in atom_energies if atomic_numbers.get(symbol, 0) < 1]
+    if unknown:
+        raise ValueError(f"atom_energies: {unknown} are no chemical symbols")
+    symbols = [chemical_symbols[number] for number in species]
+    missing = [symbol for symbol in symbols if symbol not in atom_energies]
+    if missing:
+        raise ValueError(
+            f"atom_energies: none for {missing}, which the training frames hold; add it or leave the option out"
+        )
+    return np.array([float(atom_energies[symbol]) for symbol in symbols])
+
+
+def collect_statistics(frames: Sequence[Data], atom_energies: Mapping[str, float] | None = None) -> Statistics:
+    """Statistics of training ``frames``, whose neighbour lists are there already.
+
+    Args:
+        frames: with energies, and with forces (NaN where there are none) or without.
+        atom_energies: energies of isolated atoms in eV by chemical symbol; fitted if not given.
+    """
     numbers = [frame.z.numpy() for frame in frames]
     species = np.unique(np.concatenate(numbers))
     composition = np.stack([(z[:, None] == species).sum(axis=0) for z in numbers])
     energy = torch.cat([frame.energy for frame in frames]).double().numpy()
-    forces = torch.cat([frame.forces for frame in frames]).double().numpy()
-    scale = float(np.sqrt(np.square(forces).mean()))
-    if scale == 0.0:
-        raise ValueError("the training frames have no forces other than zero: expected forces in eV/Angstrom")
+    if atom_energies is None:
+        shift = fit_energy_reference(composition, energy)
+    else:
+        shift = given_energy_reference(atom_energies, species.tolist())
     return Statistics(
         species=tuple(species.tolist()),
-        shift=tuple(fit_energy_reference(composition, energy).tolist()),
-        scale=scale,
+        shift=tuple(shift.tolist()),
+        scale=_scale(frames, (energy - composition @ shift) / composition.sum(axis=1)),
         num_neighbors=sum(frame.num_edges for frame in frames) / composition.sum().item(),
     )
+
+
+def _scale(frames: Sequence[Data], energy_of_atom: np.ndarray) -> float:
+    """The unit of errors: see :class:`Statistics`."""
+    forces = [frame.forces for frame in frames if "forces" in frame and not frame.forces.isnan().all()]
+    if not forces:
+        scale, name = float(np.sqrt(np.square(energy_of_atom).mean())), "energies other than their reference"
+    else:
+        scale, name = float(torch.cat(forces).double().square().mean().sqrt()), "forces other than zero"
+    if scale == 0.0:
+        raise ValueError(f"the training frames have no {name}: expected energies in eV and forces in eV/Angstrom")
+    return scale

@@ -71,7 +71,8 @@ def test_help_shows_units_presets_and_defaults(capsys):
         (["--lr", "-1"], r"lr=-1.0: expected a number above 0"),
         (["--max_time", "4 minutes"], "max_time='4 minutes': expected DD:HH:MM:SS"),
         (["--ema_decay", "1"], "ema_decay=1.0: expected a number from 0"),
-        (["--energy_weight", "0", "--forces_weight", "0"], "leaves nothing to fit"),
+        (["--stage_two_start", "2"], "stage_two_start=2.0: expected a part of the training"),
+        (["--devices", "0"], "devices=0: expected a number above 0"),
     ],
 )
 def test_mistakes_are_named(arguments, message):

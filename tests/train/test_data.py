@@ -19,10 +19,23 @@ def test_batches_keep_edges_sorted_by_target(splits):
         assert (batch.edge_index[1].diff() >= 0).all()
 
 
+def energies_of_epoch(loader, epoch: int) -> torch.Tensor:
+    loader.sampler.set_epoch(epoch)
+    return torch.cat([batch.energy for batch in loader])
+
+
+def test_training_order_follows_its_seed(splits):
+    first, again, other = (
+        energies_of_epoch(FrameDataModule(splits, batch_size=7, seed=seed).train_dataloader(), epoch=1)
+        for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 def test_training_order_changes_every_epoch_and_covers_every_frame(splits):
-    data = FrameDataModule(splits, batch_size=7)
-    torch.manual_seed(0)
-    first, second = (torch.cat([batch.energy for batch in data.train_dataloader()]) for _ in range(2))
+    loader = FrameDataModule(splits, batch_size=7).train_dataloader()
+    first, second = (energies_of_epoch(loader, epoch) for epoch in range(2))
     assert not torch.equal(first, second)
     expected = np.sort([frame.energy.item() for frame in splits.train])
     np.testing.assert_array_equal(np.sort(first.numpy()), expected)

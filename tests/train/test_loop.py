@@ -1,10 +1,11 @@
 from dataclasses import replace
 
 import pytest
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from train.averaging import ExponentialMovingAverage
+from train.checkpoints import BestCheckpoint, LastCheckpoint
 from train.loop import fitting_trainer
+from train.module import MONITOR
 from train.schedule import training_timer
 
 
@@ -17,8 +18,8 @@ def test_options_reach_the_trainer(tmp_path, fit, run):
     trainer = fitting_trainer(tmp_path, fit, run)
     assert (trainer.max_epochs, trainer.gradient_clip_val) == (17, 0.25)
     assert training_timer(trainer).time_remaining() == 125.0
-    checkpoint = callback(trainer, ModelCheckpoint)
-    assert (checkpoint.monitor, checkpoint.save_last, checkpoint.mode) == ("val/loss", True, "min")
+    assert callback(trainer, BestCheckpoint).monitor == MONITOR
+    assert callback(trainer, LastCheckpoint).path == tmp_path / "last.ckpt"
 
 
 def test_zero_switches_averaging_and_clipping_off(tmp_path, fit, run):

@@ -3,34 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch_geometric.data import Batch
 
-from train.module import PotentialModule, loss_terms, new_module
+from train.module import PotentialModule, new_module
 from train.statistics import collect_statistics
 
 
 @pytest.fixture
 def batch(splits) -> Batch:
     return Batch.from_data_list(list(splits.test))
-
-
-def test_loss_is_the_documented_formula(batch):
-    random = np.random.default_rng(0)
-    predicted = {
-        "energy": batch.energy + torch.from_numpy(random.normal(size=len(batch.energy))),
-        "forces": batch.forces + torch.from_numpy(random.normal(size=batch.forces.shape)),
-    }
-    terms = loss_terms(predicted, batch, force_scale=2.0)
-    energy = (predicted["energy"] - batch.energy).numpy() / 5 / 2.0  # five atoms a frame
-    forces = (predicted["forces"] - batch.forces).numpy() / 2.0
-    assert terms["energy"].item() == pytest.approx(np.mean(energy**2))
-    assert terms["forces"].item() == pytest.approx(np.mean(forces**2))
-
-
-def test_force_loss_of_zero_forces_is_one(splits):
-    batch = Batch.from_data_list(list(splits.train))
-    nothing = {"energy": batch.energy, "forces": torch.zeros_like(batch.forces)}
-    assert loss_terms(nothing, batch, collect_statistics(splits.train).scale)["forces"].item() == pytest.approx(1.0)
 
 
 def test_new_potential_starts_at_the_reference_energy(splits, model, fit, batch):
@@ -46,8 +28,6 @@ def test_new_potential_starts_at_the_reference_energy(splits, model, fit, batch)
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_checkpoint_reloads_to_identical_predictions(tmp_path, splits, model, fit, run, batch, dtype):
-    from lightning.pytorch import Trainer
-
     module = new_module(model, fit, collect_statistics(splits.train), dtype)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=False)
     trainer.strategy.connect(module)
@@ -68,13 +48,29 @@ def test_forces_are_there_without_gradients_being_asked_for(splits, model, fit, 
     torch.testing.assert_close(in_training, in_validation)
 
 
-def test_weights_scale_the_loss_terms(splits, model, fit, batch, monkeypatch):
-    statistics = collect_statistics(splits.train)
-    losses = {}
-    for energy_weight, forces_weight in ((1.0, 0.0), (0.0, 1.0), (3.0, 2.0)):
-        torch.manual_seed(0)
-        fit = replace(fit, energy_weight=energy_weight, forces_weight=forces_weight)
-        module = new_module(model, fit, statistics, "float64")
-        monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
-        losses[energy_weight, forces_weight] = module.training_step(batch, 0).item()
-    assert losses[3.0, 2.0] == pytest.approx(3 * losses[1.0, 0.0] + 2 * losses[0.0, 1.0])
+def test_weights_scale_the_loss_terms(splits, model, fit, batch):
+    module = new_module(model, fit, collect_statistics(splits.train), "float64")
+    module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    energy, forces, both = (
+        module.loss(batch, {"energy": energy_weight, "forces": forces_weight}).item()
+        for energy_weight, forces_weight in ((1.0, 0.0), (0.0, 1.0), (3.0, 2.0))
+    )
+    assert both == pytest.approx(3 * energy + 2 * forces)
+
+
+def test_nothing_to_fit_is_named(splits, model, fit):
+    fit = replace(fit, energy_weight=0.0, forces_weight=0.0)
+    with pytest.raises(ValueError, match=r"'forces_weight': 0.0} leaves nothing to fit"):
+        new_module(model, fit, collect_statistics(splits.train), "float64")
+
+
+def test_second_stage_raises_the_energy_weight(splits, model, fit):
+    fit = replace(fit, stage_two_start=0.75, stage_two_energy_weight=50.0)
+    module = new_module(model, fit, collect_statistics(splits.train), "float64")
+    assert [module.loss_weights(part)["energy"] for part in (0.0, 0.74, 0.75, 1.0)] == [10.0, 10.0, 50.0, 50.0]
+    assert module.loss_weights(0.0)["forces"] == module.loss_weights(1.0)["forces"] == fit.forces_weight
+
+
+def test_there_is_no_second_stage_by_default(splits, model, fit):
+    module = new_module(model, fit, collect_statistics(splits.train), "float64")
+    assert module.loss_weights(0.0) == module.loss_weights(1.0)

@@ -49,7 +49,9 @@ def test_plateau_keeps_its_cuts_through_the_warmup():
 def test_progress_is_that_of_the_limit_that_is_nearer(monkeypatch, elapsed, expected):
     timer = Timer("00:00:01:00")
     monkeypatch.setattr(timer, "time_elapsed", lambda stage="train": elapsed)
-    trainer = SimpleNamespace(callbacks=[timer], estimated_stepping_batches=400)
+    trainer = SimpleNamespace(
+        callbacks=[timer], estimated_stepping_batches=400, strategy=SimpleNamespace(broadcast=lambda value: value)
+    )
     assert training_progress(trainer, step=100) == pytest.approx(expected)
 
 

@@ -1,0 +1,67 @@
+"""The loss: errors of energy, forces and stress without a unit, each averaged over the labels that there are."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import huber_loss
+from torch_geometric.data import Batch
+
+QUANTITIES = ("energy", "forces", "stress")
+
+
+def residuals(predicted: dict[str, Tensor], batch: Batch, force_scale: float) -> dict[str, Tensor]:
+    r"""Errors without a unit; :math:`\sigma` is the rms force in training, :math:`a` 1 Angstrom, :math:`V` the volume.
+
+    .. math::
+        r_E = \frac{E_b - \hat E_b}{n_b\, \sigma a} \qquad
+        r_F = \frac{F_{ik} - \hat F_{ik}}{\sigma} \qquad
+        r_S = \frac{V_b\, (\tau_{b,kl} - \hat\tau_{b,kl})}{n_b\, \sigma a}
+
+    The stress enters as the virial of an atom, which is an energy like :math:`r_E` whatever the size of the cell.
+
+    Args:
+        predicted: some of ``energy`` (B,) in eV, ``forces`` (N, 3) in eV/Angstrom and ``stress`` (B, 3, 3) in
+            eV/Angstrom^3.
+        batch: the frames with labels of the same names and shapes; NaN where a frame has none.
+        force_scale: :math:`\sigma`, eV/Angstrom.
+
+    Returns:
+        Tensors like ``predicted``, NaN where there is no label.
+    """
+    energy_scale = batch.ptr.diff() * force_scale
+    found = {}
+    if "energy" in predicted:
+        found["energy"] = (predicted["energy"] - batch.energy) / energy_scale
+    if "forces" in predicted:
+        found["forces"] = (predicted["forces"] - batch.forces) / force_scale
+    if "stress" in predicted:
+        volume = torch.linalg.det(batch.cell).abs()
+        found["stress"] = (predicted["stress"] - batch.stress) * (volume / energy_scale)[:, None, None]
+    return found
+
+
+def penalty(loss: str, huber_delta: float) -> Callable[[Tensor], Tensor]:
+    r"""What an error :math:`r` costs.
+
+    Args:
+        loss: ``mse``, :math:`r^2`; or ``huber``, :math:`r^2 / 2` for :math:`|r| < \delta` and
+            :math:`\delta (|r| - \delta / 2)` beyond, so that outliers pull with a force that stops growing.
+        huber_delta: :math:`\delta`.
+    """
+    return torch.square if loss == "mse" else partial(_huber, delta=huber_delta)
+
+
+def _huber(residual: Tensor, delta: float) -> Tensor:
+    return huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=delta)
+
+
+def sum_over_labels(residual: Tensor, cost: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The sum of ``cost`` over the numbers of ``residual`` that are not NaN, and how many they are; both are scalars.
+
+    Of a missing label nothing reaches the gradient.
+    """
+    present = ~residual.isnan()
+    total = torch.where(present, cost(torch.where(present, residual, 0.0)), 0.0).sum()
+    return total, present.sum().to(residual.dtype)
