@@ -18,6 +18,11 @@ class ExponentialMovingAverage(WeightAveraging):
         self._update = get_ema_multi_avg_fn(decay)
         super().__init__(use_buffers=False, multi_avg_fn=self._update)
 
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        super().setup(trainer, module, stage)
+        if stage == "fit":
+            self._averages, self._weights = list(self._average_model.module.parameters()), list(module.parameters())
+
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         # Lightning copies the module before it is moved, and would fetch all weights from a GPU at every step.
         self._average_model.to(module.device)
@@ -27,10 +32,9 @@ class ExponentialMovingAverage(WeightAveraging):
         """The update of AveragedModel, which would ask the device at every step whether it is the first one."""
         if trainer.global_step <= self._latest_update_step:
             return  # gradients are still being accumulated
-        average, weights = list(self._average_model.module.parameters()), list(module.parameters())
         if self._latest_update_step:
-            self._update(average, weights, None)
+            self._update(self._averages, self._weights, None)
         else:
-            torch._foreach_copy_(average, weights)
-        self._average_model.n_averaged += 1
+            torch._foreach_copy_(self._averages, self._weights)
+        self._average_model.n_averaged.add_(1)
         self._latest_update_step = trainer.global_step

@@ -20,7 +20,7 @@ LARGEST_PART_FOR_FRAMES = 0.25
 
 
 class CapturedStrategy(SingleDeviceStrategy):
-    """Each step of the training is a :class:`CapturedStep` on ``module.loss(batch, weights)``; the module stays as it is.
+    """Each training step is a :class:`CapturedStep` on ``module.loss(batch, weights)``; the module stays as it is.
 
     Lightning's loop, logs, checkpoints, schedules, averages of weights, validation and predictions do not notice. Its
     hooks between forward and optimiser step (``on_before_backward``, ``on_after_backward``,
@@ -83,7 +83,7 @@ class CapturedStrategy(SingleDeviceStrategy):
             )
         if type(self.precision_plugin) is not Precision:
             raise ValueError(
-                f"precision={trainer.precision!r}: a captured step computes in the dtype of the model only; leave it out "
+                f"precision={trainer.precision!r}: a captured step computes in the dtype of the model; leave it out "
                 "or choose --capture false"
             )
         return CapturedStep(

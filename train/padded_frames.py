@@ -1,12 +1,13 @@
 """Frames that lie on the device, and batches gathered there by number, filled up to a given size."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
-from torch_geometric.data import Batch, Data, InMemoryDataset
+from torch_geometric.data import Batch, Data
 
 from train.padding import PaddedSize, PaddedSizes
 
@@ -45,21 +46,21 @@ class PaddedFrames:
 
     def __init__(self, frames: Sequence[Data], cutoff: float, device: torch.device | str):
         names = _common_names(frames)
-        together, _ = InMemoryDataset.collate([Data(**{name: frame[name] for name in names}) for frame in frames])
+        together = {name: torch.cat([frame[name] for frame in frames], dim=_row_axis(name)) for name in names}
         num_atoms = np.array([frame.num_nodes for frame in frames])
         num_edges = np.array([frame.num_edges for frame in frames])
         _check_rows(together, {"atom": num_atoms.sum(), "edge": num_edges.sum(), "frame": len(frames)})
-        _check_sorted(together.edge_index, num_edges)
+        _check_sorted(together["edge_index"], num_edges)
         self.cutoff, self.device = float(cutoff), torch.device(device)
         self.sizes = PaddedSizes(num_atoms, num_edges)
-        self._values = {name: together[name].to(self.device) for name in names}
+        self._values = {name: value.to(self.device) for name, value in together.items()}
         self._num_atoms, self._num_edges = (torch.from_numpy(n).to(self.device) for n in (num_atoms, num_edges))
         self._first_atom, self._first_edge = (n.cumsum(0) - n for n in (self._num_atoms, self._num_edges))
 
     @staticmethod
     def bytes_needed(frames: Sequence[Data]) -> int:
         """Memory that the frames will take on the device."""
-        return sum(frame[name].nbytes for frame in frames for name in ROWS if name in frame)
+        return sum(frame[name].nbytes for frame in frames for name in _names(frame))
 
     def size_of(self, numbers: Tensor) -> PaddedSize:
         """The size to which a batch of the frames with these ``numbers``, on the host, is filled up."""
@@ -71,53 +72,69 @@ class PaddedFrames:
         Every operation has shapes that follow from ``size`` alone, so that it can be captured in a CUDA graph. That
         ``size`` holds the frames is not checked.
         """
-        atom_ends, edge_ends = self._num_atoms[numbers].cumsum(0), self._num_edges[numbers].cumsum(0)
-        atom = torch.arange(size.atoms, device=self.device)
-        edge = torch.arange(size.edges, device=self.device)
-        structure = torch.searchsorted(atom_ends, atom, right=True)  # B for padding
-        edge_structure = torch.searchsorted(edge_ends, edge, right=True)
-        # Numbers of the first atom and edge of each frame, here and where all frames lie; those of padding come last.
-        begins = torch.cat([atom_ends.new_zeros(1), atom_ends])
-        edge_begins = torch.cat([edge_ends.new_zeros(1), edge_ends])
-        atom_row = _rows(atom, structure, begins, self._first_atom[numbers])
-        edge_row = _rows(edge, edge_structure, edge_begins, self._first_edge[numbers])
-        is_atom, is_edge = structure < size.frames, edge_structure < size.frames
-
+        atoms = _places(numbers, self._num_atoms, self._first_atom, size.atoms)
+        edges = _places(numbers, self._num_edges, self._first_edge, size.edges)
         values = {}
         for name, stored in self._values.items():
-            if name == "z":
-                values[name] = stored[atom_row]  # a species that the potential knows
-            elif name == "pos":
+            if name == "pos":
                 # Even and odd atoms at two places: padding edges join one with the next.
-                place = (atom - begins[-1]).remainder(2) * (2 * self.cutoff)
-                values[name] = torch.where(is_atom[:, None], stored[atom_row], place.to(stored.dtype)[:, None])
-            elif name == "forces":
-                values[name] = stored[atom_row].masked_fill(~is_atom[:, None], torch.nan)
+                place = (atoms.position - atoms.begins[-1]).remainder(2) * (2 * self.cutoff)
+                values[name] = torch.where(atoms.padding[:, None], place[:, None].to(stored), stored[atoms.row])
             elif name == "edge_index":
-                real = stored[:, edge_row] + begins[edge_structure]
-                padding = _padding_edges(edge - edge_begins[-1], size.edges - edge_begins[-1], begins[-1], size.atoms)
-                sparse_size = (size.atoms, size.atoms)
-                edge_index = torch.where(is_edge, real, padding)
-                values[name] = EdgeIndex(edge_index, sparse_size=sparse_size, sort_order="col")
+                edge_index = torch.where(
+                    edges.padding, _padding_edges(edges, atoms), stored[:, edges.row] + atoms.begins[edges.structure]
+                )
+                values[name] = EdgeIndex(edge_index, sparse_size=(size.atoms, size.atoms), sort_order="col")
+            elif name == "z":
+                values[name] = stored[atoms.row]  # a species that the potential knows
+            elif name == "forces":
+                values[name] = stored[atoms.row].masked_fill(atoms.padding[:, None], torch.nan)
             elif name == "edge_shift":
-                values[name] = stored[edge_row].masked_fill(~is_edge[:, None], 0)
+                values[name] = stored[edges.row].masked_fill(edges.padding[:, None], 0)
             else:
                 values[name] = torch.cat([stored[numbers], _padding_row(name, stored)])
-        ptr = torch.cat([begins, begins.new_full((1,), size.atoms)])
-        return Batch(**values, batch=structure, ptr=ptr)
+        ptr = torch.cat([atoms.begins, atoms.begins.new_full((1,), size.atoms)])
+        return Batch(**values, batch=atoms.structure, ptr=ptr)
 
 
-def _rows(position: Tensor, structure: Tensor, begins: Tensor, first: Tensor) -> Tensor:
-    """Where the atoms (or edges) at these positions of the batch lie among those of all frames; 0 for padding."""
-    offset = torch.cat([first - begins[:-1], first.new_zeros(1)])
-    return torch.where(structure < len(first), position + offset[structure], 0)
+@dataclass(frozen=True)
+class _Places:
+    """Where the n atoms (or edges) of a padded batch of B frames come from.
+
+    Attributes:
+        position: 0 to n - 1.
+        structure: (n,) the frame in the batch, B for padding.
+        begins: (B + 1,) the position of each frame's first atom, then of the padding's.
+        row: (n,) the row among the atoms of all frames; 0 for padding.
+        padding: (n,) whether it is padding.
+    """
+
+    position: Tensor
+    structure: Tensor
+    begins: Tensor
+    row: Tensor
+    padding: Tensor
 
 
-def _padding_edges(number: Tensor, count: Tensor, first_atom: Tensor, atoms: int) -> Tensor:
+def _places(numbers: Tensor, counts: Tensor, firsts: Tensor, n: int) -> _Places:
+    """Of frames with these ``numbers``, where frame k has ``counts[k]`` rows from row ``firsts[k]`` on."""
+    ends = counts[numbers].cumsum(0)
+    begins = torch.cat([ends.new_zeros(1), ends])
+    position = torch.arange(n, device=ends.device)
+    structure = torch.searchsorted(ends, position, right=True)
+    padding = structure == len(numbers)
+    offset = torch.cat([firsts[numbers] - begins[:-1], ends.new_zeros(1)])
+    row = (position + offset[structure]).masked_fill(padding, 0)
+    return _Places(position, structure, begins, row, padding)
+
+
+def _padding_edges(edges: _Places, atoms: _Places) -> Tensor:
     """Sources and targets (2, E) of padding edges: dealt out evenly to the padding atoms, sorted by target."""
-    target = number.clamp(min=0) * (atoms - first_atom) // count.clamp(min=1)
+    first = atoms.begins[-1]
+    number, count = edges.position - edges.begins[-1], len(edges.position) - edges.begins[-1]
+    target = number.clamp(min=0) * (len(atoms.position) - first) // count.clamp(min=1)
     source = (target - 1).abs()  # the atom before, of the first one the second
-    return torch.stack([source, target]) + first_atom
+    return torch.stack([source, target]) + first
 
 
 def _padding_row(name: str, stored: Tensor) -> Tensor:
@@ -130,7 +147,7 @@ def _padding_row(name: str, stored: Tensor) -> Tensor:
 def _common_names(frames: Sequence[Data]) -> list[str]:
     if not len(frames):
         raise ValueError("frames: none given, expected at least one")
-    found = [[name for name in ROWS if name in frame] for frame in frames]
+    found = [_names(frame) for frame in frames]
     odd = next((i for i, names in enumerate(found) if names != found[0]), None)
     if odd is not None:
         raise ValueError(
@@ -143,9 +160,18 @@ def _common_names(frames: Sequence[Data]) -> list[str]:
     return found[0]
 
 
-def _check_rows(together: Data, counts: dict[str, int]) -> None:
-    for name, value in together.to_dict().items():
-        rows, owner = value.shape[-1 if name == "edge_index" else 0], ROWS[name]
+def _names(frame: Data) -> list[str]:
+    given = set(frame.keys())
+    return [name for name in ROWS if name in given]
+
+
+def _row_axis(name: str) -> int:
+    return 1 if name == "edge_index" else 0
+
+
+def _check_rows(together: dict[str, Tensor], counts: dict[str, int]) -> None:
+    for name, value in together.items():
+        rows, owner = value.shape[_row_axis(name)], ROWS[name]
         if rows != counts[owner]:
             raise ValueError(
                 f"frames: {name} has {rows} rows in all, expected one for each {owner}, {counts[owner]} in all"
