@@ -6,40 +6,42 @@ import numpy as np
 from numba import cuda
 from numba.cuda import types
 
-from .binary import FOLD_COLUMNS, FOLD_SHARES, Binary
+from .binary import FOLD_WARPS, Binary
 from .cuda_compile import assembly, machine_code
+from .staging import LANES
+
+AT_ONCE = 8
+"""Rows that a lane reads before it waits for the first."""
 
 
 def kernel_of(number: types.Type):
     """The kernel for rows of these numbers: rows[node] += the sum of partials[r] over all r with continuing[r] == node.
 
-    Equal entries of `continuing` follow each other; entries equal to `nodes` have no partial row. Grid (any, blocks of
-    columns); block (columns, shares): each share adds up every so manieth row.
+    `continuing` is sorted; entries from `nodes` on have no partial row. Most graphs have only such: the kernel then ends
+    at once. Grid (any); block (lanes, warps): a warp adds up 32 columns of one node.
     """
 
     def kernel(rows, partials, continuing, count, nodes, length):
-        shares = cuda.shared.array((FOLD_SHARES, FOLD_COLUMNS), number)
-        lane, share = np.int64(cuda.threadIdx.x), np.int64(cuda.threadIdx.y)
-        column = np.int64(cuda.blockIdx.y) * FOLD_COLUMNS + lane
-        first = np.int64(cuda.blockIdx.x)
-        while first < count:
+        lane, warp = np.int64(cuda.threadIdx.x), np.int64(cuda.threadIdx.y)
+        column_blocks = (length + LANES - 1) // LANES
+        item = np.int64(cuda.blockIdx.x) * FOLD_WARPS + warp
+        while item < count * column_blocks:
+            first = item // column_blocks
+            column = (item - first * column_blocks) * LANES + lane
             node = continuing[first]
-            if node < nodes and (first == 0 or continuing[first - 1] != node):
-                total = number(0)
-                r = first + share
+            if node >= nodes:
+                return
+            if (first == 0 or continuing[first - 1] != node) and column < length:
+                total, r = rows[node * length + column], first
                 while r < count and continuing[r] == node:
-                    if column < length:
-                        total += partials[r * length + column]
-                    r += FOLD_SHARES
-                shares[share, lane] = total
-                cuda.syncthreads()
-                if share == 0 and column < length:
-                    total = rows[node * length + column]
-                    for n in range(FOLD_SHARES):
-                        total += shares[n, lane]
-                    rows[node * length + column] = total
-                cuda.syncthreads()
-            first += cuda.gridDim.x
+                    for ahead in range(AT_ONCE):  # unconditional loads, which need not wait for each other
+                        near = min(r + ahead, count - 1)
+                        value = partials[near * length + column]
+                        if r + ahead < count and continuing[near] == node:
+                            total += value
+                    r += AT_ONCE
+                rows[node * length + column] = total
+            item += np.int64(cuda.gridDim.x) * FOLD_WARPS
 
     return kernel
 
@@ -49,5 +51,5 @@ def compile_fold(dtype: str, compute_capability: tuple[int, int]) -> Binary:
     number = getattr(types, dtype)
     row = types.CPointer(number)
     arguments = [row, row, types.CPointer(types.int32), *[types.int64] * 3]
-    text = assembly(kernel_of(number), arguments, (FOLD_COLUMNS * FOLD_SHARES, 1), compute_capability)
-    return Binary(machine_code(text, compute_capability), 1, (FOLD_COLUMNS, FOLD_SHARES, 1), 0)
+    text = assembly(kernel_of(number), arguments, (LANES * FOLD_WARPS, 1), compute_capability)
+    return Binary(machine_code(text, compute_capability), 1, (LANES, FOLD_WARPS, 1), 0)

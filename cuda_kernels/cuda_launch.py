@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from . import cache as disk
-from .binary import ENTRY, FOLD_BLOCKS, FOLD_COLUMNS, FOLD_SHARES, Binary
+from .binary import ENTRY, FOLD_BLOCKS, FOLD_WARPS, Binary
 from .polynomial import Contraction, kind
 from .problem import Problem
+from .staging import LANES
 
 INSTALL = "install 'pyg-cgconv[cuda12]' or 'pyg-cgconv[cuda13]', as torch.version.cuda says, or use backend='reference'"
 
@@ -132,8 +133,9 @@ class Pass:
             _checked(launched)
         for n, partial in partial_rows.items():
             parameters = _parameters((outputs[n], partial, continuing_nodes, continuing, nodes, self._length))
-            grid = min(continuing, FOLD_BLOCKS), -(-self._length // FOLD_COLUMNS), 1
-            _checked(driver.cuLaunchKernel(self._fold, *grid, FOLD_COLUMNS, FOLD_SHARES, 1, 0, stream, parameters, 0))
+            warps = continuing * -(-self._length // LANES)
+            grid = min(FOLD_BLOCKS, -(-warps // FOLD_WARPS)), 1, 1
+            _checked(driver.cuLaunchKernel(self._fold, *grid, LANES, FOLD_WARPS, 1, 0, stream, parameters, 0))
 
 
 def _function(binary: Binary) -> driver.CUfunction:
