@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from train import md17
 from train.checkpoints import LAST
+from train.commands import COMMANDS, command_options, command_parser
 
 TASKS = {"md17": md17}
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -115,8 +116,12 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     for task, module in TASKS.items():
         preset = chosen_preset(arguments if task in arguments[:1] else [], module.DEFAULT_PRESET)
         tasks.add_subcommand(task, task_parser(task, preset), help=module.__doc__.splitlines()[0])
+    for command, module in COMMANDS.items():
+        tasks.add_subcommand(command, command_parser(command), help=module.__doc__.splitlines()[0])
     task = (chosen := parser.parse_args(arguments)).task
     values: Namespace = chosen[task]
+    if task in COMMANDS:
+        return task, command_options(task, values), ""
     options = task_options(task, values)
     if values.resume is not None:
         before = task_parser(task, values.preset).parse_path(values.resume / "config.yaml")
@@ -134,4 +139,6 @@ def task_options(task: str, values: Namespace) -> list:
 def main(arguments: Sequence[str] | None = None) -> dict:
     """Runs a task and returns its metrics. Raises ValueError for values that cannot be used."""
     task, options, config = parse(sys.argv[1:] if arguments is None else arguments)
+    if task in COMMANDS:
+        return COMMANDS[task].run(*options)
     return TASKS[task].run(*options, config=config)

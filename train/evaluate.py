@@ -1,0 +1,193 @@
+"""Errors of a trained model: energies, forces and stresses against reference values.
+
+A run folder alone repeats the errors of its own test frames. Other frames come from --data, or are those of MD17 that
+--md17 names. The results folder gets metrics.json and parity.png; the table is printed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+import torch
+import yaml
+from torch_geometric.data import Data
+
+from pyg_cgconv.potential import Potential
+from train.data import EVALUATION_BATCH_FACTOR, labels, made_alike
+from train.data_files import DataFiles
+from train.md17 import MD17Options, read_splits
+from train.metrics import MEV_PER_EV, Labels, errors
+from train.options import require_positive
+from train.outputs import create_results_folder
+from train.plots import parity_plot
+from train.predictions import Prediction, predict_frames
+from train.report import error_rows, versions, write_json
+from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """Reference: what is compared.
+
+    Args:
+        labels: those of energy, forces and stress that all frames of --data have, such as [energy]; default energy and
+            forces, and stress if any frame has it.
+        energy_key: name of the energy in the files, eV (default: what ASE takes for the energy).
+        forces_key: name of the forces, eV/Angstrom.
+        stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
+        md17: frames of MD17 instead of --data, such as --md17.root DIR --md17.molecule aspirin --md17.split 1.
+        part: which of the frames that a run folder, or --md17, divides.
+    """
+
+    labels: tuple[Literal["energy", "forces", "stress"], ...] | None = None
+    energy_key: str | None = None
+    forces_key: str | None = None
+    stress_key: str | None = None
+    md17: MD17Options | None = None
+    part: Literal["train", "validation", "test"] = "test"
+
+    def __post_init__(self):
+        if self.labels is not None and "energy" not in self.labels:
+            raise ValueError(f"labels={list(self.labels)}: expected energy among them, errors of which come first")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Results: where they go.
+
+    Args:
+        run_dir: folder for the results (default: runs/evaluate-<data>-<time>).
+        batch_size: structures computed at a time (default: those of the run for its own frames, otherwise 32).
+    """
+
+    run_dir: Path | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        if self.batch_size is not None:
+            require_positive(self, "batch_size")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What a model is compared with: frames with labels and neighbours, their name, and how they are computed."""
+
+    name: str
+    frames: Sequence[Data]
+    batch_size: int = BATCH_SIZE
+    threads: int = 0
+
+
+OPTIONS = (ModelFile, DataFiles, ReferenceOptions, EvaluateOptions, ComputeOptions)
+
+
+def run(
+    model: ModelFile, files: DataFiles, reference: ReferenceOptions, options: EvaluateOptions, compute: ComputeOptions
+) -> dict:
+    """Compares, prints and returns what is written to ``metrics.json``."""
+    compute.use_threads()
+    potential = load_trained(model.model, compute.dtype)
+    compared = read_frames(model.model, potential.cutoff, files, reference)
+    if compared.threads and not compute.threads:
+        torch.set_num_threads(compared.threads)
+    made_alike(compared.frames)
+    predicted = predicted_labels(
+        potential.to(compute.torch_device), compared.frames, options.batch_size or compared.batch_size
+    )
+    return report(model.model, options, compared, predicted, potential)
+
+
+def read_frames(model: Path, cutoff: float, files: DataFiles, reference: ReferenceOptions) -> Frames:
+    """The frames of the files, of MD17 or of the model's own run, whichever is asked for.
+
+    Raises:
+        ValueError: more than one is asked for, or none and the model lies in no run folder.
+    """
+    if files.data and reference.md17 is not None:
+        raise ValueError("data and md17: give one of them")
+    if files.data:
+        keys = {name: getattr(reference, name) for name in ("labels", "energy_key", "forces_key", "stress_key")}
+        name = ", ".join(path.name for path in files.data)
+        return Frames(name, list(files.read(cutoff, **keys)))
+    if reference.md17 is not None:
+        splits = read_splits(reference.md17, cutoff)
+        return Frames(f"{splits.name}, {reference.part}", getattr(splits, reference.part))
+    return frames_of_run(run_folder(model), cutoff, reference.part)
+
+
+def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
+    """One part of the frames that a run trained on, as its ``config.yaml`` names them, and its way to compute them."""
+    from train.cli import TASKS, parse  # which knows this module as a command
+
+    config = folder / CONFIG
+    task = task_of(config, TASKS)
+    _, options, _ = parse([task, "--config", str(config), "--device", "auto"])
+    by_name = {name: value for group in options for name, value in vars(group).items()}
+    splits = TASKS[task].read_splits(options[0], cutoff)
+    batch_size = EVALUATION_BATCH_FACTOR * by_name["batch_size"]
+    return Frames(f"{splits.name}, {part}", getattr(splits, part), batch_size, by_name["threads"])
+
+
+def task_of(config: Path, tasks: Mapping[str, ModuleType]) -> str:
+    """The one of ``tasks`` on frames with energies and forces that has all options in the file ``config``.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    written = yaml.safe_load(config.read_text()).keys() - {"preset"}
+    fitting = [
+        name
+        for name, task in tasks.items()
+        if hasattr(task, "read_splits") and written <= {field.name for group in task.OPTIONS for field in fields(group)}
+    ]
+    if len(fitting) != 1:
+        raise ValueError(
+            f"model={str(config.parent)!r}: its {config.name} does not tell which frames were tested: give --data FILE"
+        )
+    return fitting[0]
+
+
+def predicted_labels(potential: Potential, frames: Sequence[Data], batch_size: int) -> Labels:
+    """What ``potential`` gives for ``frames``; a stress is NaN where there is none, None if no frame has one."""
+    predictions = list(predict_frames(potential, frames, batch_size))
+    return Labels(
+        energy=np.array([prediction.energy for prediction in predictions]),
+        forces=np.concatenate([prediction.forces for prediction in predictions]),
+        num_atoms=np.array([frame.num_nodes for frame in frames]),
+        stress=stacked_stress(predictions),
+        numbers=torch.cat([frame.z for frame in frames]).numpy(),
+    )
+
+
+def stacked_stress(predictions: Sequence[Prediction]) -> np.ndarray | None:
+    if all(prediction.stress is None for prediction in predictions):
+        return None
+    missing = np.full((3, 3), np.nan)
+    return np.stack([missing if prediction.stress is None else prediction.stress for prediction in predictions])
+
+
+def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: Labels, potential: Potential) -> dict:
+    """Writes ``metrics.json`` and the plot, prints the table."""
+    computed = labels(compared.frames)
+    metrics = {
+        "model": str(model),
+        "data": compared.name,
+        "frames": len(compared.frames),
+        "dtype": potential.hyperparameters["dtype"],
+        "errors": errors(predicted, computed),
+        "versions": versions(),
+    }
+    stem = compared.name.split(",")[0].split(" ")[0]
+    folder = create_results_folder(options.run_dir, "evaluate", stem)
+    write_json(folder / "metrics.json", metrics)
+    title = f"{compared.name}: {len(compared.frames)} frames"
+    parity_plot(folder / "parity.png", predicted, computed, title)
+    mean_force = None if computed.forces is None else MEV_PER_EV * float(np.nanmean(np.abs(computed.forces)))
+    table = error_rows({"this potential": metrics["errors"]}, mean_force)
+    print(f"{title}\n\n{table}\n\nresults in {folder}", flush=True)
+    return metrics

@@ -1,0 +1,116 @@
+"""Predicted energies, forces and stresses of structures in a file, as extended XYZ.
+
+The output holds the structures of all files in order, with energy (eV), forces (eV/Angstrom) and, where all directions
+are periodic, stress (eV/Angstrom^3) as ASE reads them. What the input had under these names is kept as ref_energy,
+ref_forces and ref_stress; all else it had is kept as it was.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.extxyz import per_atom_properties
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from train.data_files import DataFiles
+from train.options import require_positive
+from train.outputs import refuse_existing
+from train.predictions import Prediction, predict_frames
+from train.trained import ComputeOptions, ModelFile, load_trained
+
+PREDICTED = ("energy", "free_energy", "forces", "stress")
+REFERENCE_PREFIX = "ref_"
+EXTENDED_XYZ = (".xyz", ".extxyz")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Predict: what is written.
+
+    Args:
+        output: the extended XYZ to write; an existing one is not overwritten.
+        batch_size: structures computed at a time; fewer take less memory.
+    """
+
+    output: Path
+    batch_size: int = 32
+
+    def __post_init__(self):
+        require_positive(self, "batch_size")
+        if self.output.suffix not in EXTENDED_XYZ:
+            raise ValueError(f"output={str(self.output)!r}: expected a name that ends in .xyz, extended XYZ is written")
+        refuse_existing("output", self.output)
+
+
+OPTIONS = (ModelFile, DataFiles, PredictOptions, ComputeOptions)
+
+
+def run(model: ModelFile, files: DataFiles, options: PredictOptions, compute: ComputeOptions) -> dict:
+    """Writes the file and returns how many frames are in it."""
+    compute.use_threads()
+    potential = load_trained(model.model, compute.dtype).to(compute.torch_device)
+    frames = files.read(potential.cutoff, labels=())
+    structures = read_structures(frames.files, files.format)
+    predictions = predict_frames(potential, frames, options.batch_size)
+    labelled = (with_prediction(*pair) for pair in zip(structures, predictions, strict=True))
+    written = write_structures(options.output, labelled)
+    print(f"{options.output}: {written} frames with energy, forces and, of crystals, stress (eV, Angstrom)")
+    return {"frames": written, "output": str(options.output)}
+
+
+def read_structures(files: Iterable[Path], format: str | None) -> Iterator[Atoms]:
+    """All structures as ASE reads them, with all that their files say of them."""
+    for file in files:
+        # A name may hold an @, which ASE would take for an index.
+        yield from ase.io.iread(str(file), ":", format, parallel=False, do_not_split_by_at_sign=True)
+
+
+def with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms:
+    """``atoms`` with the prediction as results of its calculator, and with those it had as ``ref_...``.
+
+    Raises:
+        ValueError: a name for the reference is taken already.
+    """
+    labelled = atoms.copy()
+    for name, value in reference_results(atoms).items():
+        kept, reference = labelled.arrays if name in per_atom_properties else labelled.info, REFERENCE_PREFIX + name
+        if reference in labelled.arrays or reference in labelled.info:
+            raise ValueError(
+                f"data: a structure has both {name} and {reference}, as which {name} would be kept: rename one of them"
+            )
+        kept[reference] = value
+    for name in PREDICTED:
+        labelled.info.pop(name, None)
+        labelled.arrays.pop(name, None)
+    results = {"energy": prediction.energy, "forces": prediction.forces}
+    if prediction.stress is not None:
+        results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
+    labelled.calc = SinglePointCalculator(labelled, **results)
+    return labelled
+
+
+def reference_results(atoms: Atoms) -> dict:
+    """Calculated properties that the file has, among a calculator's results or, in some formats, in info and arrays."""
+    held = {name: place[name] for place in (atoms.info, atoms.arrays) for name in PREDICTED if name in place}
+    results = {} if atoms.calc is None else atoms.calc.results
+    return held | {name: value for name, value in results.items() if value is not None}
+
+
+def write_structures(path: Path, structures: Iterable[Atoms]) -> int:
+    """Writes extended XYZ, whole or not at all, and returns the number of structures."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    count = 0
+    try:
+        with open(unfinished, "w") as file:
+            for atoms in structures:
+                ase.io.write(file, atoms, format="extxyz")
+                count += 1
+    except BaseException:
+        unfinished.unlink()
+        raise
+    os.replace(unfinished, path)
+    return count
