@@ -17,7 +17,7 @@ AT_ONCE = 8
 def kernel_of(number: types.Type):
     """The kernel for rows of these numbers: rows[node] += the sum of partials[r] over all r with continuing[r] == node.
 
-    `continuing` is sorted; entries from `nodes` on have no partial row. Most graphs have only such: the kernel then ends
+    `continuing` is sorted; entries from `nodes` on have no partial row. Most graphs have only those: then it ends
     at once. Grid (any); block (lanes, warps): a warp adds up 32 columns of one node.
     """
 
@@ -33,13 +33,13 @@ def kernel_of(number: types.Type):
                 return
             if (first == 0 or continuing[first - 1] != node) and column < length:
                 total, r = rows[node * length + column], first
-                while r < count and continuing[r] == node:
-                    for ahead in range(AT_ONCE):  # unconditional loads, which need not wait for each other
-                        near = min(r + ahead, count - 1)
-                        value = partials[near * length + column]
-                        if r + ahead < count and continuing[near] == node:
-                            total += value
+                while r + AT_ONCE <= count and continuing[r + AT_ONCE - 1] == node:
+                    for ahead in range(AT_ONCE):
+                        total += partials[(r + ahead) * length + column]
                     r += AT_ONCE
+                while r < count and continuing[r] == node:
+                    total += partials[r * length + column]
+                    r += 1
                 rows[node * length + column] = total
             item += np.int64(cuda.gridDim.x) * FOLD_WARPS
 
