@@ -57,3 +57,18 @@ def hidden_irreps_of(channels: int | Sequence[int], lmax: int, parity: bool) -> 
         )
     parities = (1, -1) if parity else (1,)
     return o3.Irreps([(mul, (degree, p * (-1) ** degree)) for degree, mul in enumerate(channels) for p in parities])
+
+
+def readout_features(irreps: o3.Irreps, readout_irreps) -> o3.Irreps:
+    """The features that a readout of ``readout_irreps`` is made of, and the scalars for its gates.
+
+    Raises:
+        ValueError: ``irreps`` has none for one of them.
+    """
+    outputs = {ir for _, ir in o3.Irreps(readout_irreps)}
+    if not outputs or not outputs <= {ir for _, ir in irreps}:
+        raise ValueError(
+            f"readout_irreps: expected some of the irreps of the last features, {irreps}, got {str(readout_irreps)!r}; "
+            "a larger lmax, parity=True or more layers give more of them"
+        )
+    return o3.Irreps([(mul, ir) for mul, ir in irreps if ir in outputs or ir == o3.Irrep("0e")])

@@ -10,8 +10,16 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from . import _potential_file
-from ._arguments import MAX_ATOMIC_NUMBER, atomic_numbers, floating_dtype, hidden_irreps_of, per_species
+from ._arguments import (
+    MAX_ATOMIC_NUMBER,
+    atomic_numbers,
+    floating_dtype,
+    hidden_irreps_of,
+    per_species,
+    readout_features,
+)
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
+from ._derivatives import forces, slope, virial, volume
 from .blocks import InteractionBlock, wanted_irreps
 from .equivariant import Gate, Linear
 from .radial import BesselBasis, PolynomialCutoff
@@ -48,6 +56,8 @@ class Potential(nn.Module):
         radial_hidden: Hidden widths of the radial networks.
         cutoff_power: Exponent of the polynomial envelope.
         avg_num_neighbors: Mean number of neighbours of an atom in the training data; messages are divided by its root.
+        readout_irreps: What :meth:`atomic_outputs` gives each atom. Anything but a single scalar, "0e", makes a model
+            of other properties than the energy.
         shift: Energy of an isolated atom, eV: one number, one for each species in their order, or by species in a dict.
         scale: Unit of the learned energy of an atom, eV, given as ``shift`` is; the root mean square force in
             eV/Angstrom is a good choice.
@@ -80,6 +90,7 @@ class Potential(nn.Module):
         radial_hidden: Sequence[int] = (64, 64),
         cutoff_power: int = 6,
         avg_num_neighbors: float = 1.0,
+        readout_irreps: str | o3.Irreps = "0e",
         shift: float | Sequence[float] | Mapping = 0.0,
         scale: float | Sequence[float] | Mapping = 1.0,
         dtype: torch.dtype | str | None = None,
@@ -106,6 +117,7 @@ class Potential(nn.Module):
             "radial_hidden": [int(width) for width in radial_hidden],
             "cutoff_power": int(cutoff_power),
             "avg_num_neighbors": float(avg_num_neighbors),
+            "readout_irreps": str(o3.Irreps(readout_irreps)),
             "shift": shift,
             "scale": scale,
             "dtype": str(dtype).removeprefix("torch."),
@@ -126,7 +138,8 @@ class Potential(nn.Module):
         self.embedding = Linear([(len(numbers), "0e")], scalars)
         self.blocks = nn.ModuleList()
         irreps = scalars
-        for k, wanted in enumerate(wanted_irreps(hidden, scalars, self.irreps_sh, layers)):
+        last = readout_features(hidden, readout_irreps)
+        for k, wanted in enumerate(wanted_irreps(hidden, last, self.irreps_sh, layers)):
             block = InteractionBlock(
                 irreps,
                 self.irreps_sh,
@@ -139,8 +152,11 @@ class Potential(nn.Module):
             )
             self.blocks.append(block)
             irreps = block.irreps_out
-        readout = Gate([(max(1, scalars.dim // 2), "0e")])
-        self.readout = nn.Sequential(Linear(scalars, readout.irreps_in), readout, Linear(readout.irreps_out, "0e"))
+        irreps = readout_features(irreps, readout_irreps)
+        readout = Gate([(max(1, mul // 2), ir) for mul, ir in irreps])
+        self.readout = nn.Sequential(
+            Linear(irreps, readout.irreps_in), readout, Linear(readout.irreps_out, readout_irreps)
+        )
         self.to(dtype)
 
     @property
@@ -176,6 +192,11 @@ class Potential(nn.Module):
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
         """
+        if self.hyperparameters["readout_irreps"] != "1x0e":
+            raise ValueError(
+                f"readout_irreps: an energy is a single scalar, '0e', but this model gives each atom "
+                f"{self.hyperparameters['readout_irreps']!r}; call atomic_outputs"
+            )
         derivatives = compute_forces or compute_stress
         create_graph = self.training and torch.is_grad_enabled() if create_graph is None else create_graph
         if not derivatives:
@@ -183,17 +204,28 @@ class Potential(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             atoms = self._read(data)
             if compute_stress:
-                volume = _volume(atoms.cell)
+                cell_volume = volume(atoms.cell)
             if not atoms.vectors.requires_grad:
                 atoms.vectors.requires_grad_()
             energy = self._energy(atoms)
-            slope = _slope(energy, atoms.vectors, create_graph)
+            gradient = slope(energy, atoms.vectors, create_graph)
             out = {"energy": energy if create_graph else energy.detach()}
             if compute_forces:
-                out["forces"] = _forces(slope, atoms)
+                out["forces"] = forces(gradient, atoms)
             if compute_stress:
-                out["stress"] = _virial(slope, atoms) / volume.to(slope.dtype)
+                out["stress"] = virial(gradient, atoms) / cell_volume.to(gradient.dtype)
         return out if create_graph else {name: value.detach() for name, value in out.items()}
+
+    def atomic_outputs(self, data) -> Tensor:
+        """What is learned of each atom (n, readout_irreps.dim), in the dtype of the model, without shift and scale.
+
+        Args:
+            data: As in :meth:`forward`.
+
+        Raises:
+            ValueError: an attribute of ``data`` is missing or wrong; it is named.
+        """
+        return self._outputs(self._read(data))
 
     def _read(self, data) -> Atoms:
         atoms = read_atoms(data, self.species_of_number, self.dtype)
@@ -204,6 +236,11 @@ class Potential(nn.Module):
 
     def _energy(self, atoms: Atoms) -> Tensor:
         """Total energies (B,) in float64."""
+        learned = self._outputs(atoms).squeeze(-1).double()
+        energies = self.shift[atoms.species] + self.scale[atoms.species] * learned
+        return scatter(energies, atoms.structure, dim_size=atoms.num_structures)
+
+    def _outputs(self, atoms: Atoms) -> Tensor:
         distance = edge_lengths(atoms.vectors)
         sh = spherical_harmonics(atoms.vectors / distance[:, None], self.irreps_sh.lmax)
         radial = self.basis(distance) * self.envelope(distance)[:, None]
@@ -211,9 +248,7 @@ class Potential(nn.Module):
         x = self.embedding(one_hot)
         for block in self.blocks:
             x = block(x, one_hot, atoms.edge_index, sh, radial)
-        learned = self.readout(x).squeeze(-1).double()
-        energies = self.shift[atoms.species] + self.scale[atoms.species] * learned
-        return scatter(energies, atoms.structure, dim_size=atoms.num_structures)
+        return self.readout(x)
 
     def _apply(self, fn, recurse=True):
         """Moves the module, but keeps shift and scale at float64, whatever the parameters are cast to."""
@@ -243,33 +278,3 @@ class Potential(nn.Module):
     def extra_repr(self) -> str:
         shown = ("species", "cutoff", "hidden_irreps", "dtype")
         return ", ".join(f"{name}={self.hyperparameters[name]}" for name in shown)
-
-
-def _slope(energy: Tensor, vectors: Tensor, create_graph: bool) -> Tensor:
-    """dE/dr_ij (E, 3): forces and stress are sums of it."""
-    if not len(vectors):
-        return torch.zeros_like(vectors)
-    return torch.autograd.grad(energy.sum(), vectors, create_graph=create_graph)[0]
-
-
-def _forces(slope: Tensor, atoms: Atoms) -> Tensor:
-    """-dE/dr_k (n, 3): r_ij grows with the source j and shrinks with the target i."""
-    n = len(atoms.species)
-    return scatter(slope, atoms.target, dim_size=n) - scatter(slope, atoms.source, dim_size=n)
-
-
-def _virial(slope: Tensor, atoms: Atoms) -> Tensor:
-    """dE/d(strain) (B, 3, 3): a strain takes every r_ij to r_ij (1 + strain)."""
-    structure = atoms.structure[atoms.target]
-    outer = scatter(atoms.vectors[:, :, None] * slope[:, None, :], structure, dim_size=atoms.num_structures)
-    return (outer + outer.mT) / 2
-
-
-def _volume(cell: Tensor | None) -> Tensor:
-    """Volumes (B, 1, 1)."""
-    if cell is None:
-        raise ValueError("data.cell: missing; the stress needs lattice vectors (B, 3, 3)")
-    volume = torch.linalg.det(cell).abs()
-    if not cell.is_cuda and not volume.all():
-        raise ValueError(f"data.cell: the stress needs a volume, structure {int(volume.argmin())} has none")
-    return volume[:, None, None]

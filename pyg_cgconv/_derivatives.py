@@ -1,0 +1,39 @@
+"""Forces, virial and volume from the slope of the energy along each edge."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+from ._atoms import Atoms
+
+
+def slope(energy: Tensor, vectors: Tensor, create_graph: bool) -> Tensor:
+    """dE/dr_ij (E, 3): forces and stress are sums of it."""
+    if not len(vectors):
+        return torch.zeros_like(vectors)
+    return torch.autograd.grad(energy.sum(), vectors, create_graph=create_graph)[0]
+
+
+def forces(slope: Tensor, atoms: Atoms) -> Tensor:
+    """-dE/dr_k (n, 3): r_ij grows with the source j and shrinks with the target i."""
+    n = len(atoms.species)
+    return scatter(slope, atoms.target, dim_size=n) - scatter(slope, atoms.source, dim_size=n)
+
+
+def virial(slope: Tensor, atoms: Atoms) -> Tensor:
+    """dE/d(strain) (B, 3, 3): a strain takes every r_ij to r_ij (1 + strain)."""
+    structure = atoms.structure[atoms.target]
+    outer = scatter(atoms.vectors[:, :, None] * slope[:, None, :], structure, dim_size=atoms.num_structures)
+    return (outer + outer.mT) / 2
+
+
+def volume(cell: Tensor | None) -> Tensor:
+    """Volumes (B, 1, 1)."""
+    if cell is None:
+        raise ValueError("data.cell: missing; the stress needs lattice vectors (B, 3, 3)")
+    volume = torch.linalg.det(cell).abs()
+    if not cell.is_cuda and not volume.all():
+        raise ValueError(f"data.cell: the stress needs a volume, structure {int(volume.argmin())} has none")
+    return volume[:, None, None]
