@@ -13,11 +13,11 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from train import md17
+from train import frames, md17
 from train.checkpoints import LAST
 from train.commands import COMMANDS, command_options, command_parser
 
-TASKS = {"md17": md17}
+TASKS = {"md17": md17, "frames": frames}
 PRESET_FOLDER = Path(__file__).parent / "presets"
 # What a run may be given anew when it goes on: when it ends and where it runs, but not what is fitted.
 CHANGEABLE = (

@@ -1,5 +1,6 @@
 """One training from frames to results, and the run folder that it fills."""
 
+import math
 import time
 from pathlib import Path
 
@@ -109,7 +110,9 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
             return {}
         facts |= {
             "seconds": training_timer(trainer).time_elapsed(),
-            "epochs": trainer.current_epoch,
+            "epochs": math.ceil(
+                trainer.fit_loop.epoch_loop.batch_progress.total.processed / trainer.num_training_batches
+            ),
             "steps": trainer.global_step,
         }
         best = PotentialModule.load_from_checkpoint(folder / BEST, map_location="cpu", weights_only=False)

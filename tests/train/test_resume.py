@@ -3,10 +3,14 @@
 import csv
 import json
 from dataclasses import replace
+from datetime import timedelta
+from itertools import count
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 
+from train import checkpoints
 from train.checkpoints import LAST
 from train.module import PotentialModule
 from train.run import train
@@ -64,12 +68,18 @@ def assert_same(found, expected) -> None:
         assert found == expected
 
 
-def assert_same_end(found, expected) -> None:
+def assert_same_weights(found, expected) -> None:
+    """The weights, their average and what becomes of them in further steps."""
     one, other = read_state(found), read_state(expected)
     for key in ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "epoch"):
         if key in other:
             assert_same(one[key], other[key])
     assert one["global_step"] == other["global_step"] > 0
+
+
+def assert_same_end(found, expected) -> None:
+    """Weights, log and results."""
+    assert_same_weights(found, expected)
     assert read_log(found) == read_log(expected)
     results = [json.loads((folder / "metrics.json").read_text()) for folder in (found, expected)]
     for name in ("test", "validation", "epochs", "steps"):
@@ -92,3 +102,87 @@ def test_power_cut_changes_nothing(tmp_path, splits, model, fit, run, cut_after,
     assert not (tmp_path / "metrics.json").exists()
     train(splits, tmp_path, model, fit, replace(run, resume=tmp_path))
     assert_same_end(tmp_path, whole)
+
+
+def test_power_cut_after_a_checkpoint_in_mid_epoch_changes_nothing(
+    tmp_path, splits, model, fit, run, cut_after, whole, monkeypatch
+):
+    monkeypatch.setattr(checkpoints, "TIME_BETWEEN_CHECKPOINTS", timedelta(0))
+    monkeypatch.setattr(checkpoints, "STEPS_BETWEEN_LOOKS", 1)
+    cut_after(STEPS_AN_EPOCH + 4)
+    with pytest.raises(PowerCut):
+        train(splits, tmp_path, model, fit, run)
+    assert read_state(tmp_path)["global_step"] == STEPS_AN_EPOCH + 4
+    train(splits, tmp_path, model, fit, replace(run, resume=tmp_path))
+    assert_same_weights(tmp_path, whole)
+
+
+def test_power_cut_with_plateau_accumulation_and_a_worker_changes_nothing(tmp_path, splits, model, fit, run, cut_after):
+    fit = replace(fit, schedule="plateau", plateau_patience=0, lr=0.5, accumulate=2, patience=5, ema_decay=0.0)
+    run = replace(run, num_workers=1)
+    folders = [tmp_path / name for name in ("whole", "cut")]
+    for folder in folders:
+        folder.mkdir()
+    train(splits, folders[0], model, fit, run)
+    cut_after(2 * STEPS_AN_EPOCH + 3)
+    with pytest.raises(PowerCut):
+        train(splits, folders[1], model, fit, run)
+    train(splits, folders[1], model, fit, replace(run, resume=folders[1]))
+    assert_same_end(folders[1], folders[0])
+    assert read_state(folders[0])["global_step"] == 3 * STEPS_AN_EPOCH / 2
+    assert read_state(folders[0])["lr_schedulers"][1]["last_epoch"] == 3  # the plateau was looked for in each
+
+
+def test_finished_run_goes_on_for_more_epochs(tmp_path, splits, model, fit, run):
+    fit = replace(fit, schedule="constant")
+    for name, epochs in (("whole", 3), ("extended", 2)):
+        (tmp_path / name).mkdir()
+        train(splits, tmp_path / name, model, replace(fit, max_epochs=epochs), run)
+    train(splits, tmp_path / "extended", model, fit, replace(run, resume=tmp_path / "extended"))
+    assert_same_end(tmp_path / "extended", tmp_path / "whole")
+
+
+def test_run_out_of_time_goes_on_with_more(tmp_path, splits, model, fit, run, monkeypatch):
+    fit = replace(fit, schedule="constant")
+    clock = count()  # seconds that pass with each look at it
+    monkeypatch.setattr(Timer, "time_elapsed", lambda timer, stage=None: timer._offset + next(clock))
+    for name, limit in (("whole", None), ("late", "00:00:00:20")):
+        (tmp_path / name).mkdir()
+        clock = count()
+        train(splits, tmp_path / name, model, replace(fit, max_time=limit), run)
+    early = read_state(tmp_path / "late")["global_step"]
+    assert 0 < early < 3 * STEPS_AN_EPOCH
+    assert early % STEPS_AN_EPOCH
+    train(splits, tmp_path / "late", model, fit, replace(run, resume=tmp_path / "late"))
+    assert_same_weights(tmp_path / "late", tmp_path / "whole")
+
+
+def test_time_of_all_sessions_counts(tmp_path, splits, model, fit, run):
+    first = train(splits, tmp_path, model, replace(fit, max_epochs=1), run)["seconds"]
+    run = replace(run, resume=tmp_path)
+    idle = train(splits, tmp_path, model, replace(fit, max_epochs=1), run)
+    assert idle["epochs"] == 1  # nothing was left to do, but results are written again
+    assert train(splits, tmp_path, model, replace(fit, max_epochs=2), run)["seconds"] > first
+    limited = replace(fit, max_epochs=100, max_time="00:00:00:00")
+    assert train(splits, tmp_path, model, limited, run)["epochs"] == 2
+
+
+def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
+    """The best checkpoint so far is that of the folder as it stands."""
+    cut_after(2 * STEPS_AN_EPOCH)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(PowerCut):
+        train(splits, tmp_path / "here", model, fit, run)
+    (tmp_path / "here").rename(tmp_path / "there")
+    train(splits, tmp_path / "there", model, replace(fit, lr=0.0001), replace(run, resume=tmp_path / "there"))
+    best = read_state(tmp_path / "there")["callbacks"]
+    scores = [float(state["best_model_score"]) for state in best.values() if "best_model_score" in state]
+    assert scores == pytest.approx([min(float(row["val/loss"]) for row in read_log(tmp_path / "there"))])
+    assert not (tmp_path / "here").exists()
+
+
+def test_other_training_frames_are_refused(tmp_path, splits, model, fit, run):
+    train(splits, tmp_path, model, replace(fit, max_epochs=1), run)
+    fewer = replace(splits, train=splits.train[:-3])
+    with pytest.raises(ValueError, match="began with other training frames"):
+        train(fewer, tmp_path, model, fit, replace(run, resume=tmp_path))

@@ -1,0 +1,134 @@
+"""Energies, forces and stresses of molecules and crystals of any elements, from any file that ASE reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch_geometric.data import Data
+
+from datasets import AtomsFile
+from pyg_cgconv.neighbors import RadiusGraph
+from train.data import Splits, made_alike
+from train.options import FitOptions, ModelOptions, RunOptions
+from train.run import open_run_folder, train
+
+DEFAULT_PRESET = "small"
+
+
+@dataclass(frozen=True)
+class FramesOptions:
+    """Data: which files, and what they hold. Energies are in eV, lengths in Angstrom.
+
+    Args:
+        train_file: training frames, such as train.xyz; or several files, such as [bulk.xyz, surfaces.xyz]. A file may
+            have stresses and another none, but all frames of a file have the same labels.
+        val_file: validation frames (default: val_size of the training frames, drawn at random).
+        test_file: test frames (default: test_size of the training frames, drawn at random).
+        val_size: without val_file, a number of frames, or, below 1, a part of the training frames.
+        test_size: the same for test frames.
+        split_seed: of the random draw.
+        labels: what is read of each frame, such as [energy] or [energy, forces] (default: energy and forces, and the
+            stress if a file has it).
+        energy_key: name of the total energy, such as REF_energy (default: what ASE takes for the energy), eV.
+        forces_key: name of the forces, eV/Angstrom.
+        stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
+        format: ASE's name of the format, for files whose name does not tell it.
+        cache: folder in which frames and neighbour lists are kept for the next time (default: nowhere).
+    """
+
+    train_file: str | list[str]
+    val_file: str | list[str] | None = None
+    test_file: str | list[str] | None = None
+    val_size: float = 0.1
+    test_size: float = 0.1
+    split_seed: int = 0
+    labels: list[Literal["energy", "forces", "stress"]] | None = None
+    energy_key: str | None = None
+    forces_key: str | None = None
+    stress_key: str | None = None
+    format: str | None = None
+    cache: Path | None = None
+
+    def __post_init__(self):
+        for name in ("val_size", "test_size"):
+            size = getattr(self, name)
+            if size <= 0 or (size > 1 and size != int(size)):
+                raise ValueError(f"{name}={size}: expected a number of frames, or a part of them between 0 and 1")
+        if self.labels is not None and "energy" not in self.labels:
+            raise ValueError(f"labels={self.labels}: expected energy among them, which a potential is made of")
+
+
+OPTIONS = (FramesOptions, ModelOptions, FitOptions, RunOptions)
+
+
+def run(data: FramesOptions, model: ModelOptions, fit: FitOptions, run: RunOptions, *, config: str) -> dict:
+    """Reads the files, trains, and returns what is written to ``metrics.json``."""
+    splits = read_splits(data, model.cutoff, run.num_workers)
+    folder = open_run_folder(run, "frames", paths(data.train_file)[0].stem, config)
+    return train(splits, folder, model, fit, run)
+
+
+def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> Splits:
+    """The frames of all files with their neighbour lists, made by ``num_workers`` processes if it is not 0."""
+
+    def read(files: str | list[str]) -> list[Data]:
+        return [frame for file in paths(files) for frame in read_file(options, file, cutoff, num_workers)]
+
+    frames = read(options.train_file)
+    test = read(options.test_file) if options.test_file else frame_count(options.test_size, frames)
+    validation = read(options.val_file) if options.val_file else frame_count(options.val_size, frames)
+    splits = Splits(name_of(options), *divide(frames, validation, test, options.split_seed))
+    made_alike([*splits.train, *splits.validation, *splits.test])
+    return splits
+
+
+def read_file(options: FramesOptions, file: Path, cutoff: float, num_workers: int) -> AtomsFile:
+    return AtomsFile(
+        file,
+        options.cache,
+        options.labels,
+        options.energy_key,
+        options.forces_key,
+        options.stress_key,
+        options.format,
+        pre_transform=RadiusGraph(cutoff),
+        num_workers=num_workers,
+    )
+
+
+def divide(
+    frames: list[Data], validation: list[Data] | int, test: list[Data] | int, seed: int
+) -> tuple[list[Data], list[Data], list[Data]]:
+    """Training, validation and test frames; of the latter two, numbers are drawn at random from ``frames``.
+
+    The test frames do not depend on how many are drawn for validation.
+
+    Raises:
+        ValueError: no training frame is left.
+    """
+    held_out = [part for part in (test, validation) if isinstance(part, int)]
+    if sum(held_out) >= len(frames):
+        raise ValueError(
+            f"train_file: {len(frames)} frames, of which {sum(held_out)} are to be held out for validation and test: "
+            "give more frames, smaller val_size and test_size, or val_file and test_file"
+        )
+    shuffled = [frames[i] for i in torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed)).tolist()]
+    if isinstance(test, int):
+        test, shuffled = shuffled[:test], shuffled[test:]
+    if isinstance(validation, int):
+        validation, shuffled = shuffled[:validation], shuffled[validation:]
+    return shuffled, validation, test
+
+
+def frame_count(size: float, frames: list[Data]) -> int:
+    """``size`` as a number of frames, at least one; below 1 it is a part of ``frames``."""
+    return int(size) if size >= 1 else max(1, round(size * len(frames)))
+
+
+def paths(files: str | list[str]) -> list[Path]:
+    return [Path(file) for file in ([files] if isinstance(files, str) else files)]
+
+
+def name_of(options: FramesOptions) -> str:
+    return ", ".join(path.name for path in paths(options.train_file))
