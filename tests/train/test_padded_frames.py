@@ -124,6 +124,14 @@ def test_edges_are_sorted_by_target(frames):
     edge_index.validate()
 
 
+def test_batches_ask_nothing_of_the_device(frames):
+    """Tensors without values have none to give, as those of a graph under capture."""
+    padded = PaddedFrames(frames, CUTOFF, "meta")
+    batch = padded.batch(torch.zeros(3, dtype=torch.int64, device="meta"), PaddedSize(3, 40, 300))
+    assert {value.device.type for value in batch.to_dict().values()} == {"meta"}
+    assert (batch.num_graphs, batch.num_nodes, batch.num_edges) == (4, 40, 300)
+
+
 def test_memory_that_the_frames_take(frames):
     padded = PaddedFrames(frames, CUTOFF, "cpu")
     assert PaddedFrames.bytes_needed(frames) == sum(value.nbytes for value in padded._values.values())
