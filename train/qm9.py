@@ -1,0 +1,134 @@
+"""A property of small organic molecules: QM9, or the 5,000 of its molecules that come with the project."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from datasets import QM9, QM9Sample
+from datasets.qm9 import USUAL_TRAIN, USUAL_VALIDATION
+from pyg_cgconv import RadiusGraph
+from train.data import Splits
+from train.options import FitOptions, ModelOptions, RunOptions
+from train.qm9_run import Property, train_property
+from train.run import open_run_folder
+
+DEFAULT_PRESET = "small"
+
+# Of the embedded molecules, a tenth each for validation and test.
+EMBEDDED_HELD_OUT = 10
+
+Target = Literal["mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv"]
+
+
+@dataclass(frozen=True)
+class QM9Options:
+    """Data: which property of which molecules.
+
+    Args:
+        target: mu (dipole moment, D), alpha (polarizability, a0^3), homo, lumo, gap (orbital energies, eV), r2
+            (electronic spatial extent, a0^2), zpve (zero-point energy, eV), U0, U, H, G (internal energy at 0 K and at
+            298.15 K, enthalpy, free energy, eV) or Cv (heat capacity, cal/mol/K).
+        root: folder of gdb9.sdf, gdb9.sdf.csv and uncharacterized.txt, or where to download them if the package
+            qm9pack is not installed (default: the embedded molecules).
+        cache: folder that keeps molecules with their neighbour lists for the next run, 0.7 GB for a cutoff of 5
+            Angstrom (default: the folder cache in root).
+        split_seed: of the random split.
+        train_size: training molecules (default: 110000; of the 5,000 embedded molecules 4000).
+        val_size: validation molecules (default: 10000; of the embedded molecules 500).
+        test_size: test molecules (default: all others; of the embedded molecules 500).
+    """
+
+    target: Target = "U0"
+    root: Path | None = None
+    cache: Path | None = None
+    split_seed: int = 0
+    train_size: int | None = None
+    val_size: int | None = None
+    test_size: int | None = None
+
+    def __post_init__(self):
+        for name in ("train_size", "val_size", "test_size"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise ValueError(f"{name}={size}: expected at least one molecule")
+
+
+@dataclass(frozen=True)
+class PropertyFitOptions:
+    """Fit: what is minimised and how.
+
+    Args:
+        loss: mse, mean squared errors; or huber, which grows only linearly beyond huber_delta, as mean absolute errors.
+        huber_delta: in units of the spread that the molecules' composition leaves unexplained.
+        batch_size: molecules that a device takes at a time.
+        accumulate: batches of each device that make an optimiser step.
+        lr: highest learning rate of Adam (AMSGrad).
+        schedule: of the learning rate. cosine falls to zero at max_epochs or max_time, whichever comes first; plateau
+            falls when the validation loss stalls; constant stays.
+        warmup_steps: steps over which the learning rate rises to lr.
+        plateau_factor: factor on the learning rate at a plateau.
+        plateau_patience: epochs without improvement that make a plateau.
+        gradient_clip: largest norm of the gradient; 0 switches clipping off.
+        ema_decay: decay per step of the moving average of the weights, which is what is validated, tested and kept;
+            0 switches averaging off.
+        patience: epochs without improvement of the validation loss after which the training ends; 0 for never.
+        max_epochs: passes over the training molecules.
+        max_time: time limit of the training, DD:HH:MM:SS, all of its sessions together.
+    """
+
+    loss: Literal["mse", "huber"] = "huber"
+    huber_delta: float = 0.02
+    batch_size: int = 32
+    accumulate: int = 1
+    lr: float = 0.005
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    warmup_steps: int = 100
+    plateau_factor: float = 0.8
+    plateau_patience: int = 50
+    gradient_clip: float = 10.0
+    ema_decay: float = 0.99
+    patience: int = 0
+    max_epochs: int = 100
+    max_time: str | None = None
+
+    def __post_init__(self):
+        self.fit_options()
+
+    def fit_options(self) -> FitOptions:
+        """The same for the training loop. Raises ValueError for values that cannot be used."""
+        return FitOptions(**asdict(self))
+
+
+OPTIONS = (QM9Options, ModelOptions, PropertyFitOptions, RunOptions)
+
+
+def run(data: QM9Options, model: ModelOptions, fit: PropertyFitOptions, run: RunOptions, *, config: str) -> dict:
+    """Reads the molecules, trains, and returns what is written to ``metrics.json``."""
+    splits = read_splits(data, model.cutoff)
+    folder = open_run_folder(run, "qm9", data.target, config)
+    return train_property(Property.of_qm9(data.target), splits, folder, model, fit.fit_options(), run)
+
+
+def read_splits(options: QM9Options, cutoff: float) -> Splits:
+    """The chosen molecules with their neighbour lists."""
+    connect, workers = RadiusGraph(cutoff), len(os.sched_getaffinity(0))
+    if options.root is None:
+        dataset = QM9Sample(pre_transform=connect, cache=options.cache)
+        name = "QM9 (5,000 embedded molecules)"
+    else:
+        cache = options.cache or options.root / "cache"
+        dataset = QM9(options.root, pre_transform=connect, cache=cache, num_workers=workers)
+        name = f"QM9 ({dataset.source})"
+    parts = dataset.random_split(*molecule_counts(options, len(dataset)), seed=options.split_seed)
+    return Splits(name, *([dataset[i] for i in part.tolist()] for part in parts))
+
+
+def molecule_counts(options: QM9Options, available: int) -> list[int]:
+    """Sizes of training, validation and test, the default wherever none is given."""
+    held_out = available // EMBEDDED_HELD_OUT
+    embedded = options.root is None
+    train = options.train_size or (available - 2 * held_out if embedded else USUAL_TRAIN)
+    validation = options.val_size or (held_out if embedded else USUAL_VALIDATION)
+    test = options.test_size or (held_out if embedded else available - train - validation)
+    return [train, validation, test]
