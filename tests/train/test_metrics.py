@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,3 +29,34 @@ def test_trivial_baseline_is_mean_training_energy_and_mean_absolute_force(comput
     found = errors(trivial_prediction(train_energy, computed), computed)
     assert found["energy_mae_meV"] == pytest.approx(1000 * np.mean(np.abs(computed.energy - (-500.5))))
     assert found["forces_mae_meV_per_A"] == pytest.approx(1000 * np.mean(np.abs(computed.forces)))
+
+
+def test_stress_errors_are_given_in_two_units(computed):
+    stress = np.random.default_rng(1).normal(size=(4, 3, 3))
+    reference = replace(computed, stress=stress)
+    found = errors(replace(computed, stress=stress + 0.002), reference)
+    assert found["stress_mae_meV_per_A3"] == pytest.approx(2.0)
+    assert found["stress_mae_GPa"] == pytest.approx(0.002 * 160.21766, rel=1e-5)
+
+
+def test_force_errors_of_each_element(computed):
+    numbers = np.array([8, 1, 6, 1, 1, 8, 1, 1, 1, 6])
+    offset = np.select([numbers == 1, numbers == 6], [0.001, -0.002], 0.004)[:, None]
+    found = errors(replace(computed, forces=computed.forces + offset), replace(computed, numbers=numbers))["species"]
+    assert list(found) == ["H", "C", "O"]
+    assert [row["forces_mae_meV_per_A"] for row in found.values()] == pytest.approx([1.0, 2.0, 4.0])
+
+
+def test_missing_labels_are_left_out(computed):
+    forces, stress = computed.forces.copy(), np.zeros((4, 3, 3))
+    forces[:3], stress[1:] = np.nan, np.nan
+    reference = replace(computed, forces=forces, stress=stress, numbers=np.array([6] * 3 + [1] * 7))
+    found = errors(replace(computed, forces=computed.forces + 0.003, stress=np.full((4, 3, 3), 0.001)), reference)
+    assert found["forces_mae_meV_per_A"] == pytest.approx(3.0)
+    assert found["stress_mae_meV_per_A3"] == pytest.approx(1.0)
+    assert list(found["species"]) == ["H"]
+
+
+def test_quantities_that_only_one_side_has_are_not_compared(computed):
+    found = errors(replace(computed, stress=np.zeros((4, 3, 3))), replace(computed, forces=None))
+    assert not any(name.startswith(("forces", "stress")) for name in found)

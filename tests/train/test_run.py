@@ -131,3 +131,53 @@ def test_folder_of_an_earlier_run_is_refused(tmp_path):
     (tmp_path / "new" / "config.yaml").touch()
     with pytest.raises(ValueError, match="holds a run already"):
         create_run_folder(tmp_path / "new", "md17", "ethanol")
+
+
+def test_training_ends_when_the_validation_loss_stalls(tmp_path, splits, model, fit, run):
+    """With a learning rate of almost nothing, the averaged weights stay where they are to six digits."""
+    fit = replace(fit, lr=1e-30, patience=2, max_epochs=50)
+    assert train(splits, tmp_path, model, fit, run)["epochs"] == 3
+
+
+def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path, splits, model, fit, run):
+    weights = []
+    for accumulate in (1, 2):
+        folder = tmp_path / str(accumulate)
+        folder.mkdir()
+        accumulated = replace(fit, batch_size=8 // accumulate, accumulate=accumulate)
+        metrics = train(splits, folder, model, accumulated, replace(run, dtype="float64"))
+        assert metrics["steps"] == 3 * 40 / 8
+        weights.append(torch.load(folder / "last.ckpt", weights_only=False)["current_model_state"])
+    torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-11)
+
+
+def test_second_stage_changes_only_what_comes_after_it(tmp_path, splits, model, fit, run):
+    logs = []
+    for number, start in enumerate((1.0, 0.5)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        train(splits, folder, model, replace(fit, stage_two_start=start, max_epochs=4), run)
+        logs.append(read_column(folder / "metrics.csv", "val/forces_loss"))
+    assert logs[0][:2] == logs[1][:2]
+    assert logs[0][2] != logs[1][2]
+
+
+def test_matrix_products_are_as_precise_as_asked_for(tmp_path, splits, model, fit, run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    for number, precision in enumerate(("highest", "high")):
+        (tmp_path / str(number)).mkdir()
+        changed = run if precision == "highest" else replace(run, matmul_precision=precision)
+        train(splits, tmp_path / str(number), model, replace(fit, max_epochs=1), changed)
+    assert asked == ["highest", "high"]
+
+
+def test_tensorboard_gets_what_the_csv_log_gets(tmp_path, splits, model, fit, run):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(splits, tmp_path, model, replace(fit, max_epochs=2), replace(run, tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("train/loss", "val/loss", "lr"):
+        logged = [event.value for event in events.Scalars(name)]
+        assert logged == pytest.approx(read_column(tmp_path / "metrics.csv", name), rel=1e-6)

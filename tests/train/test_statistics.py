@@ -46,6 +46,30 @@ def test_statistics_of_mixed_frames():
     assert found.num_neighbors == pytest.approx(8 / 5)
 
 
+def test_given_energies_of_atoms_are_taken_as_they_are():
+    frames = [frame([8, 1, 1], -20.0, np.ones((3, 3)))]
+    found = collect_statistics(frames, {"O": -17.5, "Au": -1e5, "H": -1.25})
+    assert (found.species, found.shift) == ((1, 8), (-1.25, -17.5))
+
+
+@pytest.mark.parametrize(
+    ("energies", "message"), [({"H": -1.0}, r"none for \['O'\]"), ({"H": -1.0, "Oxygen": -2.0}, r"\['Oxygen'\] are no")]
+)
+def test_energies_of_atoms_must_cover_the_elements(energies, message):
+    with pytest.raises(ValueError, match=message):
+        collect_statistics([frame([8, 1, 1], -20.0, np.ones((3, 3)))], energies)
+
+
+def test_scale_without_forces_is_that_of_the_energies():
+    frames = [frame([1, 1], energy, np.full((2, 3), np.nan)) for energy in (-2.0, -2.4, -1.6)]
+    assert collect_statistics(frames).scale == pytest.approx(np.sqrt((0.2**2 + 0.2**2) / 3))
+
+
+def test_scale_is_that_of_the_frames_with_forces():
+    frames = [frame([1, 1], -2.0, np.full((2, 3), np.nan)), frame([1, 1], -2.1, np.full((2, 3), -3.0))]
+    assert collect_statistics(frames).scale == pytest.approx(3.0)
+
+
 def test_frames_without_forces_are_refused():
     with pytest.raises(ValueError, match="no forces"):
         collect_statistics([frame([1, 1], -2.0, np.zeros((2, 3)))])
