@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 from train.captured_step import CapturedStep
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.padded_frames import PaddedFrames
+from train.padding import PaddedSizes
 from train.schedule import training_progress
 
 # Of the device's memory: the frames that lie there leave the rest to the training.
@@ -95,6 +96,12 @@ class CapturedStrategy(SingleDeviceStrategy):
             PaddedFrames(self._frames, module.potential.cutoff, self.root_device),
             capture=self.capture,
         )
+
+
+def padding_percent(frames: Sequence[Data], batch_size: int) -> float:
+    """The part of the edges of padded batches that is padding, in percent."""
+    sizes = PaddedSizes([frame.num_nodes for frame in frames], [frame.num_edges for frame in frames])
+    return 100 * sizes.waste(batch_size)
 
 
 def captures(model: ModelOptions, fit: FitOptions, run: RunOptions, frames: Sequence[Data]) -> bool:

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from train.averaging import ExponentialMovingAverage
+from train.captured_fit import CapturedStrategy
 from train.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, continue_log
 from train.module import MONITOR
 from train.options import FitOptions, RunOptions
@@ -40,8 +41,11 @@ class Patience(EarlyStopping):
         super().load_state_dict(state_dict | {"patience": self.patience})
 
 
-def fitting_trainer(folder: Path, fit: FitOptions, run: RunOptions) -> Trainer:
-    """Keeps the best and the last checkpoint and a CSV log in ``folder``, averages the weights, watches the time."""
+def fitting_trainer(folder: Path, fit: FitOptions, run: RunOptions, captured: bool = False) -> Trainer:
+    """Keeps the best and the last checkpoint and a CSV log in ``folder``, averages the weights, watches the time.
+
+    Its steps are CUDA graphs if ``captured``, see :func:`train.captured_fit.captures`.
+    """
     callbacks = [BestCheckpoint(folder, MONITOR), LastCheckpoint(folder), Timer(fit.max_time, verbose=False)]
     if fit.ema_decay:
         callbacks.append(ExponentialMovingAverage(fit.ema_decay))
@@ -53,7 +57,7 @@ def fitting_trainer(folder: Path, fit: FitOptions, run: RunOptions) -> Trainer:
         accelerator=run.accelerator,
         devices=run.devices,
         num_nodes=run.nodes,
-        strategy=strategy(run),
+        strategy=CapturedStrategy("cuda:0") if captured else strategy(run),
         use_distributed_sampler=False,  # FrameDataModule deals the frames out
         plugins=[AtomicCheckpointIO()],
         max_epochs=fit.max_epochs,

@@ -21,6 +21,7 @@ ROWS = {
     "cell": "frame",
     "energy": "frame",
     "stress": "frame",
+    "y": "frame",
 }
 
 
@@ -34,8 +35,8 @@ class PaddedFrames:
 
     Args:
         frames: frames with neighbour lists, as :class:`~pyg_cgconv.RadiusGraph` makes them. All must have the same of
-            the attributes ``z``, ``pos``, ``edge_index``, ``edge_shift``, ``cell``, ``energy``, ``forces`` and
-            ``stress``; batches have these and no others.
+            the attributes ``z``, ``pos``, ``edge_index``, ``edge_shift``, ``cell``, ``energy``, ``forces``,
+            ``stress`` and ``y``; batches have these and no others.
         cutoff: of the potential, Angstrom.
         device: where they are kept.
 

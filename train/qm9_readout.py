@@ -1,5 +1,7 @@
 """A property of a molecule from what is learned of its atoms, added up as the physics of the property says."""
 
+from functools import cache
+
 import torch
 from ase.data import atomic_masses
 from torch import Tensor, nn
@@ -72,8 +74,13 @@ def pooling_weights(readout: str, batch: Batch) -> Tensor:
         return one / batch.ptr.diff()[batch.batch, None]
     if readout == "dipole":
         return torch.cat([DEBYE * from_centre(one, batch).norm(dim=1, keepdim=True), one], dim=1)
-    masses = torch.from_numpy(atomic_masses).to(batch.z.device)[batch.z, None]
-    return torch.cat([from_centre(masses, batch).square().sum(dim=1, keepdim=True), one], dim=1)
+    mass = _atomic_masses(batch.z.device)[batch.z, None]
+    return torch.cat([from_centre(mass, batch).square().sum(dim=1, keepdim=True), one], dim=1)
+
+
+@cache
+def _atomic_masses(device: torch.device) -> Tensor:
+    return torch.from_numpy(atomic_masses).to(device)  # once: the copy would not go into a CUDA graph
 
 
 def from_centre(weight: Tensor, batch: Batch) -> Tensor:

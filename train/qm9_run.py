@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from datasets import QM9
+from train.captured_fit import captures, padding_percent
 from train.checkpoints import BEST, LAST
 from train.data import FrameDataModule, Splits, check_species
 from train.loop import device_name, fitting_trainer, quiet_lightning
@@ -80,7 +81,8 @@ def train_property(
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
         statistics = collect_property_statistics(splits.train, learned.values(splits.train), learned.readout)
         module = new_property_module(learned.column, learned.readout, model, fit, statistics, run.dtype)
-        trainer = fitting_trainer(folder, fit, run)
+        captured = captures(model, fit, run, splits.train)
+        trainer = fitting_trainer(folder, fit, run, captured)
         facts = {
             "data": splits.name,
             "target": learned.name,
@@ -88,6 +90,7 @@ def train_property(
             "parameters": sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
             "device": device_name(trainer),
             "dtype": run.dtype,
+            "padding_percent": padding_percent(splits.train, fit.batch_size) if captured else None,
         }
         if trainer.is_global_zero:
             print(describe_run(facts, folder), flush=True)

@@ -25,9 +25,11 @@ def write_json(path: Path, content: dict) -> None:
 def describe_run(facts: dict, folder: Path) -> str:
     """What is about to be trained, before it starts."""
     frames = ", ".join(f"{count} {part}" for part, count in facts["frames"].items())
+    padding = facts.get("padding_percent")
+    steps = "" if padding is None else f", steps as CUDA graphs ({padding:.0f} % of the edges are padding)"
     return (
         f"{facts['data']}: {frames} frames\n"
-        f"{facts['parameters']:,} parameters, {facts['dtype']}, {facts['device']}; results in {folder}"
+        f"{facts['parameters']:,} parameters, {facts['dtype']}, {facts['device']}{steps}; results in {folder}"
     )
 
 

@@ -1,6 +1,7 @@
 """One training from frames to results, and the run folder that it fills."""
 
 import math
+import os
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch_geometric.loader import DataLoader
 
+from train.captured_fit import captures, padding_percent
 from train.checkpoints import BEST, LAST
 from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
 from train.loop import device_name, fitting_trainer, quiet_lightning
@@ -33,7 +35,9 @@ def open_run_folder(run: RunOptions, task: str, name: str, config: str) -> Path:
     if rank_zero_only.rank:
         return run.resume or run.run_dir or Path("runs")  # nothing is written by this process
     folder = run.resume or create_run_folder(run.run_dir, task, name)
-    (folder / "config.yaml").write_text(config)
+    unfinished = folder / "config.yaml.unfinished"
+    unfinished.write_text(config)
+    os.replace(unfinished, folder / "config.yaml")  # at once: the other processes of a resumed run may be reading it
     return folder
 
 
@@ -95,13 +99,15 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
         if run.resume:
             check_same_frames(statistics, folder / LAST)
         module = new_module(model, fit, statistics, run.dtype, quantities_of(splits.train))
-        trainer = fitting_trainer(folder, fit, run)
+        captured = captures(model, fit, run, splits.train)
+        trainer = fitting_trainer(folder, fit, run, captured)
         facts = {
             "data": splits.name,
             "frames": splits.sizes(),
             "parameters": sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
             "device": device_name(trainer),
             "dtype": run.dtype,
+            "padding_percent": padding_percent(splits.train, fit.batch_size) if captured else None,
         }
         if trainer.is_global_zero:
             print(describe_run(facts, folder), flush=True)

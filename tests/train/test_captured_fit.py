@@ -14,11 +14,12 @@ from train.averaging import ExponentialMovingAverage
 from train.captured_fit import CapturedStrategy, captures
 from train.data import FrameDataModule
 from train.module import new_module
+from train.options import FitOptions
 from train.statistics import collect_statistics
 
 
-def fitted(folder, splits, model, fit, strategy=None, **arguments) -> Trainer:
-    """A training in float64; the batches of each epoch are of two sizes."""
+def fitted(folder, splits, model, fit, strategy=None, checkpoint=None, **arguments) -> Trainer:
+    """A training in float64; the batches of each epoch are of two sizes, and it is saved within an epoch, too."""
     seed_everything(0, verbose=False)
     module = new_module(model, fit, collect_statistics(splits.train), "float64")
     trainer = Trainer(
@@ -27,7 +28,12 @@ def fitted(folder, splits, model, fit, strategy=None, **arguments) -> Trainer:
         strategy=strategy or "auto",
         max_epochs=3,
         gradient_clip_val=0.5,
-        callbacks=[Timer(), ExponentialMovingAverage(0.5), ModelCheckpoint(folder, filename="end")],
+        callbacks=[
+            Timer(),
+            ExponentialMovingAverage(0.5),
+            ModelCheckpoint(folder, filename="end"),
+            ModelCheckpoint(folder, filename="{step}", every_n_train_steps=8, save_top_k=-1),
+        ],
         logger=CSVLogger(folder, name="", version=""),
         inference_mode=False,
         enable_model_summary=False,
@@ -35,7 +41,7 @@ def fitted(folder, splits, model, fit, strategy=None, **arguments) -> Trainer:
         num_sanity_val_steps=0,
         **arguments,
     )
-    trainer.fit(module, FrameDataModule(splits, batch_size=7))
+    trainer.fit(module, FrameDataModule(splits, batch_size=7), ckpt_path=checkpoint, weights_only=False)
     return trainer
 
 
@@ -45,10 +51,14 @@ def rows(folder) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def fits(tmp_path_factory, splits, model, fit) -> dict:
-    fit = replace(fit, schedule="cosine", stage_two_start=0.6)
+def stages(fit) -> FitOptions:
+    return replace(fit, schedule="cosine", stage_two_start=0.6)
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory, splits, model, stages) -> dict:
     return {
-        name: (folder := tmp_path_factory.mktemp(name), fitted(folder, splits, model, fit, strategy))
+        name: (folder := tmp_path_factory.mktemp(name), fitted(folder, splits, model, stages, strategy))
         for name, strategy in {"plain": None, "captured": CapturedStrategy("cpu", capture=False)}.items()
     }
 
@@ -83,6 +93,15 @@ def test_checkpoint_has_what_that_of_the_ordinary_loop_has(fits):
     assert optimizer["param_groups"][0]["lr"] == pytest.approx(other["param_groups"][0]["lr"])
     assert [state["step"] for state in optimizer["state"].values()] == [18] * len(other["state"])
     assert found["lr_schedulers"][0]["last_epoch"] == expected["lr_schedulers"][0]["last_epoch"]
+
+
+def test_interrupted_training_goes_on_bit_for_bit(tmp_path, fits, splits, model, stages):
+    folder, whole = fits["captured"]
+    strategy = CapturedStrategy("cpu", capture=False)
+    resumed = fitted(tmp_path, splits, model, stages, strategy, checkpoint=folder / "step=8.ckpt")
+    assert resumed.global_step == whole.global_step
+    for found, expected in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_accumulated_gradients_are_refused(tmp_path, splits, model, fit):
