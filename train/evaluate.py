@@ -182,8 +182,8 @@ def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: L
         "errors": errors(predicted, computed),
         "versions": versions(),
     }
-    stem = compared.name.split(",")[0].split(" ")[0]
-    folder = create_results_folder(options.run_dir, "evaluate", stem)
+    first_word = compared.name.replace(",", " ").split()[0]
+    folder = create_results_folder(options.run_dir, "evaluate", Path(first_word).stem)
     write_json(folder / "metrics.json", metrics)
     title = f"{compared.name}: {len(compared.frames)} frames"
     parity_plot(folder / "parity.png", predicted, computed, title)

@@ -218,10 +218,11 @@ def energy_plot(path: Path, log: EnergyLog, title: str) -> None:
     figure = Figure(figsize=(7, 5.5), layout="constrained")
     figure.suptitle(title)
     all_energies, total_alone = figure.subplots(2, 1, sharex=True)
-    time_ps, potential_start = log.column("time_ps"), log.rows[0].potential_energy_eV
-    for name, start in (("total", potential_start), ("potential", potential_start), ("kinetic", 0.0)):
-        all_energies.plot(time_ps, log.column(f"{name}_energy_eV") - start, label=name)
-    all_energies.set_ylabel("energy (eV)")
+    time_ps, start = log.column("time_ps"), log.rows[0].potential_energy_eV
+    all_energies.plot(time_ps, log.column("total_energy_eV") - start, label="total - E0")
+    all_energies.plot(time_ps, log.column("potential_energy_eV") - start, label="potential - E0")
+    all_energies.plot(time_ps, log.column("kinetic_energy_eV"), label="kinetic")
+    all_energies.set_ylabel("energy (eV), E0 = potential at start")
     all_energies.legend()
     total = log.column("total_energy_eV")
     total_alone.plot(time_ps, 1000 * (total - total[0]))

@@ -122,6 +122,13 @@ def test_binary_trajectory(trained, structure, tmp_path):
     assert not (tmp_path / "run" / "trajectory.xyz").exists()
 
 
+def test_device_is_that_asked_for(trained, structure, constant_energy, tmp_path, device):
+    compute = replace(DOUBLE, device=device.type)
+    moved(trained, structure, tmp_path / "run", compute=compute, timestep=0.25)
+    expected, found = read_log(constant_energy[0]), read_log(tmp_path / "run")
+    np.testing.assert_allclose(found["total_energy_eV"][-1], expected["total_energy_eV"][20], rtol=0, atol=1e-8)
+
+
 def test_precision_is_that_asked_for(trained, structure, tmp_path):
     energies = []
     for dtype in ("float32", "float64"):

@@ -95,6 +95,15 @@ def test_all_else_is_kept(predicted):
     assert found[1].constraints[0].index.tolist() == [1]
 
 
+def test_device_is_that_asked_for(trained, predicted, tmp_path, device):
+    structures, found, _ = predicted
+    ase.io.write(tmp_path / "in.xyz", structures)
+    output, compute = tmp_path / "out.xyz", ComputeOptions(device=device.type)
+    run(ModelFile(trained), DataFiles([tmp_path / "in.xyz"]), PredictOptions(output), compute)
+    for there, here in zip(ase.io.read(output, ":"), found, strict=True):
+        np.testing.assert_allclose(there.get_forces(), here.get_forces(), atol=1e-4)
+
+
 def test_structures_without_labels_get_none(trained, tmp_path):
     ase.io.write(tmp_path / "in.xyz", spring_atoms(2))
     found = predict(trained, [tmp_path / "in.xyz"], tmp_path / "out.xyz")

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
@@ -30,9 +32,9 @@ def test_batches_keep_the_order_and_separate_crystals():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_every_frame_gets_what_it_gets_alone(potential, batch_size):
+def test_every_frame_gets_what_it_gets_alone(potential, device, batch_size):
     frames = [structure(n, periodic) for n, periodic in ((3, False), (5, False), (4, True), (6, True), (2, False))]
-    found = list(predict_frames(potential, frames, batch_size))
+    found = list(predict_frames(copy.deepcopy(potential).to(device), frames, batch_size))
     for frame, prediction in zip(frames, found, strict=True):
         crystal = bool(frame.pbc.all())
         alone = potential(Batch.from_data_list([frame]), compute_stress=crystal)
