@@ -84,7 +84,7 @@ def kernel_of(segment: Segment):
                 cuda.syncwarp()
                 if ahead < end:
                     stage_edge(staged, inputs, next_edge, next_other, channel, lane)
-                    after = u32(min(ahead + one, end - one))
+                    after = min(u32(ahead + one), u32(end - one))
                     next_edge, next_other = read_index(edges, after), read_index(others, after)
                 commit_copies()
                 edge, other = read_index(edges, position), read_index(others, position)

@@ -64,12 +64,12 @@ class Parts(Rows):
                         starts[copy.operand, copy.sources] = builder.add(row, place)
                     source = starts[copy.operand, copy.sources]
                     target = builder.add(stage, builder.add(builder.mul(lane, I32(copy.size)), I32(copy.target)))
-                    keep = self.segment.rows > 1 and kind(copy.operand) == self.segment.far  # they share neighbours
+                    shared = ("y", self.segment.far) if self.segment.rows > 1 else ("y",)  # with other warps
                     wanted = self._channel_exists(builder, channel, lane) if copy.masked else None
                     if copy.lanes < LANES:
                         wanted = builder.icmp_unsigned("<", lane, I32(copy.lanes))
                     with builder.if_then(ir.IntType(1)(1) if wanted is None else wanted):
-                        ptx.copy_async(builder, copy.size, target, source, copy.start, keep)
+                        ptx.copy_async(builder, copy.size, target, source, copy.start, kind(copy.operand) in shared)
                 return context.get_dummy_value()
 
             return types.void(types.uint32, inputs, *[types.uint32] * 4), codegen
