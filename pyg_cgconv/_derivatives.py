@@ -29,11 +29,17 @@ def virial(slope: Tensor, atoms: Atoms) -> Tensor:
     return (outer + outer.mT) / 2
 
 
+def cell_volumes(cell: Tensor) -> Tensor:
+    """Volumes (B,) spanned by lattice vectors (B, 3, 3): the triple product, which unlike a determinant needs no library
+    that may wait for the GPU, so that a CUDA graph can hold it."""
+    return (torch.linalg.cross(cell[:, 0], cell[:, 1]) * cell[:, 2]).sum(-1).abs()
+
+
 def volume(cell: Tensor | None) -> Tensor:
     """Volumes (B, 1, 1)."""
     if cell is None:
         raise ValueError("data.cell: missing; the stress needs lattice vectors (B, 3, 3)")
-    volume = torch.linalg.det(cell).abs()
+    volume = cell_volumes(cell)
     if not cell.is_cuda and not volume.all():
         raise ValueError(f"data.cell: the stress needs a volume, structure {int(volume.argmin())} has none")
     return volume[:, None, None]

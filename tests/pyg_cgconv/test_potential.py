@@ -6,6 +6,7 @@ import torch
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
+from pyg_cgconv._derivatives import cell_volumes
 from pyg_cgconv.neighbors import RadiusGraph
 from pyg_cgconv.potential import Potential
 
@@ -474,3 +475,11 @@ def test_devices_agree(potential, device):
     for name, value in out.items():
         assert value.device.type == device.type
         close(value.cpu(), expected[name])
+
+
+def test_cell_volume_is_the_size_of_the_determinant():
+    """Of left-handed lattice vectors, too."""
+    cells = torch.randn(20, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    determinants = torch.linalg.det(cells)
+    assert determinants.min() < 0 < determinants.max()
+    torch.testing.assert_close(cell_volumes(cells), determinants.abs(), rtol=1e-12, atol=1e-12)
