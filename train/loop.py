@@ -28,6 +28,10 @@ EXPECTED_WARNINGS = (
     ".*LeafSpec.*is deprecated.*",
     # FrameDataModule and EpochSampler take up the order of batches where it was left, not the loader.
     ".*your dataloader is not resumable.*",
+    # Means are of all devices before they are logged.
+    ".*sync_dist=True.*",
+    # The name that replaces it is not known to all versions of PyTorch that serve.
+    ".*broadcast_buffers. is deprecated.*",
 )
 
 

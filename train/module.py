@@ -78,12 +78,12 @@ class PotentialModule(LightningModule):
         for stage in STAGES:
             terms = {name: means[f"{stage}/{name}"] for name in self.quantities}
             loss = sum(weights[name] * term for name, term in terms.items() if weights[name])
-            self.log_dict({f"{stage}/{name}_loss": term for name, term in terms.items()}, sync_dist=True)
-            self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=True)
+            self.log_dict({f"{stage}/{name}_loss": term for name, term in terms.items()})
+            self.log(f"{stage}/loss", loss, prog_bar=True)
         for name, metric in self.mean_error.items():
-            self.log(f"val/{name}_mae_{UNITS[name]}", metric.compute(), prog_bar=name == "forces", sync_dist=True)
-        self.log("lr", self.optimizers().param_groups[0]["lr"], sync_dist=True)
-        self.log("seconds", training_timer(self.trainer).time_elapsed(), sync_dist=True)
+            self.log(f"val/{name}_mae_{UNITS[name]}", metric.compute(), prog_bar=name == "forces")
+        self.log("lr", self.optimizers().param_groups[0]["lr"])
+        self.log("seconds", training_timer(self.trainer).time_elapsed())
         for metric in (*self.mean_loss.values(), *self.mean_error.values()):
             metric.reset()
         if not math.isfinite(loss):
