@@ -20,7 +20,7 @@ from train.data import EVALUATION_BATCH_FACTOR, labels, made_alike
 from train.data_files import DataFiles
 from train.md17 import MD17Options, read_splits
 from train.metrics import MEV_PER_EV, Labels, errors
-from train.options import require_positive
+from train.options import RunOptions, require_positive
 from train.outputs import create_results_folder
 from train.plots import parity_plot
 from train.predictions import Prediction, predict_frames
@@ -28,6 +28,8 @@ from train.report import error_rows, versions, write_json
 from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder
 
 BATCH_SIZE = 32
+# Options of a run that ask for its machine, of which only the frames are wanted here.
+ON_ANY_MACHINE = ["--device", "auto", "--devices", "1", "--nodes", "1", "--capture", "auto", "--tensorboard", "false"]
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,12 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Frames:
-    """What a model is compared with: frames with labels and neighbours, their name, and how they are computed."""
+    """What a model is compared with: frames with labels and neighbours, their name, and how their run computed them."""
 
     name: str
     frames: Sequence[Data]
     batch_size: int = BATCH_SIZE
-    threads: int = 0
+    run: RunOptions | None = None
 
 
 OPTIONS = (ModelFile, DataFiles, ReferenceOptions, EvaluateOptions, ComputeOptions)
@@ -91,10 +93,11 @@ def run(
 ) -> dict:
     """Compares, prints and returns what is written to ``metrics.json``."""
     compute.use_threads()
-    potential = load_trained(model.model, compute.dtype)
+    potential = load_trained(model.model, **compute.overrides)
     compared = read_frames(model.model, potential.cutoff, files, reference)
-    if compared.threads and not compute.threads:
-        torch.set_num_threads(compared.threads)
+    if compared.run is not None:  # so that sums are rounded as they were
+        torch.set_num_threads(compute.threads or compared.run.threads or torch.get_num_threads())
+        torch.set_float32_matmul_precision(compared.run.matmul_precision)
     made_alike(compared.frames)
     predicted = predicted_labels(
         potential.to(compute.torch_device), compared.frames, options.batch_size or compared.batch_size
@@ -126,11 +129,9 @@ def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
 
     config = folder / CONFIG
     task = task_of(config, TASKS)
-    _, options, _ = parse([task, "--config", str(config), "--device", "auto"])
-    by_name = {name: value for group in options for name, value in vars(group).items()}
-    splits = TASKS[task].read_splits(options[0], cutoff)
-    batch_size = EVALUATION_BATCH_FACTOR * by_name["batch_size"]
-    return Frames(f"{splits.name}, {part}", getattr(splits, part), batch_size, by_name["threads"])
+    _, (data, _, fit, run), _ = parse([task, "--config", str(config), *ON_ANY_MACHINE])
+    splits = TASKS[task].read_splits(data, cutoff)
+    return Frames(f"{splits.name}, {part}", getattr(splits, part), EVALUATION_BATCH_FACTOR * fit.batch_size, run)
 
 
 def task_of(config: Path, tasks: Mapping[str, ModuleType]) -> str:

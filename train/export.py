@@ -39,7 +39,7 @@ OPTIONS = (ModelFile, ExportOptions)
 
 def run(model: ModelFile, export: ExportOptions) -> dict:
     """Writes the file and returns the metadata in it."""
-    potential = load_trained(model.model, export.dtype)
+    potential = load_trained(model.model, **({} if export.dtype is None else {"dtype": export.dtype}))
     potential.metadata = describe(potential, model.model)
     potential.save(export.output)
     species = " ".join(potential.metadata["species"])

@@ -122,7 +122,7 @@ def run(model: ModelFile, options: DynamicsOptions, record: RecordOptions, compu
         )
     compute.use_threads()
     atoms = read_structure(options)
-    potential = load_trained(model.model, compute.dtype)
+    potential = load_trained(model.model, **compute.overrides)
     atoms.calc = ASECalculator(potential, device=compute.torch_device, skin=options.skin)
     atoms.get_forces()  # finds elements that the potential does not know before a folder is made
     dynamics = set_up(atoms, options)
@@ -139,7 +139,8 @@ def run(model: ModelFile, options: DynamicsOptions, record: RecordOptions, compu
         start = time.perf_counter()
         dynamics.run(options.num_steps)
         seconds = time.perf_counter() - start
-    facts = asdict(options) | asdict(compute) | {"model": model.model, "dtype": potential.hyperparameters["dtype"]}
+    facts = asdict(options) | asdict(compute) | {"model": model.model}
+    facts |= {name: potential.hyperparameters[name] for name in ("dtype", "backend")}
     summary = {
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in facts.items()},
         "atoms": len(atoms),

@@ -52,7 +52,7 @@ OPTIONS = (ModelFile, DataFiles, PredictOptions, ComputeOptions)
 def run(model: ModelFile, files: DataFiles, options: PredictOptions, compute: ComputeOptions) -> dict:
     """Writes the file and returns how many frames are in it."""
     compute.use_threads()
-    potential = load_trained(model.model, compute.dtype).to(compute.torch_device)
+    potential = load_trained(model.model, **compute.overrides).to(compute.torch_device)
     frames = files.read(potential.cutoff, labels=())
     structures = read_structures(frames.files, files.format)
     predictions = predict_frames(potential, frames, options.batch_size)

@@ -36,9 +36,14 @@ def is_crystal(frame: Data) -> bool:
     return "pbc" in frame and bool(frame.pbc.all())
 
 
+def has_volume(frame: Data) -> bool:
+    """Whether the potential can be asked for a stress: there is a cell, periodic or not, that is not flat."""
+    return "cell" in frame and bool(torch.linalg.det(frame.cell).abs() > 0)
+
+
 def batches(frames: Sequence[Data], batch_size: int) -> Iterator[list[Data]]:
-    """Up to ``batch_size`` frames at a time, in order, crystals apart from all else."""
-    for _, alike in groupby(frames, is_crystal):
+    """Up to ``batch_size`` frames at a time, in order, those with a volume apart from those without."""
+    for _, alike in groupby(frames, has_volume):
         alike = list(alike)
         for first in range(0, len(alike), batch_size):
             yield alike[first : first + batch_size]
@@ -63,11 +68,10 @@ def predict_frames(potential: Potential, frames: Sequence[Data], batch_size: int
     with bar, torch.no_grad():
         for batch in batches(frames, batch_size):
             graph = Batch.from_data_list(batch).to(device, non_blocking=True)
-            crystals = is_crystal(batch[0])
-            out = potential(graph, compute_stress=crystals)
+            out = potential(graph, compute_stress=has_volume(batch[0]))
             out = {name: value.double().cpu() for name, value in out.items()}
             forces = out["forces"].split([frame.num_nodes for frame in batch])
-            for i in range(len(batch)):
-                stress = out["stress"][i].numpy() if crystals else None
+            for i, frame in enumerate(batch):
+                stress = out["stress"][i].numpy() if is_crystal(frame) else None
                 yield Prediction(out["energy"][i].item(), forces[i].numpy(), stress)
             bar.update(len(batch))

@@ -36,11 +36,14 @@ class ComputeOptions:
     Args:
         device: cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.
         dtype: floating-point type of the model (default: that of the training).
+        backend: of the convolution; auto takes the fused kernels of the device, reference plain PyTorch (default: that
+            of the training).
         threads: of the CPU; 0 leaves the number to torch. Small molecules are fastest with one.
     """
 
     device: str = "auto"
     dtype: Literal["float32", "float64"] | None = None
+    backend: Literal["auto", "cuda", "cpu", "reference"] | None = None
     threads: int = 0
 
     def __post_init__(self):
@@ -58,6 +61,12 @@ class ComputeOptions:
     def torch_device(self) -> torch.device:
         gpu = self.device == "auto" and torch.cuda.is_available()
         return torch.device("cuda" if gpu else "cpu" if self.device == "auto" else self.device)
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """Hyperparameters of the potential that are not to be those of the training."""
+        given = {"dtype": self.dtype, "backend": self.backend}
+        return {name: value for name, value in given.items() if value is not None}
 
     def use_threads(self) -> None:
         if self.threads:
@@ -82,14 +91,14 @@ def model_file(model: Path) -> Path:
     )
 
 
-def load_trained(model: Path, dtype: str | None = None) -> Potential:
+def load_trained(model: Path, **overrides) -> Potential:
     """The potential of a run folder, of a checkpoint or of a file that :meth:`Potential.save` wrote.
 
     A checkpoint's averaged weights are taken. Nothing in a file is executed.
 
     Args:
         model: the folder or the file.
-        dtype: "float32" or "float64"; that of the training if None.
+        overrides: hyperparameters of the potential that replace those of the training, such as ``dtype``.
 
     Returns:
         The potential on the CPU, in evaluation mode.
@@ -99,7 +108,6 @@ def load_trained(model: Path, dtype: str | None = None) -> Potential:
         ValueError: it is of something else, or cut short.
     """
     file = model_file(model)
-    overrides = {} if dtype is None else {"dtype": dtype}
     if file.suffix == CHECKPOINT_SUFFIX:
         return _from_checkpoint(file, overrides)
     try:

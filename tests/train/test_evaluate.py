@@ -17,10 +17,11 @@ from train.evaluate import task_of
 
 from .conftest import spring_atoms
 
-TRAINING = (
-    "--train_size 12 --val_size 4 --test_size 30 --split_seed 3 --channels 2 --lmax 1 --layers 1 --radial_hidden [4] "
-    "--batch_size 4 --max_epochs 2 --cutoff 3 --device cpu --progress false"
+TINY = (
+    "--channels 2 --lmax 1 --layers 1 --radial_hidden [4] --batch_size 4 --max_epochs 2 --cutoff 3 --device cpu "
+    "--progress false"
 )
+SIZES = "--train_size 12 --val_size 4 --test_size 30 --split_seed 3"
 SHIFT = 0.3  # eV, by which references are off
 
 
@@ -28,7 +29,7 @@ SHIFT = 0.3  # eV, by which references are off
 def finished(tmp_path_factory):
     """Folder and metrics of a run on ethanol."""
     folder = tmp_path_factory.mktemp("run") / "ethanol"
-    return folder, main(["md17", "--run_dir", str(folder), *TRAINING.split()])
+    return folder, main(["md17", "--run_dir", str(folder), *f"{SIZES} {TINY}".split()])
 
 
 def evaluate(model, *options, run_dir) -> dict:
@@ -48,6 +49,17 @@ def references(trained, count: int = 5) -> list[Atoms]:
     return structures
 
 
+def with_stress(trained, count: int, off: float) -> list[Atoms]:
+    """Crystals with energies and forces of the model, and stresses off by ``off`` in every component, eV/Angstrom^3."""
+    calculator, crystals = ASECalculator(trained / "potential.pt", device="cpu"), spring_atoms(count)
+    for atoms in crystals:
+        atoms.set_cell(4.5 * np.eye(3))
+        atoms.pbc = True
+        results = {name: calculator.get_property(name, atoms) for name in ("energy", "forces", "stress")}
+        atoms.calc = SinglePointCalculator(atoms, **results | {"stress": results["stress"] + off})
+    return crystals
+
+
 @pytest.mark.parametrize("name", ["", "best.ckpt"])
 def test_run_folder_repeats_its_test_errors_exactly(finished, tmp_path, name):
     folder, metrics = finished
@@ -55,6 +67,19 @@ def test_run_folder_repeats_its_test_errors_exactly(finished, tmp_path, name):
     assert found == {key: metrics["test"][key] for key in found}
     assert metrics["test"].keys() - found.keys() <= {"forces_mae_percent"}
     assert found["forces_mae_meV_per_A"] > 1
+
+
+def test_run_on_a_file_repeats_its_test_errors_exactly(trained, tmp_path):
+    """Of crystals with stresses among molecules without."""
+    crystals, molecules = with_stress(trained, 6, 0.002), references(trained, 6)
+    ase.io.write(tmp_path / "crystals.xyz", crystals)
+    ase.io.write(tmp_path / "molecules.xyz", molecules)
+    files = ["--train_file", f"[{tmp_path / 'crystals.xyz'}, {tmp_path / 'molecules.xyz'}]"]
+    sizes = ["--val_size", "2", "--test_size", "6"]
+    metrics = main(["frames", "--run_dir", str(tmp_path / "run"), *files, *sizes, *TINY.split()])
+    found = evaluate(tmp_path / "run", run_dir=tmp_path / "out")
+    assert found == {key: metrics["test"][key] for key in found}
+    assert {"energy_mae_meV", "forces_mae_meV_per_A", "stress_mae_meV_per_A3", "species"} <= found.keys()
 
 
 def test_other_parts_of_the_run_are_evaluated(finished, tmp_path):
@@ -111,14 +136,8 @@ def test_energies_alone(trained, tmp_path):
 
 
 def test_stress_of_crystals(trained, tmp_path):
-    calculator, off = ASECalculator(trained / "potential.pt", device="cpu"), 0.002
-    crystals = spring_atoms(2)
-    for atoms in crystals:
-        atoms.set_cell(4.5 * np.eye(3))
-        atoms.pbc = True
-        results = {name: calculator.get_property(name, atoms) for name in ("energy", "forces", "stress")}
-        atoms.calc = SinglePointCalculator(atoms, **results | {"stress": results["stress"] + off})
-    ase.io.write(tmp_path / "crystals.xyz", crystals)
+    off = 0.002
+    ase.io.write(tmp_path / "crystals.xyz", with_stress(trained, 2, off))
     found = evaluate(trained, "--data", tmp_path / "crystals.xyz", run_dir=tmp_path / "out")
     assert found["stress_mae_meV_per_A3"] == pytest.approx(1000 * off, rel=1e-3)
     assert found["forces_mae_meV_per_A"] < 0.1

@@ -17,23 +17,24 @@ def potential() -> Potential:
     return Potential(["H", "O"], CUTOFF, **options).eval()
 
 
-def structure(num_atoms: int, periodic: bool) -> Data:
+def structure(num_atoms: int, periodic: bool, length: float = 3.6) -> Data:
     torch.manual_seed(num_atoms)
     frame = Data(z=torch.tensor([1, 8] * num_atoms)[:num_atoms], pos=3.5 * torch.rand(num_atoms, 3).double())
-    frame.cell, frame.pbc = 3.6 * torch.eye(3).double()[None], torch.full((1, 3), periodic)
+    frame.cell, frame.pbc = length * torch.eye(3).double()[None], torch.full((1, 3), periodic)
     return RadiusGraph(CUTOFF)(frame)
 
 
-def test_batches_keep_the_order_and_separate_crystals():
-    periodic = [False, False, False, True, True, False]
-    frames = [structure(3 + i, kind) for i, kind in enumerate(periodic)]
+def test_batches_keep_the_order_and_separate_what_has_no_volume():
+    lengths = [0.0, 0.0, 0.0, 3.6, 3.6, 0.0]
+    frames = [structure(3 + i, length > 0, length) for i, length in enumerate(lengths)]
     found = [[frame.num_nodes for frame in batch] for batch in batches(frames, 2)]
     assert found == [[3, 4], [5], [6, 7], [8]]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
 def test_every_frame_gets_what_it_gets_alone(potential, device, batch_size):
-    frames = [structure(n, periodic) for n, periodic in ((3, False), (5, False), (4, True), (6, True), (2, False))]
+    kinds = [(3, False, 0.0), (5, False, 0.0), (4, True, 3.6), (6, False, 3.6), (2, True, 3.6)]
+    frames = [structure(*kind) for kind in kinds]
     found = list(predict_frames(copy.deepcopy(potential).to(device), frames, batch_size))
     for frame, prediction in zip(frames, found, strict=True):
         crystal = bool(frame.pbc.all())

@@ -39,7 +39,7 @@ def test_predictions_are_those_of_the_potential_alone(trained, splits):
 
 @pytest.mark.parametrize("name", ["potential.pt", "best.ckpt"])
 def test_dtype_is_that_asked_for(trained, name):
-    potential = load_trained(trained / name, "float64")
+    potential = load_trained(trained / name, dtype="float64")
     assert potential.dtype == torch.float64
     assert potential.hyperparameters["dtype"] == "float64"
 
