@@ -13,16 +13,16 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from train import frames, md17
+from train import frames, md17, qm9
 from train.checkpoints import LAST
 from train.commands import COMMANDS, command_options, command_parser
 
-TASKS = {"md17": md17, "frames": frames}
+TASKS = {"md17": md17, "frames": frames, "qm9": qm9}
 PRESET_FOLDER = Path(__file__).parent / "presets"
 # What a run may be given anew when it goes on: when it ends and where it runs, but not what is fitted.
 CHANGEABLE = (
     "max_epochs", "max_time", "patience", "run_dir", "resume", "device", "threads", "num_workers", "tensorboard",
-    "progress", "matmul_precision",
+    "progress", "matmul_precision", "capture",
 )  # fmt: skip
 
 

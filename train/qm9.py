@@ -8,7 +8,7 @@ from typing import Literal
 from datasets import QM9, QM9Sample
 from datasets.qm9 import USUAL_TRAIN, USUAL_VALIDATION
 from pyg_cgconv import RadiusGraph
-from train.data import Splits
+from train.data import Splits, with_neighbors
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.qm9_run import Property, train_property
 from train.run import open_run_folder
@@ -52,6 +52,11 @@ class QM9Options:
             size = getattr(self, name)
             if size is not None and size < 1:
                 raise ValueError(f"{name}={size}: expected at least one molecule")
+        if self.root is None and self.cache is not None:
+            raise ValueError(
+                f"cache={str(self.cache)!r}: neighbour lists of the embedded molecules take seconds and are not kept; "
+                "give --root, or leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -105,30 +110,38 @@ OPTIONS = (QM9Options, ModelOptions, PropertyFitOptions, RunOptions)
 
 def run(data: QM9Options, model: ModelOptions, fit: PropertyFitOptions, run: RunOptions, *, config: str) -> dict:
     """Reads the molecules, trains, and returns what is written to ``metrics.json``."""
-    splits = read_splits(data, model.cutoff)
+    splits = read_molecules(data, model.cutoff)
     folder = open_run_folder(run, "qm9", data.target, config)
     return train_property(Property.of_qm9(data.target), splits, folder, model, fit.fit_options(), run)
 
 
-def read_splits(options: QM9Options, cutoff: float) -> Splits:
+def read_molecules(options: QM9Options, cutoff: float) -> Splits:
     """The chosen molecules with their neighbour lists."""
-    connect, workers = RadiusGraph(cutoff), len(os.sched_getaffinity(0))
     if options.root is None:
-        dataset = QM9Sample(pre_transform=connect, cache=options.cache)
-        name = "QM9 (5,000 embedded molecules)"
+        dataset, name = QM9Sample(), "QM9 (5,000 embedded molecules)"
     else:
-        cache = options.cache or options.root / "cache"
-        dataset = QM9(options.root, pre_transform=connect, cache=cache, num_workers=workers)
+        cache, workers = options.cache or options.root / "cache", len(os.sched_getaffinity(0))
+        dataset = QM9(options.root, pre_transform=RadiusGraph(cutoff), cache=cache, num_workers=workers)
         name = f"QM9 ({dataset.source})"
     parts = dataset.random_split(*molecule_counts(options, len(dataset)), seed=options.split_seed)
-    return Splits(name, *([dataset[i] for i in part.tolist()] for part in parts))
+    chosen = [[dataset[i] for i in part.tolist()] for part in parts]
+    return Splits(name, *(chosen if options.root else [with_neighbors(part, cutoff) for part in chosen]))
 
 
 def molecule_counts(options: QM9Options, available: int) -> list[int]:
-    """Sizes of training, validation and test, the default wherever none is given."""
+    """Sizes of training, validation and test, the default wherever none is given.
+
+    Raises:
+        ValueError: there are not that many molecules.
+    """
     held_out = available // EMBEDDED_HELD_OUT
     embedded = options.root is None
     train = options.train_size or (available - 2 * held_out if embedded else USUAL_TRAIN)
     validation = options.val_size or (held_out if embedded else USUAL_VALIDATION)
     test = options.test_size or (held_out if embedded else available - train - validation)
+    if train + validation + max(test, 1) > available:
+        raise ValueError(
+            f"train_size={train}, val_size={validation} and test_size={max(test, 1)}: there are {available} molecules, "
+            "ask for fewer"
+        )
     return [train, validation, test]

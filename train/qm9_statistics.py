@@ -61,9 +61,7 @@ def collect_property_statistics(molecules: Sequence[Data], target: Tensor, reado
         shift = torch.linalg.lstsq(features, target[:, None], driver="gelsd").solution.squeeze(1)
     spread = (target - features @ shift).square().mean().sqrt()
     if not spread > 0:
-        raise ValueError(
-            f"the {len(molecules)} training molecules leave nothing to learn beyond their composition"
-        )
+        raise ValueError(f"the {len(molecules)} training molecules leave nothing to learn beyond their composition")
     num_atoms = sum(molecule.num_nodes for molecule in molecules)
     return PropertyStatistics(
         species=tuple(species.tolist()),
