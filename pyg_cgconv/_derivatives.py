@@ -30,8 +30,10 @@ def virial(slope: Tensor, atoms: Atoms) -> Tensor:
 
 
 def cell_volumes(cell: Tensor) -> Tensor:
-    """Volumes (B,) spanned by lattice vectors (B, 3, 3): the triple product, which unlike a determinant needs no library
-    that may wait for the GPU, so that a CUDA graph can hold it."""
+    """Volumes (B,) spanned by lattice vectors (B, 3, 3).
+
+    The triple product needs no library that may wait for the GPU, as a determinant does: a CUDA graph can hold it.
+    """
     return (torch.linalg.cross(cell[:, 0], cell[:, 1]) * cell[:, 2]).sum(-1).abs()
 
 
