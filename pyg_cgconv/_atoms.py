@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 
 MIN_LENGTH_SQUARED = 1e-12  # Angstrom^2; keeps the derivatives of the length finite where two atoms coincide
 
@@ -58,7 +59,9 @@ def read_atoms(data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
     else:
         num_structures = _num_structures(data, structure)
 
-    source, target = edge_index.long().unbind(0)
+    # Rows of an EdgeIndex are tensors of a class of their own, on which each operation takes a detour through Python.
+    plain = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
+    source, target = plain.long().unbind(0)
     vectors = pos[source] - pos[target]
     if cell is not None:
         cell = cell.reshape(-1, 3, 3).to(pos.dtype)
