@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
-from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
+from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from scipy.stats import linregress
 
@@ -26,7 +26,9 @@ def draw_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator) -> 
     The motion of the centre of mass is taken out, of molecules the rotation too: what is left still has the
     temperature, with fewer degrees of freedom. Where atoms are fixed, nothing is taken out.
     """
-    thermalize_momenta(atoms, temperature, rng=rng)
+    # ASE has a function for this line, which was called otherwise before version 3.29.
+    spread = np.sqrt(units.kB * temperature * atoms.get_masses())[:, None]
+    atoms.set_momenta(spread * rng.standard_normal((len(atoms), 3)))
     if atoms.constraints:
         return
     Stationary(atoms, preserve_temperature=False)

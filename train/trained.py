@@ -59,8 +59,9 @@ class ComputeOptions:
 
     @property
     def torch_device(self) -> torch.device:
-        gpu = self.device == "auto" and torch.cuda.is_available()
-        return torch.device("cuda" if gpu else "cpu" if self.device == "auto" else self.device)
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     @property
     def overrides(self) -> dict[str, str]:

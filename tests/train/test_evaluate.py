@@ -18,7 +18,7 @@ from train.evaluate import task_of
 from .conftest import spring_atoms
 
 TINY = (
-    "--channels 2 --lmax 1 --layers 1 --radial_hidden [4] --batch_size 4 --max_epochs 2 --cutoff 3 --device cpu "
+    "--channels 4 --lmax 1 --layers 1 --radial_hidden [8] --batch_size 4 --max_epochs 2 --cutoff 3 --device cpu "
     "--progress false"
 )
 SIZES = "--train_size 12 --val_size 4 --test_size 30 --split_seed 3"
