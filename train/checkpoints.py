@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -66,6 +67,10 @@ class LastCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == "fit":
             self._save(trainer)
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path.exists():
+            print(f"stopped; go on with --resume {self.path.parent}", file=sys.stderr)
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)

@@ -118,8 +118,9 @@ class RunOptions:
     Args:
         run_dir: folder for the results (default: runs/<task>-<name>-<time>).
         resume: folder of an earlier run to go on with, from its last checkpoint and with its options. Give more
-            max_epochs or max_time to go on with a run that ended. Options that would change what is fitted are refused.
-        seed: of the initial weights, the order of batches and random splits.
+            max_epochs or max_time to go on with a run that ended; a cosine schedule then is that of the longer run.
+            Options that would change what is fitted are refused.
+        seed: of the initial weights and the order of batches.
         dtype: floating-point type of the model; energies are kept in float64 until their reference is subtracted.
         matmul_precision: of float32 matrix products on a GPU. highest is exact; high uses TF32 where there is any,
             which is faster and keeps 10 bits of the mantissa; medium uses bfloat16.
@@ -129,7 +130,7 @@ class RunOptions:
         capture: run optimiser steps as CUDA graphs, several times as fast for small molecules in small batches. The
             training frames then lie on the GPU. auto does it on one GPU, with the fused kernels, without accumulation.
         threads: of the CPU; 0 leaves the number to torch. Small molecules in small batches are fastest with one.
-        num_workers: processes that assemble batches; 0 assembles them in the training process.
+        num_workers: processes that assemble batches and look for neighbours in files; 0 does both in this process.
         tensorboard: write logs for TensorBoard beside the CSV file.
         progress: show a progress bar.
     """

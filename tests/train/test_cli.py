@@ -89,6 +89,13 @@ def test_mistakes_are_one_line_in_a_shell():
     assert "Traceback" not in finished.stderr
 
 
+def test_energies_of_atoms_are_a_table(tmp_path):
+    table = {"H": -13.6, "O": -2041.8}
+    assert parsed("md17", "--atom_energies", "{H: -13.6, O: -2041.8}")["atom_energies"] == table
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"atom_energies": table}))
+    assert parsed("md17", "--config", str(tmp_path / "mine.yaml"))["atom_energies"] == table
+
+
 def test_unknown_options_are_named(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["md17", "--learning_rate", "0.1"])

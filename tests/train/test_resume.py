@@ -10,16 +10,26 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
 
+import train.run
 from train import checkpoints
 from train.checkpoints import LAST
 from train.module import PotentialModule
-from train.run import train
+from train.run import train as fit_potential
 
 STEPS_AN_EPOCH = 10
 
 
 class PowerCut(RuntimeError):
     pass
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_plots():
+    """Most of the time of so short a training."""
+    with pytest.MonkeyPatch.context() as patch:
+        for plot in ("parity_plot", "learning_curve"):
+            patch.setattr(train.run, plot, lambda *arguments: None)
+        yield
 
 
 @pytest.fixture
@@ -90,7 +100,7 @@ def assert_same_end(found, expected) -> None:
 def whole(tmp_path_factory, splits, model, fit, run):
     """The folder of a training that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    train(splits, folder, model, fit, run)
+    fit_potential(splits, folder, model, fit, run)
     return folder
 
 
@@ -98,9 +108,9 @@ def whole(tmp_path_factory, splits, model, fit, run):
 def test_power_cut_changes_nothing(tmp_path, splits, model, fit, run, cut_after, whole, steps):
     cut_after(steps)
     with pytest.raises(PowerCut):
-        train(splits, tmp_path, model, fit, run)
+        fit_potential(splits, tmp_path, model, fit, run)
     assert not (tmp_path / "metrics.json").exists()
-    train(splits, tmp_path, model, fit, replace(run, resume=tmp_path))
+    fit_potential(splits, tmp_path, model, fit, replace(run, resume=tmp_path))
     assert_same_end(tmp_path, whole)
 
 
@@ -111,9 +121,9 @@ def test_power_cut_after_a_checkpoint_in_mid_epoch_changes_nothing(
     monkeypatch.setattr(checkpoints, "STEPS_BETWEEN_LOOKS", 1)
     cut_after(STEPS_AN_EPOCH + 4)
     with pytest.raises(PowerCut):
-        train(splits, tmp_path, model, fit, run)
+        fit_potential(splits, tmp_path, model, fit, run)
     assert read_state(tmp_path)["global_step"] == STEPS_AN_EPOCH + 4
-    train(splits, tmp_path, model, fit, replace(run, resume=tmp_path))
+    fit_potential(splits, tmp_path, model, fit, replace(run, resume=tmp_path))
     assert_same_weights(tmp_path, whole)
 
 
@@ -123,11 +133,11 @@ def test_power_cut_with_plateau_accumulation_and_a_worker_changes_nothing(tmp_pa
     folders = [tmp_path / name for name in ("whole", "cut")]
     for folder in folders:
         folder.mkdir()
-    train(splits, folders[0], model, fit, run)
+    fit_potential(splits, folders[0], model, fit, run)
     cut_after(2 * STEPS_AN_EPOCH + 3)
     with pytest.raises(PowerCut):
-        train(splits, folders[1], model, fit, run)
-    train(splits, folders[1], model, fit, replace(run, resume=folders[1]))
+        fit_potential(splits, folders[1], model, fit, run)
+    fit_potential(splits, folders[1], model, fit, replace(run, resume=folders[1]))
     assert_same_end(folders[1], folders[0])
     assert read_state(folders[0])["global_step"] == 3 * STEPS_AN_EPOCH / 2
     assert read_state(folders[0])["lr_schedulers"][1]["last_epoch"] == 3  # the plateau was looked for in each
@@ -137,8 +147,8 @@ def test_finished_run_goes_on_for_more_epochs(tmp_path, splits, model, fit, run)
     fit = replace(fit, schedule="constant")
     for name, epochs in (("whole", 3), ("extended", 2)):
         (tmp_path / name).mkdir()
-        train(splits, tmp_path / name, model, replace(fit, max_epochs=epochs), run)
-    train(splits, tmp_path / "extended", model, fit, replace(run, resume=tmp_path / "extended"))
+        fit_potential(splits, tmp_path / name, model, replace(fit, max_epochs=epochs), run)
+    fit_potential(splits, tmp_path / "extended", model, fit, replace(run, resume=tmp_path / "extended"))
     assert_same_end(tmp_path / "extended", tmp_path / "whole")
 
 
@@ -149,22 +159,22 @@ def test_run_out_of_time_goes_on_with_more(tmp_path, splits, model, fit, run, mo
     for name, limit in (("whole", None), ("late", "00:00:00:20")):
         (tmp_path / name).mkdir()
         clock = count()
-        train(splits, tmp_path / name, model, replace(fit, max_time=limit), run)
+        fit_potential(splits, tmp_path / name, model, replace(fit, max_time=limit), run)
     early = read_state(tmp_path / "late")["global_step"]
     assert 0 < early < 3 * STEPS_AN_EPOCH
     assert early % STEPS_AN_EPOCH
-    train(splits, tmp_path / "late", model, fit, replace(run, resume=tmp_path / "late"))
+    fit_potential(splits, tmp_path / "late", model, fit, replace(run, resume=tmp_path / "late"))
     assert_same_weights(tmp_path / "late", tmp_path / "whole")
 
 
 def test_time_of_all_sessions_counts(tmp_path, splits, model, fit, run):
-    first = train(splits, tmp_path, model, replace(fit, max_epochs=1), run)["seconds"]
+    first = fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)["seconds"]
     run = replace(run, resume=tmp_path)
-    idle = train(splits, tmp_path, model, replace(fit, max_epochs=1), run)
+    idle = fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)
     assert idle["epochs"] == 1  # nothing was left to do, but results are written again
-    assert train(splits, tmp_path, model, replace(fit, max_epochs=2), run)["seconds"] > first
+    assert fit_potential(splits, tmp_path, model, replace(fit, max_epochs=2), run)["seconds"] > first
     limited = replace(fit, max_epochs=100, max_time="00:00:00:00")
-    assert train(splits, tmp_path, model, limited, run)["epochs"] == 2
+    assert fit_potential(splits, tmp_path, model, limited, run)["epochs"] == 2
 
 
 def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
@@ -172,9 +182,9 @@ def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
     cut_after(2 * STEPS_AN_EPOCH)
     (tmp_path / "here").mkdir()
     with pytest.raises(PowerCut):
-        train(splits, tmp_path / "here", model, fit, run)
+        fit_potential(splits, tmp_path / "here", model, fit, run)
     (tmp_path / "here").rename(tmp_path / "there")
-    train(splits, tmp_path / "there", model, replace(fit, lr=0.0001), replace(run, resume=tmp_path / "there"))
+    fit_potential(splits, tmp_path / "there", model, replace(fit, lr=0.0001), replace(run, resume=tmp_path / "there"))
     best = read_state(tmp_path / "there")["callbacks"]
     scores = [float(state["best_model_score"]) for state in best.values() if "best_model_score" in state]
     assert scores == pytest.approx([min(float(row["val/loss"]) for row in read_log(tmp_path / "there"))])
@@ -182,7 +192,19 @@ def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
 
 
 def test_other_training_frames_are_refused(tmp_path, splits, model, fit, run):
-    train(splits, tmp_path, model, replace(fit, max_epochs=1), run)
+    fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)
     fewer = replace(splits, train=splits.train[:-3])
     with pytest.raises(ValueError, match="began with other training frames"):
-        train(fewer, tmp_path, model, fit, replace(run, resume=tmp_path))
+        fit_potential(fewer, tmp_path, model, fit, replace(run, resume=tmp_path))
+
+
+def test_stopped_by_hand_it_says_how_to_go_on(tmp_path, splits, model, fit, run, monkeypatch, capsys):
+    def interrupted(module):
+        if module.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(PotentialModule, "on_train_epoch_start", interrupted)
+    with pytest.raises(SystemExit):
+        fit_potential(splits, tmp_path, model, fit, run)
+    assert capsys.readouterr().err.strip().endswith(f"go on with --resume {tmp_path}")
+    assert read_state(tmp_path)["global_step"] == STEPS_AN_EPOCH
