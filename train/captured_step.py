@@ -71,7 +71,7 @@ class CapturedStep:
         """
         size = self.frames.size_of(numbers)
         if size.frames not in self._numbers:
-            self._numbers[size.frames] = numbers.to(self.frames.device)
+            self._numbers[size.frames] = torch.empty_like(numbers, device=self.frames.device)
         self._numbers[size.frames].copy_(numbers, non_blocking=True)
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
