@@ -127,8 +127,9 @@ class RunOptions:
         device: auto takes a GPU if there is one.
         devices: GPUs of each node, or processes on a CPU; each takes batch_size frames at a time.
         nodes: machines, started by torchrun or SLURM as PyTorch Lightning finds them.
-        capture: run optimiser steps as CUDA graphs, several times as fast for small molecules in small batches. The
-            training frames then lie on the GPU. auto does it on one GPU, with the fused kernels, without accumulation.
+        capture: run optimiser steps as CUDA graphs, which saves the launches that small batches of small molecules wait
+            for. The training frames then lie on the GPU. auto does it on one GPU, with the fused kernels, without
+            accumulation.
         threads: of the CPU; 0 leaves the number to torch. Small molecules in small batches are fastest with one.
         num_workers: processes that assemble batches and look for neighbours in files; 0 does both in this process.
         tensorboard: write logs for TensorBoard beside the CSV file.
