@@ -1,49 +1,18 @@
 """MD17 and rMD17: what torch_geometric.datasets.MD17 reads, with float64 energies, in eV, with the published splits."""
 
-import os
-import tarfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
-from torch_geometric import datasets as pyg_datasets
 
 from datasets.frame_dataset import FrameDataset
+from datasets.md17_files import PublishedFiles, find
 from datasets.npz import Keys, read_frames
 from datasets.published_splits import read_split
 from datasets.units import KCAL_PER_MOL
 
 MD17_KEYS = Keys(z="z", pos="R", energy="E", forces="F", energy_unit=KCAL_PER_MOL)
 RMD17_KEYS = Keys(z="nuclear_charges", pos="coords", energy="energies", forces="forces", energy_unit=KCAL_PER_MOL)
-
-# Where a published file may lie below root, besides where PyG's own MD17 has it.
-FOLDERS = (".", "npz_data", "rmd17/npz_data")
-
-
-class _PublishedFiles(pyg_datasets.MD17):
-    """PyG's names, layout and download of the published files, without its processing."""
-
-    def _download(self):
-        try:
-            super()._download()
-        except OSError as error:  # no network, no such address, a folder that may not be written
-            with suppress(OSError):
-                os.rmdir(self.raw_dir)  # made for the download
-            raise FileNotFoundError(
-                f"{self.root}: no {self.file_names[self.name]} in it, nor in {' or '.join(FOLDERS[1:])}, and PyG's "
-                f"download failed ({error}); give the folder of the published files as `root`"
-            ) from error
-        except (EOFError, tarfile.TarError) as error:
-            raise ValueError(
-                f"{self.raw_dir}: what was downloaded is broken ({error}); remove it and try again"
-            ) from error
-
-    def _process(self):
-        pass
-
-    def load(self, path):
-        pass
 
 
 class MD17(FrameDataset):
@@ -85,14 +54,15 @@ class MD17(FrameDataset):
             family = "rMD17" if revised else "MD17"
             raise ValueError(f"molecule: {family} has {self.molecules(revised)}, got {molecule!r}")
         self.molecule, self.revised = molecule, revised
-        self.file = _find(Path(root).expanduser(), f"revised {molecule}" if revised else molecule)
+        name = f"revised {molecule}" if revised else molecule
+        (self.file,) = find(Path(root).expanduser(), name, [PublishedFiles.file_names[name]])
         frames = read_frames(self.file, RMD17_KEYS if revised else MD17_KEYS)
         super().__init__(frames, transform, pre_transform, pre_filter, cache, num_workers)
 
     @staticmethod
     def molecules(revised: bool = True) -> list[str]:
         """The names that ``molecule`` may have."""
-        names = [name for name in _PublishedFiles.file_names if "CCSD" not in name]
+        names = [name for name in PublishedFiles.file_names if "CCSD" not in name]
         return [name.removeprefix("revised ") for name in names if name.startswith("revised ") == revised]
 
     def published_split(self, number: int = 1) -> tuple[Tensor, Tensor]:
@@ -107,21 +77,8 @@ class MD17(FrameDataset):
             raise ValueError(
                 "published_split: MD17 has none, only rMD17; use random_split(train, validation, test, seed)"
             )
-        if self._indices is not None or self.len() != self.num_frames_read:
-            raise ValueError(
-                f"published_split: it numbers the {self.num_frames_read} frames of {self.file} in their order there, "
-                f"but this dataset is a selection of {len(self)}; split before filtering, shuffling or selecting"
-            )
+        self.check_whole("published_split", self.file)
         return read_split(self.file, number, self.num_frames_read)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.molecule!r}, revised={self.revised}, frames={len(self)})"
-
-
-def _find(root: Path, name: str) -> Path:
-    """The npz file of the trajectory that PyG calls ``name``, downloaded if it is not below ``root``."""
-    file_name = _PublishedFiles.file_names[name]
-    for folder in FOLDERS:
-        if (root / folder / file_name).is_file():
-            return root / folder / file_name
-    return Path(_PublishedFiles(str(root), name).raw_paths[0])

@@ -66,6 +66,14 @@ class StructureDataset(InMemoryDataset):
         if kept is not None:
             save(kept, self._data, self.slices, self.num_frames_read)
 
+    def check_whole(self, wanted: str, source: object) -> None:
+        """Raises ValueError, in the name of ``wanted``, where this is a selection of the structures of ``source``."""
+        if self._indices is not None or self.len() != self.num_frames_read:
+            raise ValueError(
+                f"{wanted}: it numbers the {self.num_frames_read} frames of {source} in their order there, "
+                f"but this dataset is a selection of {len(self)}; split before filtering, shuffling or selecting"
+            )
+
     def random_split(self, train: int, validation: int, test: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Disjoint random indices (train,), (validation,), (test,) int64 into this dataset, the same for the same seed.
 
