@@ -148,6 +148,13 @@ def _function(binary: Binary) -> driver.CUfunction:
     return function
 
 
+def capture_number(stream: int) -> int:
+    """The number of the CUDA graph that is being captured on a stream, unique in the process."""
+    error, _, number, *_ = driver.cuStreamGetCaptureInfo(stream)
+    _checked((error,))
+    return int(number)
+
+
 _thread = threading.local()
 
 

@@ -103,16 +103,20 @@ _recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def sorted_edges(edge_index: Tensor, sources: int, targets: int) -> SortedEdges:
-    """The sorted edges of this very tensor, sorted at its first use."""
-    # A captured graph must sort what its buffers hold at each replay; tensors of inference mode count no versions.
-    if torch.compiler.is_compiling() or edge_index.is_inference() or _is_captured(edge_index):
+    """The sorted edges of this very tensor, sorted at its first use, and in a CUDA graph once for each replay."""
+    if torch.compiler.is_compiling() or edge_index.is_inference():  # tensors of inference mode count no versions
         return SortedEdges(edge_index, sources, targets)
-    state = (edge_index._version, sources, targets)
+    state = (edge_index._version, sources, targets, _capture(edge_index))
     known = _recent.get(edge_index)
     if known is None or known[0] != state:
         _recent[edge_index] = known = (state, SortedEdges(edge_index, sources, targets))
     return known[1]
 
 
-def _is_captured(tensor: Tensor) -> bool:
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+def _capture(tensor: Tensor) -> int | None:
+    """The number of the CUDA graph that is being captured: what it sorts is in its own memory, from its own replay."""
+    if not tensor.is_cuda or not torch.cuda.is_current_stream_capturing():
+        return None
+    from cuda_kernels.cuda_launch import capture_number
+
+    return capture_number(torch._C._cuda_getCurrentRawStream(tensor.get_device()))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pyg_cgconv import TensorProductConv, _contract_cuda
+from pyg_cgconv._edges import sorted_edges
 from tests.problems import error
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
@@ -99,6 +100,17 @@ def test_captured_in_a_graph(aggr):
         index.copy_(torch.randint(0, 50, (2, 3_000), device="cuda"))
     graph.replay()
     assert worst(captured, orders(layer, fresh[0], index.clone(), *fresh[1:])) < 1e-6
+
+
+def test_layers_captured_in_one_graph_share_a_sort():
+    index = torch.randint(0, 50, (2, 3_000), device="cuda")
+    eager = sorted_edges(index, 50, 50)
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        first, second = sorted_edges(index, 50, 50), sorted_edges(index, 50, 50)
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        other = sorted_edges(index, 50, 50)
+    assert first is second
+    assert len({id(edges) for edges in (eager, first, other, sorted_edges(index, 50, 50))}) == 4
 
 
 def test_other_sizes_compile_nothing():
