@@ -9,7 +9,13 @@ from cuda_kernels.cache import installed_version
 from train.metrics import SHOWN_UNITS, UNITS
 
 REPORTED_PACKAGES = ("pyg-cgconv", "torch", "torch-geometric", "e3nn", "numba", "numba-cuda", "lightning", "numpy")
-COLUMN = 18
+COLUMN = 16
+# What an error is of: its name among the metrics and its unit.
+COLUMNS = {
+    "energy": ("energy_mae_meV", "meV"),
+    "energy/atom": ("energy_mae_meV_per_atom", "meV"),
+    **{name: (f"{name}_mae_{UNITS[name]}", SHOWN_UNITS[name]) for name in ("forces", "stress")},
+}
 
 
 def versions() -> dict[str, str]:
@@ -41,22 +47,21 @@ def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str
         mean_force: mean absolute force component, meV/Angstrom, to which ``of |F|`` is relative; no such column
             without it.
     """
-    quantities = [name for name, unit in UNITS.items() if any(f"{name}_mae_{unit}" in row for row in rows.values())]
-    relative = mean_force is not None and "forces" in quantities
-    head = f"{'mean absolute error':<28}" + "".join(f"{name:>{COLUMN}}" for name in quantities)
-    lines = [head + ("of |F|".rjust(12) if relative else "")]
+    columns = {title: column for title, column in COLUMNS.items() if any(column[0] in row for row in rows.values())}
+    relative = mean_force is not None and "forces" in columns
+    lines = [f"{'mean absolute error':<28}" + "".join(title.rjust(COLUMN) for title in columns)]
+    lines[0] += "of |F|".rjust(10) if relative else ""
     for label, row in rows.items():
         by_species = {f"  on {symbol}": errors for symbol, errors in row.get("species", {}).items()}
         for name, errors in {label: row, **by_species}.items():
-            lines.append(f"{name:<28}" + "".join(_cell(errors, quantity) for quantity in quantities))
+            lines.append(f"{name:<28}" + "".join(_cell(errors, *column) for column in columns.values()))
             if relative:
-                lines[-1] += f"{100 * errors['forces_mae_meV_per_A'] / mean_force:>10.1f} %"
+                lines[-1] += f"{100 * errors['forces_mae_meV_per_A'] / mean_force:>8.1f} %"
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _cell(errors: dict, quantity: str) -> str:
-    value = errors.get(f"{quantity}_mae_{UNITS[quantity]}")
-    return "".rjust(COLUMN) if value is None else f"{value:.2f} {SHOWN_UNITS[quantity]}".rjust(COLUMN)
+def _cell(errors: dict, name: str, unit: str) -> str:
+    return (f"{errors[name]:.2f} {unit}" if name in errors else "").rjust(COLUMN)
 
 
 def error_table(metrics: dict, folder: Path) -> str:
