@@ -1,6 +1,5 @@
 """A property of small organic molecules: QM9, or the 5,000 of its molecules that come with the project."""
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,7 +31,7 @@ class QM9Options:
         root: folder of gdb9.sdf, gdb9.sdf.csv and uncharacterized.txt, or where to download them if the package
             qm9pack is not installed (default: the embedded molecules).
         cache: folder that keeps molecules with their neighbour lists for the next run, 0.7 GB for a cutoff of 5
-            Angstrom (default: the folder cache in root).
+            Angstrom; num_workers processes make them, two minutes for one (default: the folder cache in root).
         split_seed: of the random split.
         train_size: training molecules (default: 110000; of the 5,000 embedded molecules 4000).
         val_size: validation molecules (default: 10000; of the embedded molecules 500).
@@ -110,18 +109,18 @@ OPTIONS = (QM9Options, ModelOptions, PropertyFitOptions, RunOptions)
 
 def run(data: QM9Options, model: ModelOptions, fit: PropertyFitOptions, run: RunOptions, *, config: str) -> dict:
     """Reads the molecules, trains, and returns what is written to ``metrics.json``."""
-    splits = read_molecules(data, model.cutoff)
+    splits = read_molecules(data, model.cutoff, run.num_workers)
     folder = open_run_folder(run, "qm9", data.target, config)
     return train_property(Property.of_qm9(data.target), splits, folder, model, fit.fit_options(), run)
 
 
-def read_molecules(options: QM9Options, cutoff: float) -> Splits:
-    """The chosen molecules with their neighbour lists."""
+def read_molecules(options: QM9Options, cutoff: float, num_workers: int = 0) -> Splits:
+    """The chosen molecules with their neighbour lists, which ``num_workers`` processes make for all of QM9."""
     if options.root is None:
         dataset, name = QM9Sample(), "QM9 (5,000 embedded molecules)"
     else:
-        cache, workers = options.cache or options.root / "cache", len(os.sched_getaffinity(0))
-        dataset = QM9(options.root, pre_transform=RadiusGraph(cutoff), cache=cache, num_workers=workers)
+        cache = options.cache or options.root / "cache"
+        dataset = QM9(options.root, pre_transform=RadiusGraph(cutoff), cache=cache, num_workers=num_workers)
         name = f"QM9 ({dataset.source})"
     parts = dataset.random_split(*molecule_counts(options, len(dataset)), seed=options.split_seed)
     chosen = [[dataset[i] for i in part.tolist()] for part in parts]

@@ -81,6 +81,8 @@ def train_property(
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
         statistics = collect_property_statistics(splits.train, learned.values(splits.train), learned.readout)
         module = new_property_module(learned.column, learned.readout, model, fit, statistics, run.dtype)
+        if run.resume:
+            check_same_molecules(module, folder / LAST)
         captured = captures(model, fit, run, splits.train)
         trainer = fitting_trainer(folder, fit, run, captured)
         facts = {
@@ -106,6 +108,22 @@ def train_property(
         best = best.to("cuda" if run.accelerator == "gpu" else "cpu").eval()
         validation, test = (predict_property(best, loader) for loader in data.predict_dataloader())
     return report(learned, folder, facts, splits, validation, test)
+
+
+def check_same_molecules(module: PropertyModule, checkpoint: Path) -> None:
+    """Raises ValueError where the training molecules are not those that the run of ``checkpoint`` began with."""
+    kept = torch.load(checkpoint, map_location="cpu", weights_only=False)["hyper_parameters"]
+    before, now = kept["readout"], module.hparams["readout"]
+    same = np.shape(before["shift"]) == np.shape(now["shift"]) and np.allclose(
+        [*np.ravel(before["shift"]), *before["scale"], kept["spread"]],
+        [*np.ravel(now["shift"]), *now["scale"], module.spread],
+        rtol=1e-6,
+    )
+    if not same:
+        raise ValueError(
+            f"resume={str(checkpoint.parent)!r}: the run began with other training molecules than these; restore the "
+            "files that its config.yaml names, or begin a new run"
+        )
 
 
 def predict_property(module: PropertyModule, loader: DataLoader) -> np.ndarray:
