@@ -6,6 +6,8 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.units import GPa
 
+from train.statistics import fit_energy_reference
+
 MEV_PER_EV = 1000.0
 GPA_PER_MEV = 1 / (MEV_PER_EV * GPa)  # of a stress in meV/Angstrom^3
 # As they stand in the names of metrics.
@@ -70,15 +72,23 @@ def species_errors(forces: np.ndarray, numbers: np.ndarray) -> dict[str, dict[st
     }
 
 
-def trivial_prediction(train_energy: np.ndarray, test: Labels) -> Labels:
-    """What a model without physics says of ``test``: the mean training energy for every frame, no force, no stress.
+def trivial_prediction(train: Labels, test: Labels) -> Labels:
+    """What a model without physics says of ``test``: no force, no stress, energies from one for each element.
 
-    The mean absolute error of its forces is the mean absolute force component: what a force error is compared with.
+    These are fitted to the training energies; if all frames are one molecule, it gets their mean. The mean absolute
+    error of its forces is the mean absolute force component: what a force error is compared with.
     """
+    species = np.unique(train.numbers)
     return Labels(
-        energy=np.full_like(test.energy, train_energy.mean()),
+        energy=composition(test, species) @ fit_energy_reference(composition(train, species), train.energy),
         forces=None if test.forces is None else np.zeros_like(test.forces),
         num_atoms=test.num_atoms,
         stress=None if test.stress is None else np.zeros_like(test.stress),
         numbers=test.numbers,
     )
+
+
+def composition(frames: Labels, species: np.ndarray) -> np.ndarray:
+    """(frames, species) atoms of each element in each frame."""
+    first = np.concatenate([[0], np.cumsum(frames.num_atoms)[:-1]])
+    return np.add.reduceat((frames.numbers[:, None] == species).astype(np.int64), first)

@@ -148,7 +148,7 @@ def report(folder: Path, facts: dict, splits: Splits, validation: Labels, test: 
     metrics = facts | {
         "test": errors(test, computed),
         "validation": errors(validation, labels(splits.validation)),
-        "baseline": errors(trivial_prediction(labels(splits.train).energy, computed), computed),
+        "baseline": errors(trivial_prediction(labels(splits.train), computed), computed),
         "versions": versions(),
     }
     if "forces_mae_meV_per_A" in metrics["test"]:

@@ -86,3 +86,10 @@ def trained(tmp_path_factory, one_thread, splits, model, fit, run):
     folder = tmp_path_factory.mktemp("trained")
     train(splits, folder, model, replace(fit, max_epochs=6, lr=0.05), run)
     return folder
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Plots take most of the time of so short a training."""
+    for plot in ("parity_plot", "learning_curve"):
+        monkeypatch.setattr(f"train.run.{plot}", lambda *arguments: None)

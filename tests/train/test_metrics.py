@@ -24,11 +24,24 @@ def test_errors_of_known_offsets_in_meV(computed):
     assert found["forces_rmse_meV_per_A"] == pytest.approx(5.0)
 
 
-def test_trivial_baseline_is_mean_training_energy_and_mean_absolute_force(computed):
-    train_energy = np.array([-499.0, -502.0, -500.5])
-    found = errors(trivial_prediction(train_energy, computed), computed)
-    assert found["energy_mae_meV"] == pytest.approx(1000 * np.mean(np.abs(computed.energy - (-500.5))))
-    assert found["forces_mae_meV_per_A"] == pytest.approx(1000 * np.mean(np.abs(computed.forces)))
+def test_trivial_baseline_of_one_molecule_is_its_mean_energy_and_the_mean_absolute_force():
+    random = np.random.default_rng(2)
+    sizes, numbers = np.array([3, 3]), np.array([8, 1, 1, 8, 1, 1])
+    train = Labels(np.array([-499.0, -502.0]), random.normal(size=(6, 3)), sizes, numbers=numbers)
+    test = Labels(np.array([-500.0, -501.5]), random.normal(size=(6, 3)), sizes, numbers=numbers)
+    found = errors(trivial_prediction(train, test), test)
+    assert found["energy_mae_meV"] == pytest.approx(1000 * np.mean(np.abs(test.energy - (-500.5))))
+    assert found["forces_mae_meV_per_A"] == pytest.approx(1000 * np.mean(np.abs(test.forces)))
+
+
+def test_trivial_baseline_of_different_molecules_is_the_sum_over_their_atoms():
+    hydrogen, oxygen = -13.0, -2041.0
+    train = Labels(
+        np.array([2 * hydrogen + oxygen, 2 * oxygen]), None, np.array([3, 2]), numbers=np.array([1, 8, 1, 8, 8])
+    )
+    test = Labels(np.zeros(2), None, np.array([1, 4]), numbers=np.array([1, 1, 8, 8, 1]))
+    expected = [hydrogen, 2 * hydrogen + 2 * oxygen]
+    np.testing.assert_allclose(trivial_prediction(train, test).energy, expected, rtol=1e-12)
 
 
 def test_stress_errors_are_given_in_two_units(computed):

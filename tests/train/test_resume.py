@@ -10,7 +10,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
 
-import train.run
 from train import checkpoints
 from train.checkpoints import LAST
 from train.module import PotentialModule
@@ -23,13 +22,7 @@ class PowerCut(RuntimeError):
     pass
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_plots():
-    """Most of the time of so short a training."""
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("parity_plot", "learning_curve"):
-            patch.setattr(train.run, plot, lambda *arguments: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.fixture
