@@ -30,8 +30,9 @@ def residuals(predicted: dict[str, Tensor], batch: Batch, force_scale: float) ->
         force_scale: :math:`\sigma`, eV/Angstrom.
 
     Returns:
-        Tensors like ``predicted``, NaN where there is no label.
+        Tensors like ``predicted``, NaN where there is no label, infinite where the prediction is not a number.
     """
+    predicted = {name: value.nan_to_num(torch.inf, torch.inf, -torch.inf) for name, value in predicted.items()}
     energy_scale = batch.ptr.diff() * force_scale
     found = {}
     if "energy" in predicted:

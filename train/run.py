@@ -89,6 +89,7 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
         What is written to ``metrics.json``; nothing in the processes of devices other than the first.
     """
     check_species(splits)
+    check_validation_labels(splits, fit)
     if run.threads:
         torch.set_num_threads(run.threads)
     torch.set_float32_matmul_precision(run.matmul_precision)
@@ -125,6 +126,17 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
         best.potential.save(folder / "potential.pt")
         validation, test = predict(best, data, run)
     return report(folder, facts, splits, validation, test)
+
+
+def check_validation_labels(splits: Splits, fit: FitOptions) -> None:
+    """Raises ValueError where validation frames lack a label of which the loss is made."""
+    learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
+    missing = [name for name in learned if name not in validated and getattr(fit, f"{name}_weight") > 0]
+    if missing:
+        raise ValueError(
+            f"{' and '.join(missing)}: training frames have labels, validation frames have none, so nothing would show "
+            f"how well they are learned; give some, or set {' and '.join(f'{name}_weight' for name in missing)} to 0"
+        )
 
 
 def check_same_frames(statistics: Statistics, checkpoint: Path) -> None:

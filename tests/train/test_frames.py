@@ -172,6 +172,15 @@ def test_mistakes_are_named(files, arguments, message):
         main(["frames", "--train_file", str(files / "copper.xyz"), *arguments])
 
 
+def test_labels_that_validation_lacks_are_named(files):
+    command = ["frames", "--train_file", f"[{files / 'copper.xyz'}, {files / 'molecules.xyz'}]", *TINY.split()]
+    command += ["--val_file", str(files / "molecules.xyz"), "--run_dir"]
+    with pytest.raises(ValueError, match="stress: training frames have labels, validation frames have none"):
+        main([*command, str(files / "unvalidated")])
+    metrics = main([*command, str(files / "unweighted"), "--stress_weight", "0", "--max_epochs", "1"])
+    assert metrics["validation"]["forces_mae_meV_per_A"] > 0
+
+
 def test_elements_that_training_lacks_are_named(files):
     command = ["frames", "--train_file", str(files / "copper.xyz"), "--test_file", str(files / "molecules.xyz")]
     with pytest.raises(ValueError, match=r"test frames hold atomic numbers \[1, 6, 8\]"):

@@ -81,6 +81,14 @@ def test_missing_labels_count_nothing_and_give_no_gradient(loss):
     assert (predicted.grad[[0, 2]] > 0).all()
 
 
+def test_predictions_that_are_no_numbers_are_not_missing_labels(crystals, predicted):
+    predicted["forces"][3, 1] = torch.nan
+    crystals.forces[0] = torch.nan
+    total, count = sum_over_labels(residuals(predicted, crystals, FORCE_SCALE)["forces"], torch.square)
+    assert count.item() == crystals.forces.numel() - 3
+    assert total.item() == float("inf")
+
+
 def test_no_label_at_all_is_a_sum_of_nothing():
     total, count = sum_over_labels(torch.full((2, 3), torch.nan), torch.square)
     assert (total.item(), count.item()) == (0.0, 0.0)
