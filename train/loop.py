@@ -90,7 +90,8 @@ def run_loggers(folder: Path, run: RunOptions) -> list[Logger]:
     if step is not None:
         continue_log(loggers[0], step)
     if run.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=step and step + 1))
+        purge = None if step is None else step + 1
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=purge))
     return loggers
 
 

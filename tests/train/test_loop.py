@@ -1,10 +1,11 @@
 from dataclasses import replace
 
 import pytest
+from lightning.pytorch.strategies import DDPStrategy
 
 from train.averaging import ExponentialMovingAverage
 from train.checkpoints import BestCheckpoint, LastCheckpoint
-from train.loop import fitting_trainer
+from train.loop import Patience, fitting_trainer, strategy
 from train.module import MONITOR
 from train.schedule import training_timer
 
@@ -35,3 +36,17 @@ def test_progress_is_optional(tmp_path, fit, run, progress):
     trainer = fitting_trainer(tmp_path, fit, replace(run, progress=progress))
     shown = [type(callback).__name__ for callback in trainer.callbacks if "Progress" in type(callback).__name__]
     assert bool(shown) == progress
+
+
+def test_patience_is_optional_and_may_change_when_a_run_goes_on(tmp_path, fit, run):
+    assert callback(fitting_trainer(tmp_path, fit, run), Patience) is None
+    before = callback(fitting_trainer(tmp_path, replace(fit, patience=3), run), Patience)
+    before.wait_count = 3
+    after = Patience(7)
+    after.load_state_dict(before.state_dict())
+    assert (after.patience, after.wait_count) == (7, 3)
+
+
+@pytest.mark.parametrize(("devices", "nodes", "several"), [(1, 1, False), (2, 1, True), (1, 2, True)])
+def test_several_devices_run_by_ddp(run, devices, nodes, several):
+    assert isinstance(strategy(replace(run, devices=devices, nodes=nodes)), DDPStrategy) == several
