@@ -11,8 +11,8 @@ import math
 import torch
 from e3nn import o3
 from torch import Tensor, nn
-from torch.nn import functional
 
+from ._functions import join, scale_each, silu
 from .radial import SILU_GAIN
 
 TANH_GAIN = 1.5925374197228321  # makes E[(gain * tanh(z))^2] = 1 for a standard normal z
@@ -48,15 +48,16 @@ class Linear(nn.Module):
         self.slots = [[k for k, (_, ir_in) in enumerate(self.irreps_in) if ir_in == ir] for _, ir in self.irreps_out]
         fan_in = [sum(self.irreps_in[k].mul for k in slots) for slots in self.slots]
         self.weights = nn.ParameterList(torch.randn(u, v) for u, (v, _) in zip(fan_in, self.irreps_out, strict=True))
+        self.scales = [1 / math.sqrt(max(1, u)) for u in fan_in]
 
     def forward(self, x: Tensor) -> Tensor:
         blocks = split_irreps(x, self.irreps_in)
         out = []
-        for slots, weight, (_, ir) in zip(self.slots, self.weights, self.irreps_out, strict=True):
+        weights = scale_each(self.weights, self.scales)
+        for slots, weight, (_, ir) in zip(self.slots, weights, self.irreps_out, strict=True):
             channels = [blocks[k] for k in slots] or [x.new_empty(len(x), ir.dim, 0)]
-            channels = torch.cat(channels, dim=-1) if len(channels) > 1 else channels[0]
-            out.append((channels @ (weight * (1 / math.sqrt(max(1, len(weight)))))).flatten(1))
-        return torch.cat(out, dim=-1) if len(out) > 1 else out[0]
+            out.append((join(channels) @ weight).flatten(1))
+        return join(out)
 
     def extra_repr(self) -> str:
         return f"{self.irreps_in} -> {self.irreps_out}"
@@ -101,7 +102,7 @@ class SpeciesLinear(nn.Module):
             if read
         ]
         # Only one species' channels are not zero: the fan-in is that of one species.
-        return self.linear(torch.cat(blocks, dim=-1)) * math.sqrt(self.num_species)
+        return self.linear(join(blocks)) * math.sqrt(self.num_species)
 
     def extra_repr(self) -> str:
         return f"num_species={self.num_species}"
@@ -135,7 +136,7 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         even, *others = split_irreps(x, self.irreps_in)
-        activated = SILU_GAIN * functional.silu(even)
+        activated = SILU_GAIN * silu(even)
         scalars, *gates = activated.split([self.num_even, *self.gated], dim=-1)
         gates, others = iter(gates), iter(others)
         out = []
@@ -144,7 +145,7 @@ class Gate(nn.Module):
                 out.append(next(gates) * next(others))
             else:
                 out.append(scalars if ir.p == 1 else TANH_GAIN * torch.tanh(next(others)))
-        return torch.cat([block.flatten(1) for block in out], dim=-1)
+        return join([block.flatten(1) for block in out])
 
     def extra_repr(self) -> str:
         return f"{self.irreps_in} -> {self.irreps_out}"

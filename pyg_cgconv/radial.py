@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ._functions import scale_each, silu
+
 SILU_GAIN = 1.676532470331092  # makes E[(gain * silu(z))^2] = 1 for a standard normal z
 
 
@@ -118,13 +120,15 @@ class RadialNetwork(nn.Module):
         if min(self.widths) < 1:
             raise ValueError(f"hidden: expected positive widths, got layers {self.widths}")
         self.weights = nn.ParameterList(torch.randn(shape) for shape in pairwise(self.widths))
+        gains = [1.0, *[SILU_GAIN] * (len(self.weights) - 1)]
+        self.scales = [gain / math.sqrt(len(weight)) for gain, weight in zip(gains, self.weights, strict=True)]
 
     def forward(self, basis: Tensor) -> Tensor:
         # Gains multiply the weights, which are few, and not the activations, which are as many as edges.
-        first, *later = self.weights
-        out = basis @ (first * (1 / math.sqrt(len(first))))
+        first, *later = scale_each(self.weights, self.scales)
+        out = basis @ first
         for weight in later:
-            out = functional.silu(out) @ (weight * (SILU_GAIN / math.sqrt(len(weight))))
+            out = silu(out) @ weight
         return out
 
     def extra_repr(self) -> str:

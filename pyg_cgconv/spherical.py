@@ -8,6 +8,8 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
+from ._functions import join
+
 
 def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
     r"""The harmonics of degree 0 to ``lmax`` of unit vectors: those of :func:`e3nn.o3.spherical_harmonics`, its order
@@ -31,7 +33,7 @@ def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
     for degree in range(lmax):
         products = (degrees[-1][:, :, None] * directions[:, None, :]).flatten(1)
         degrees.append(products @ _step(degree, directions.dtype, directions.device))
-    return torch.cat(degrees, dim=-1)
+    return join(degrees)
 
 
 @cache
