@@ -82,7 +82,7 @@ class PropertyFitOptions:
     """
 
     loss: Literal["mse", "huber"] = "huber"
-    huber_delta: float = 0.02
+    huber_delta: float = 0.1
     batch_size: int = 32
     accumulate: int = 1
     lr: float = 0.005
