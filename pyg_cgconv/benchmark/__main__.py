@@ -20,6 +20,8 @@ from . import graphs, peers, timing
 from .measure import ORDERS, STEP, Setting, measure
 from .problems import PROBLEMS
 
+DEFAULT_PROBLEMS, DEFAULT_GRAPHS = ("mace-large", "mace-medium", "nequip-aspirin"), ("molecules",)
+
 
 def main(arguments: list[str] | None = None) -> list[dict]:
     options = _parser().parse_args(arguments)
@@ -27,6 +29,7 @@ def main(arguments: list[str] | None = None) -> list[dict]:
         from .plot import draw  # matplotlib is optional; that it is missing is said before anything is measured
     if options.from_json:
         report = json.loads(Path(options.from_json).read_text())
+        report["rows"] = [row for row in report["rows"] if _is_wanted(row, options)]
         for row in report["rows"]:
             print(line(row))
     else:
@@ -34,6 +37,13 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     if options.plot:
         draw(report, options.plot)
     return report["rows"]
+
+
+def _is_wanted(row: dict, options: argparse.Namespace) -> bool:
+    """Whether a row of a file is of the problems and graphs that were asked for: all, where none were."""
+    return all(
+        wanted is None or row[of] in wanted for of, wanted in (("problem", options.problems), ("graph", options.graphs))
+    )
 
 
 def _measured(options: argparse.Namespace) -> dict:
@@ -44,8 +54,8 @@ def _measured(options: argparse.Namespace) -> dict:
     contenders = {f"pyg_cgconv {layout}": (peers.ours, layout) for layout in options.layouts}
     contenders |= {name: (peers.PEERS[name], options.layouts[0]) for name in options.peers}
     report: dict = {"machine": _machine(device, bandwidth), "rows": []}
-    for problem in options.problems:
-        for graph in options.graphs:
+    for problem in options.problems or DEFAULT_PROBLEMS:
+        for graph in options.graphs or DEFAULT_GRAPHS:
             for name, (make, layout) in contenders.items():
                 row = {"problem": problem, "graph": graph, "peer": name, "dtype": options.dtype}
                 row |= measure(make, layout, problem, graph, setting)
@@ -95,13 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 
         return read
 
-    def option(flag: str, choices, default: list[str], text: str) -> None:
+    def option(flag: str, choices, default: list[str] | None, text: str) -> None:
         parser.add_argument(
             flag, type=names(choices), default=default, metavar="A,B,...", help=f"{text}: {', '.join(choices)}"
         )
 
-    option("--problems", PROBLEMS, ["mace-large", "mace-medium", "nequip-aspirin"], "tensor products")
-    option("--graphs", graphs.GRAPHS, ["molecules"], "what they run on")
+    option("--problems", PROBLEMS, None, "tensor products")
+    option("--graphs", graphs.GRAPHS, None, "what they run on")
     option("--peers", peers.PEERS, list(peers.PEERS), "what this project is compared with")
     option("--layouts", LAYOUTS, ["ir_mul", "mul_ir"], "of this project; the first also of peers that know both")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
@@ -110,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", action="store_true", help="time training steps on energies and forces too")
     parser.add_argument("--json", help="file for every figure and the machine")
     parser.add_argument("--plot", help="picture of the bandwidths reached (needs matplotlib)")
-    parser.add_argument("--from-json", help="file of --json to take the figures from; nothing is measured")
+    parser.add_argument("--from-json", help="file of --json to take the rows from; nothing is measured")
     return parser
 
 

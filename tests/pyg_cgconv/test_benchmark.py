@@ -78,6 +78,7 @@ def test_rows_are_printed_written_and_drawn(tmp_path, capsys):
             assert row["error"] < 1e-5
     assert picture.read_bytes().startswith(b"\x89PNG")
 
+    assert main(["--from-json", str(table), "--graphs", "liquid"]) == []
     assert main(["--from-json", str(table), "--plot", str(again)]) == rows
     assert capsys.readouterr().out == printed
     assert "nequip-water" in again.read_text()
