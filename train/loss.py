@@ -13,6 +13,11 @@ from pyg_cgconv._derivatives import cell_volumes
 QUANTITIES = ("energy", "forces", "stress")
 
 
+def difference(predicted: Tensor, label: Tensor) -> Tensor:
+    """``predicted - label``: NaN where there is no label, infinite where the prediction is not a number."""
+    return predicted.nan_to_num(torch.inf, torch.inf, -torch.inf) - label
+
+
 def residuals(predicted: dict[str, Tensor], batch: Batch, force_scale: float) -> dict[str, Tensor]:
     r"""Errors without a unit; :math:`\sigma` is the rms force in training, :math:`a` 1 Angstrom, :math:`V` the volume.
 
@@ -32,17 +37,11 @@ def residuals(predicted: dict[str, Tensor], batch: Batch, force_scale: float) ->
     Returns:
         Tensors like ``predicted``, NaN where there is no label, infinite where the prediction is not a number.
     """
-    predicted = {name: value.nan_to_num(torch.inf, torch.inf, -torch.inf) for name, value in predicted.items()}
     energy_scale = batch.ptr.diff() * force_scale
-    found = {}
-    if "energy" in predicted:
-        found["energy"] = (predicted["energy"] - batch.energy) / energy_scale
-    if "forces" in predicted:
-        found["forces"] = (predicted["forces"] - batch.forces) / force_scale
+    scale = {"energy": energy_scale, "forces": force_scale}
     if "stress" in predicted:
-        volume = cell_volumes(batch.cell)
-        found["stress"] = (predicted["stress"] - batch.stress) * (volume / energy_scale)[:, None, None]
-    return found
+        scale["stress"] = (energy_scale / cell_volumes(batch.cell))[:, None, None]
+    return {name: difference(value, batch[name]) / scale[name] for name, value in predicted.items()}
 
 
 def penalty(loss: str, huber_delta: float) -> Callable[[Tensor], Tensor]:

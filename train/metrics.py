@@ -6,7 +6,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.units import GPa
 
-from train.statistics import fit_energy_reference
+from train.statistics import composition, fit_energy_reference
 
 MEV_PER_EV = 1000.0
 GPA_PER_MEV = 1 / (MEV_PER_EV * GPa)  # of a stress in meV/Angstrom^3
@@ -37,14 +37,15 @@ class Labels:
 def errors(predicted: Labels, reference: Labels) -> dict:
     """Mean absolute and root-mean-square errors over frames for energies and over components for forces and stresses.
 
-    Only quantities that both have are compared, and of these only labels that are not NaN. Of several elements,
-    ``species`` has the force errors of the atoms of each.
+    Only quantities that both have are compared, and of these only labels that are not NaN; an energy or a force that is
+    not a number although there is a label makes its errors infinite. Of several elements, ``species`` has the force
+    errors of the atoms of each.
     """
-    energy = (predicted.energy - reference.energy) * MEV_PER_EV
+    energy = _difference(predicted.energy, reference.energy) * MEV_PER_EV
     found = mean_errors("energy", energy)
     found["energy_mae_meV_per_atom"] = float(np.nanmean(np.abs(energy / reference.num_atoms)))
     if predicted.forces is not None and reference.forces is not None:
-        forces = (predicted.forces - reference.forces) * MEV_PER_EV
+        forces = _difference(predicted.forces, reference.forces) * MEV_PER_EV
         found |= mean_errors("forces", forces)
         if reference.numbers is not None:
             found["species"] = species_errors(forces, reference.numbers)
@@ -53,6 +54,11 @@ def errors(predicted: Labels, reference: Labels) -> dict:
         found |= mean_errors("stress", stress)
         found["stress_mae_GPa"] = found[f"stress_mae_{UNITS['stress']}"] * GPA_PER_MEV
     return found
+
+
+def _difference(predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """NaN where there is no label, infinite where the prediction is not a number."""
+    return np.nan_to_num(predicted, nan=np.inf, posinf=np.inf, neginf=-np.inf) - reference
 
 
 def mean_errors(name: str, error: np.ndarray) -> dict[str, float]:
@@ -79,16 +85,11 @@ def trivial_prediction(train: Labels, test: Labels) -> Labels:
     error of its forces is the mean absolute force component: what a force error is compared with.
     """
     species = np.unique(train.numbers)
+    learnt, asked = (composition(frames.numbers, frames.num_atoms, species) for frames in (train, test))
     return Labels(
-        energy=composition(test, species) @ fit_energy_reference(composition(train, species), train.energy),
+        energy=asked @ fit_energy_reference(learnt, train.energy),
         forces=None if test.forces is None else np.zeros_like(test.forces),
         num_atoms=test.num_atoms,
         stress=None if test.stress is None else np.zeros_like(test.stress),
         numbers=test.numbers,
     )
-
-
-def composition(frames: Labels, species: np.ndarray) -> np.ndarray:
-    """(frames, species) atoms of each element in each frame."""
-    first = np.concatenate([[0], np.cumsum(frames.num_atoms)[:-1]])
-    return np.add.reduceat((frames.numbers[:, None] == species).astype(np.int64), first)

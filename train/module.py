@@ -1,7 +1,7 @@
 """The training step: loss, validation errors and optimiser around a potential."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 
 from pyg_cgconv.potential import Potential
 from train.epoch_mean import EpochMean
-from train.loss import penalty, residuals, sum_over_labels
+from train.loss import difference, penalty, residuals, sum_over_labels
 from train.metrics import MEV_PER_EV, UNITS
 from train.options import FitOptions, ModelOptions
 from train.schedule import constant, cosine, plateau, training_progress, training_timer
@@ -67,9 +67,8 @@ class PotentialModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         predicted = self(batch)
         self._loss_sums(predicted, batch, stage="val")
-        for name, value in predicted.items():
-            error = (value - batch[name]).detach() * MEV_PER_EV
-            self.mean_error[name].update(*sum_over_labels(error, torch.abs))
+        for name, error in self.reported_errors(predicted, batch).items():
+            self.mean_error[name].update(*sum_over_labels(error.detach(), torch.abs))
 
     def on_validation_epoch_end(self) -> None:
         """Logs one line for an epoch, the training loss included, before the checkpoints are written."""
@@ -81,7 +80,7 @@ class PotentialModule(LightningModule):
             self.log_dict({f"{stage}/{name}_loss": term for name, term in terms.items()})
             self.log(f"{stage}/loss", loss, prog_bar=True)
         for name, metric in self.mean_error.items():
-            self.log(f"val/{name}_mae_{UNITS[name]}", metric.compute(), prog_bar=name == "forces")
+            self.log(self.error_column(name), metric.compute(), prog_bar=True)
         self.log("lr", self.optimizers().param_groups[0]["lr"])
         self.log("seconds", training_timer(self.trainer).time_elapsed())
         for metric in (*self.mean_loss.values(), *self.mean_error.values()):
@@ -127,10 +126,28 @@ class PotentialModule(LightningModule):
             "stress": fit.stress_weight,
         }
 
+    @staticmethod
+    def frame_statistics(hyperparameters: Mapping) -> list[float]:
+        """What the training frames contribute to ``hyperparameters``: it tells them from others."""
+        potential = hyperparameters["potential"]
+        return [*potential["species"], *potential["shift"], potential["scale"], potential["avg_num_neighbors"]]
+
+    def residuals(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """What the loss is made of: errors without a unit, NaN where there is no label."""
+        return residuals(predicted, batch, self.force_scale)
+
+    def reported_errors(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Errors in the units of the validation log, NaN where there is no label."""
+        return {name: difference(value, batch[name]) * MEV_PER_EV for name, value in predicted.items()}
+
+    def error_column(self, name: str) -> str:
+        """What the mean absolute error of the quantity ``name`` is called in the log."""
+        return f"val/{name}_mae_{UNITS[name]}"
+
     def _loss_sums(self, predicted: dict[str, Tensor], batch: Batch, stage: str) -> dict[str, tuple[Tensor, Tensor]]:
         """Sum of the penalties and number of labels for each quantity, added to the means of ``stage``."""
-        errors = residuals(predicted, batch, self.force_scale)
-        sums = {name: sum_over_labels(error, self.cost) for name, error in errors.items()}
+        found = self.residuals(predicted, batch)
+        sums = {name: sum_over_labels(residual, self.cost) for name, residual in found.items()}
         for name, (total, count) in sums.items():
             self.mean_loss[f"{stage}/{name}"].update(total.detach(), count)
         return sums

@@ -4,11 +4,13 @@ import csv
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from train.metrics import SHOWN_UNITS, UNITS, Labels, errors
 
 REFERENCE_COLOR, DATA_COLOR = "0.6", "tab:blue"
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # epochs and values, by what they are
 
 
 def parity_plot(path: Path, predicted: Labels, reference: Labels, title: str) -> None:
@@ -19,17 +21,20 @@ def parity_plot(path: Path, predicted: Labels, reference: Labels, title: str) ->
     panels = parity_panels(predicted, reference)
     figure = Figure(figsize=(4.5 * len(panels), 4.4), layout="constrained")
     figure.suptitle(title)
-    for axes, (quantity, computed, learnt, caption) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
-        low, high = min(computed.min(), learnt.min()), max(computed.max(), learnt.max())
-        axes.plot([low, high], [low, high], color=REFERENCE_COLOR, linewidth=1)
-        axes.plot(computed, learnt, ".", color=DATA_COLOR, markersize=3, alpha=0.5, rasterized=True)
-        axes.set_xlabel(f"computed {quantity}")
-        axes.set_ylabel(f"predicted {quantity}")
-        axes.set_title(caption, fontsize="medium")
-        axes.set_aspect("equal", adjustable="box")
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        draw_parity(axes, *panel)
     figure.savefig(path, dpi=150)
+
+
+def draw_parity(axes: Axes, quantity: str, computed: np.ndarray, learnt: np.ndarray, caption: str) -> None:
+    """Predicted against computed values of ``quantity``, and the line on which they are equal."""
+    low, high = min(computed.min(), learnt.min()), max(computed.max(), learnt.max())
+    axes.plot([low, high], [low, high], color=REFERENCE_COLOR, linewidth=1)
+    axes.plot(computed, learnt, ".", color=DATA_COLOR, markersize=3, alpha=0.5, rasterized=True)
+    axes.set_xlabel(f"computed {quantity}")
+    axes.set_ylabel(f"predicted {quantity}")
+    axes.set_title(caption, fontsize="medium")
+    axes.set_aspect("equal", adjustable="box")
 
 
 def parity_panels(predicted: Labels, reference: Labels) -> list[tuple[str, np.ndarray, np.ndarray, str]]:
@@ -64,25 +69,29 @@ def read_log(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([int(epoch) + 1 for epoch, _ in rows]), np.array([float(value) for _, value in rows])
 
 
-def learning_curve(path: Path, log: Path, title: str) -> None:
-    """Losses and validation errors on logarithmic scales, and the learning rate, against epochs."""
+def validation_errors(log: Path) -> Curves:
+    """Of those of energy, forces and stress that the log of a potential has."""
+    curves = {f"{name} ({SHOWN_UNITS[name]})": read_log(log, f"val/{name}_mae_{unit}") for name, unit in UNITS.items()}
+    return {label: curve for label, curve in curves.items() if len(curve[0])}
+
+
+def learning_curve(path: Path, log: Path, errors: Curves, title: str) -> None:
+    """Losses and validation ``errors`` on logarithmic scales, and the learning rate, against epochs."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     figure.suptitle(title)
     loss, error, rate = figure.subplots(1, 3)
     for name, label in (("train/loss", "training"), ("val/loss", "validation")):
         loss.plot(*read_log(log, name), label=label)
     loss.set_ylabel("loss (without a unit)")
-    loss.legend()
-    for name, unit in UNITS.items():
-        epochs, values = read_log(log, f"val/{name}_mae_{unit}")
-        if len(epochs):
-            error.plot(epochs, values, label=f"{name} ({SHOWN_UNITS[name]})")
+    for label, curve in errors.items():
+        error.plot(*curve, label=label)
     error.set_ylabel("mean absolute validation error")
-    error.legend()
     rate.plot(*read_log(log, "lr"), color=REFERENCE_COLOR)
     rate.set_ylabel("learning rate")
+    for axes in (loss, error):
+        axes.set_yscale("log")
+        axes.legend()
     for axes in (loss, error, rate):
         axes.set_xlabel("epoch")
-        axes.set_yscale("linear" if axes is rate else "log")
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)

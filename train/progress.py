@@ -5,13 +5,18 @@ import time
 
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
-SHOWN = {"train/loss": "loss", "val/loss": "val loss", "val/forces_mae_meV_per_A": "val forces meV/A"}
+SHOWN = {
+    "train/loss": "loss",
+    "val/loss": "val loss",
+    "val/forces_mae_meV_per_A": "val forces meV/A",
+    "val/mae": "val MAE",  # of a property
+}
 SECONDS_BETWEEN_LINES = 10.0
 STEPS_BETWEEN_UPDATES = 20  # of the bar: an update waits for the GPU
 
 
 class ProgressBar(TQDMProgressBar):
-    """One bar per epoch with the losses and the validation force error."""
+    """One bar per epoch with the losses and a validation error."""
 
     def __init__(self):
         super().__init__(refresh_rate=STEPS_BETWEEN_UPDATES)

@@ -1,21 +1,20 @@
 """The training step for a property of molecules: its loss, its validation error, the model's readout."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import asdict
 
-import torch
+import numpy as np
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch_geometric.data import Batch
 
-from train.loss import sum_over_labels
-from train.module import STAGES, PotentialModule
+from train.loss import difference
+from train.module import PotentialModule
 from train.options import FitOptions, ModelOptions
 from train.qm9_readout import READOUT_IRREPS, PropertyReadout
 from train.qm9_statistics import PropertyStatistics
-from train.schedule import training_timer
 
 NAME = "property"
+ERROR_COLUMN = "val/mae"  # of the log, in the unit of the data
 
 
 class PropertyModule(PotentialModule):
@@ -43,35 +42,20 @@ class PropertyModule(PotentialModule):
     def loss_weights(self, progress: float) -> dict[str, float]:
         return {NAME: 1.0}
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        predicted = self(batch)
-        self._loss_sums(predicted, batch, stage="val")
-        error = (predicted[NAME] - batch.y[:, self.column]).detach()
-        self.mean_error[NAME].update(*sum_over_labels(error, torch.abs))
+    @staticmethod
+    def frame_statistics(hyperparameters: Mapping) -> list[float]:
+        potential, readout = hyperparameters["potential"], hyperparameters["readout"]
+        learnt = [*np.ravel(readout["shift"]), *readout["scale"], hyperparameters["spread"]]
+        return [*potential["species"], potential["avg_num_neighbors"], *learnt]
 
-    def on_validation_epoch_end(self) -> None:
-        losses = {stage: self.mean_loss[f"{stage}/{NAME}"].compute() for stage in STAGES}
-        for stage, loss in losses.items():
-            self.log(f"{stage}/loss", loss, prog_bar=True, sync_dist=True)
-        self.log("val/mae", self.mean_error[NAME].compute(), prog_bar=True, sync_dist=True)
-        self.log("lr", self.optimizers().param_groups[0]["lr"], sync_dist=True)
-        self.log("seconds", training_timer(self.trainer).time_elapsed(), sync_dist=True)
-        for metric in (*self.mean_loss.values(), *self.mean_error.values()):
-            metric.reset()
-        if not math.isfinite(losses["val"]):
-            raise ValueError(
-                f"the validation loss is {float(losses['val'])}: the training diverged, try an lr below "
-                f"{self.fit_options.lr}"
-            )
-        for schedule in self._schedules():
-            if isinstance(schedule, ReduceLROnPlateau):
-                schedule.step(losses["val"])
+    def residuals(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        return {name: error / self.spread for name, error in self.reported_errors(predicted, batch).items()}
 
-    def _loss_sums(self, predicted: dict[str, Tensor], batch: Batch, stage: str) -> dict[str, tuple[Tensor, Tensor]]:
-        residual = (predicted[NAME] - batch.y[:, self.column]) / self.spread
-        total, count = sum_over_labels(residual, self.cost)
-        self.mean_loss[f"{stage}/{NAME}"].update(total.detach(), count)
-        return {NAME: (total, count)}
+    def reported_errors(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        return {NAME: difference(predicted[NAME], batch.y[:, self.column])}
+
+    def error_column(self, name: str) -> str:
+        return ERROR_COLUMN
 
 
 def new_property_module(

@@ -1,27 +1,23 @@
 """One training from frames to results, and the run folder that it fills."""
 
-import math
 import os
 import time
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch_geometric.loader import DataLoader
 
-from train.captured_fit import captures, padding_percent
-from train.checkpoints import BEST, LAST
 from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
-from train.loop import device_name, fitting_trainer, quiet_lightning
+from train.fitting import fit_module, session
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
 from train.options import FitOptions, ModelOptions, RunOptions
-from train.plots import learning_curve, parity_plot
-from train.report import describe_run, error_table, versions, write_json
-from train.schedule import training_timer
-from train.statistics import Statistics, collect_statistics
+from train.plots import learning_curve, parity_plot, validation_errors
+from train.report import error_table, versions, write_json
+from train.statistics import collect_statistics
+from train.trained import CONFIG, POTENTIAL
 
 
 def open_run_folder(run: RunOptions, task: str, name: str, config: str) -> Path:
@@ -35,16 +31,16 @@ def open_run_folder(run: RunOptions, task: str, name: str, config: str) -> Path:
     if rank_zero_only.rank:
         return run.resume or run.run_dir or Path("runs")  # nothing is written by this process
     folder = run.resume or create_run_folder(run.run_dir, task, name)
-    unfinished = folder / "config.yaml.unfinished"
+    unfinished = folder / f"{CONFIG}.unfinished"
     unfinished.write_text(config)
-    os.replace(unfinished, folder / "config.yaml")  # at once: the other processes of a resumed run may be reading it
+    os.replace(unfinished, folder / CONFIG)  # at once: the other processes of a resumed run may be reading it
     return folder
 
 
 def create_run_folder(run_dir: Path | None, task: str, name: str) -> Path:
     """A folder without an earlier run in it, ``runs/<task>-<name>-<time>`` unless one is named."""
     folder = run_dir or Path("runs") / f"{task}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if (folder / "config.yaml").exists():
+    if (folder / CONFIG).exists():
         raise ValueError(
             f"run_dir={str(folder)!r} holds a run already: name another folder, remove this one, or go on with it by "
             f"--resume {folder}"
@@ -53,11 +49,46 @@ def create_run_folder(run_dir: Path | None, task: str, name: str) -> Path:
     return folder
 
 
-def predict(module: PotentialModule, data: FrameDataModule, run: RunOptions) -> tuple[Labels, Labels]:
-    """Energies, forces and stresses that ``module`` gives for the validation and for the test frames."""
-    module = module.to("cuda" if run.accelerator == "gpu" else "cpu").eval()
-    validation, test = data.predict_dataloader()
-    return predicted_labels(module, validation), predicted_labels(module, test)
+def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, run: RunOptions) -> dict:
+    """Fits a potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
+
+    With ``run.resume`` it goes on from the last checkpoint in ``folder``. The test frames are predicted with the
+    checkpoint of least validation loss. Its potential alone is written to ``potential.pt``, for
+    :meth:`pyg_cgconv.potential.Potential.load`.
+
+    Args:
+        splits: frames with neighbour lists within ``model.cutoff``.
+        folder: an existing folder.
+
+    Returns:
+        What is written to ``metrics.json``; nothing in the processes of devices other than the first.
+    """
+    check_species(splits)
+    check_validation_labels(splits, fit)
+    with session(run):
+        data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
+        statistics = collect_statistics(splits.train, fit.atom_energies)
+        module = new_module(model, fit, statistics, run.dtype, quantities_of(splits.train))
+        fitted = fit_module(module, data, folder, {"data": splits.name}, model, fit, run)
+        if fitted is None:
+            return {}
+        best, facts = fitted
+        validation, test = (predicted_labels(best, loader) for loader in data.predict_dataloader())
+    metrics = report(folder, facts, splits, validation, test)
+    potential = best.potential.cpu()
+    potential.save(folder / POTENTIAL)
+    return metrics
+
+
+def check_validation_labels(splits: Splits, fit: FitOptions) -> None:
+    """Raises ValueError where validation frames lack a label of which the loss is made."""
+    learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
+    missing = [name for name in learned if name not in validated and getattr(fit, f"{name}_weight") > 0]
+    if missing:
+        raise ValueError(
+            f"{' and '.join(missing)}: training frames have labels, validation frames have none, so nothing would show "
+            f"how well they are learned; give some, or set {' and '.join(f'{name}_weight' for name in missing)} to 0"
+        )
 
 
 def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
@@ -72,86 +103,6 @@ def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
         stress=joined.get("stress"),
         numbers=torch.cat([frame.z for frame in loader.dataset]).numpy(),
     )
-
-
-def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, run: RunOptions) -> dict:
-    """Fits a potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
-
-    With ``run.resume`` it goes on from the last checkpoint in ``folder``. The test frames are predicted with the
-    checkpoint of least validation loss, read back from its file. Its potential alone is written to ``potential.pt``,
-    for :meth:`pyg_cgconv.potential.Potential.load`.
-
-    Args:
-        splits: frames with neighbour lists within ``model.cutoff``.
-        folder: an existing folder.
-
-    Returns:
-        What is written to ``metrics.json``; nothing in the processes of devices other than the first.
-    """
-    check_species(splits)
-    check_validation_labels(splits, fit)
-    if run.threads:
-        torch.set_num_threads(run.threads)
-    torch.set_float32_matmul_precision(run.matmul_precision)
-    with quiet_lightning():
-        lightning.seed_everything(run.seed, workers=True, verbose=False)
-        data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
-        statistics = collect_statistics(splits.train, fit.atom_energies)
-        if run.resume:
-            check_same_frames(statistics, folder / LAST)
-        module = new_module(model, fit, statistics, run.dtype, quantities_of(splits.train))
-        captured = captures(model, fit, run, splits.train)
-        trainer = fitting_trainer(folder, fit, run, captured)
-        facts = {
-            "data": splits.name,
-            "frames": splits.sizes(),
-            "parameters": sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
-            "device": device_name(trainer),
-            "dtype": run.dtype,
-            "padding_percent": padding_percent(splits.train, fit.batch_size) if captured else None,
-        }
-        if trainer.is_global_zero:
-            print(describe_run(facts, folder), flush=True)
-        trainer.fit(module, data, ckpt_path=folder / LAST if run.resume else None, weights_only=False)
-        if not trainer.is_global_zero:
-            return {}
-        facts |= {
-            "seconds": training_timer(trainer).time_elapsed(),
-            "epochs": math.ceil(
-                trainer.fit_loop.epoch_loop.batch_progress.total.processed / trainer.num_training_batches
-            ),
-            "steps": trainer.global_step,
-        }
-        best = PotentialModule.load_from_checkpoint(folder / BEST, map_location="cpu", weights_only=False)
-        best.potential.save(folder / "potential.pt")
-        validation, test = predict(best, data, run)
-    return report(folder, facts, splits, validation, test)
-
-
-def check_validation_labels(splits: Splits, fit: FitOptions) -> None:
-    """Raises ValueError where validation frames lack a label of which the loss is made."""
-    learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
-    missing = [name for name in learned if name not in validated and getattr(fit, f"{name}_weight") > 0]
-    if missing:
-        raise ValueError(
-            f"{' and '.join(missing)}: training frames have labels, validation frames have none, so nothing would show "
-            f"how well they are learned; give some, or set {' and '.join(f'{name}_weight' for name in missing)} to 0"
-        )
-
-
-def check_same_frames(statistics: Statistics, checkpoint: Path) -> None:
-    """Raises ValueError where the training frames are not those that the run of ``checkpoint`` began with."""
-    kept = torch.load(checkpoint, map_location="cpu", weights_only=False)["hyper_parameters"]["potential"]
-    same = kept["species"] == list(statistics.species) and np.allclose(
-        [*kept["shift"], kept["scale"], kept["avg_num_neighbors"]],
-        [*statistics.shift, statistics.scale, statistics.num_neighbors],
-        rtol=1e-6,
-    )
-    if not same:
-        raise ValueError(
-            f"resume={str(checkpoint.parent)!r}: the run began with other training frames than these; restore the "
-            "files that its config.yaml names, or begin a new run"
-        )
 
 
 def report(folder: Path, facts: dict, splits: Splits, validation: Labels, test: Labels) -> dict:
@@ -169,6 +120,7 @@ def report(folder: Path, facts: dict, splits: Splits, validation: Labels, test: 
     write_json(folder / "metrics.json", metrics)
     title = f"{splits.name}, {len(splits.train)} training frames"
     parity_plot(folder / "parity.png", test, computed, f"{title}: {len(splits.test)} test frames")
-    learning_curve(folder / "learning_curve.png", folder / "metrics.csv", title)
+    log = folder / "metrics.csv"
+    learning_curve(folder / "learning_curve.png", log, validation_errors(log), title)
     print(error_table(metrics, folder), flush=True)
     return metrics

@@ -27,6 +27,18 @@ class Statistics:
     num_neighbors: float
 
 
+def composition(numbers: np.ndarray, num_atoms: np.ndarray, species: Sequence[int]) -> np.ndarray:
+    """Atoms of each of ``species`` in each frame, (frames, species) int64.
+
+    Args:
+        numbers: (atoms,) atomic numbers of all frames, frame after frame.
+        num_atoms: (frames,) atoms of each frame, one or more.
+        species: atomic numbers.
+    """
+    first = np.cumsum(num_atoms) - num_atoms
+    return np.add.reduceat((numbers[:, None] == np.asarray(species)).astype(np.int64), first)
+
+
 def fit_energy_reference(composition: np.ndarray, energy: np.ndarray) -> np.ndarray:
     r"""Per-species energies :math:`\mu_s` that minimise :math:`\sum_f (E_f - \sum_s n_{fs} \mu_s)^2`.
 
@@ -69,19 +81,19 @@ def collect_statistics(frames: Sequence[Data], atom_energies: Mapping[str, float
         frames: with energies, and with forces (NaN where there are none) or without.
         atom_energies: energies of isolated atoms in eV by chemical symbol; fitted if not given.
     """
-    numbers = [frame.z.numpy() for frame in frames]
-    species = np.unique(np.concatenate(numbers))
-    composition = np.stack([(z[:, None] == species).sum(axis=0) for z in numbers])
+    numbers = torch.cat([frame.z for frame in frames]).numpy()
+    species = np.unique(numbers)
+    atoms = composition(numbers, np.array([frame.num_nodes for frame in frames]), species)
     energy = torch.cat([frame.energy for frame in frames]).double().numpy()
     if atom_energies is None:
-        shift = fit_energy_reference(composition, energy)
+        shift = fit_energy_reference(atoms, energy)
     else:
         shift = given_energy_reference(atom_energies, species.tolist())
     return Statistics(
         species=tuple(species.tolist()),
         shift=tuple(shift.tolist()),
-        scale=_scale(frames, (energy - composition @ shift) / composition.sum(axis=1)),
-        num_neighbors=sum(frame.num_edges for frame in frames) / composition.sum().item(),
+        scale=_scale(frames, (energy - atoms @ shift) / atoms.sum(axis=1)),
+        num_neighbors=sum(frame.num_edges for frame in frames) / len(numbers),
     )
 
 

@@ -70,6 +70,13 @@ def test_missing_labels_are_left_out(computed):
     assert list(found["species"]) == ["H"]
 
 
+def test_predictions_that_are_no_numbers_are_not_missing_labels(computed):
+    energy, forces = computed.energy.copy(), computed.forces.copy()
+    energy[1], forces[4, 2] = np.nan, np.nan
+    found = errors(replace(computed, energy=energy, forces=forces), computed)
+    assert found["energy_mae_meV"] == found["energy_mae_meV_per_atom"] == found["forces_mae_meV_per_A"] == np.inf
+
+
 def test_quantities_that_only_one_side_has_are_not_compared(computed):
     found = errors(replace(computed, stress=np.zeros((4, 3, 3))), replace(computed, forces=None))
     assert not any(name.startswith(("forces", "stress")) for name in found)

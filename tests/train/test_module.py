@@ -74,3 +74,13 @@ def test_second_stage_raises_the_energy_weight(splits, model, fit):
 def test_there_is_no_second_stage_by_default(splits, model, fit):
     module = new_module(model, fit, collect_statistics(splits.train), "float64")
     assert module.loss_weights(0.0) == module.loss_weights(1.0)
+
+
+def test_a_predicted_force_that_is_no_number_is_no_missing_label(splits, model, fit, batch):
+    module = new_module(model, fit, collect_statistics(splits.train), "float64")
+    predicted = {"energy": batch.energy + 0.002, "forces": batch.forces.clone()}
+    predicted["forces"][3, 1] = torch.nan
+    module.forward = lambda batch: predicted
+    module.validation_step(batch, 0)
+    assert module.mean_error["forces"].compute() == module.mean_loss["val/forces"].compute() == torch.inf
+    assert module.mean_error["energy"].compute().item() == pytest.approx(2.0)

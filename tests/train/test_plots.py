@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from train.metrics import Labels
-from train.plots import learning_curve, parity_panels, parity_plot, read_log
+from train.plots import learning_curve, parity_panels, parity_plot, read_log, validation_errors
 
 LOG = """epoch,step,train/loss,val/loss,val/energy_mae_meV,val/stress_mae_meV_per_A3,lr
 0,9,2.0,3.0,50.0,4.0,0.01
@@ -41,11 +41,18 @@ def test_energies_of_frames_of_different_size_are_those_of_an_atom(computed, lea
 
 
 def test_plots_are_images(tmp_path, computed, learnt):
-    (tmp_path / "metrics.csv").write_text(LOG)
+    log = tmp_path / "metrics.csv"
+    log.write_text(LOG)
     parity_plot(tmp_path / "parity.png", learnt, computed, "title")
-    learning_curve(tmp_path / "curve.png", tmp_path / "metrics.csv", "title")
+    learning_curve(tmp_path / "curve.png", log, validation_errors(log), "title")
     for name in ("parity.png", "curve.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_validation_errors_are_those_that_were_logged(tmp_path):
+    (tmp_path / "metrics.csv").write_text(LOG)
+    found = {label: values.tolist() for label, (_, values) in validation_errors(tmp_path / "metrics.csv").items()}
+    assert found == {"energy (meV)": [50.0, 40.0], "stress (meV/Å³)": [4.0, 3.0]}
 
 
 def test_log_is_read_where_something_was_measured(tmp_path):

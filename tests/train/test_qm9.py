@@ -106,7 +106,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path, splits):
 def test_a_run_is_not_resumed_with_other_molecules(tmp_path, splits):
     learned, fit = Property.of_qm9("U0"), replace(FIT, max_epochs=1)
     train_property(learned, splits, tmp_path, MODEL, fit, RUN)
-    with pytest.raises(ValueError, match="the run began with other training molecules"):
+    with pytest.raises(ValueError, match="the run began with other training frames"):
         train_property(
             learned, replace(splits, train=splits.train[1:]), tmp_path, MODEL, fit, replace(RUN, resume=tmp_path)
         )

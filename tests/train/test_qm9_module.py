@@ -78,6 +78,15 @@ def test_loss_has_a_gradient_for_every_weight(molecules, batch):
         assert not lacking, (readout, lacking)
 
 
+def test_a_prediction_that_is_no_number_is_no_missing_label(molecules, batch):
+    module, _ = new_module(molecules)
+    predicted = {NAME: batch.y[:, COLUMN].clone()}
+    predicted[NAME][5] = torch.nan
+    module.forward = lambda batch: predicted
+    module.validation_step(batch, 0)
+    assert module.mean_error[NAME].compute() == module.mean_loss[f"val/{NAME}"].compute() == torch.inf
+
+
 def test_checkpoint_reloads_to_identical_predictions(tmp_path, molecules, batch):
     from lightning.pytorch import Trainer
 

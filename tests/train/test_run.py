@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 from pyg_cgconv.potential import Potential
 from train.data import FrameDataModule, labels
 from train.module import PotentialModule
-from train.run import create_run_folder, open_run_folder, predict, train
+from train.run import create_run_folder, open_run_folder, predicted_labels, train
 
 
 def read_column(path, name: str) -> list[float]:
@@ -65,10 +65,11 @@ def test_metrics_are_those_of_the_best_epoch(finished):
     assert metrics["validation"]["forces_mae_meV_per_A"] == pytest.approx(error[int(np.argmin(loss))], rel=1e-4)
 
 
-def test_best_checkpoint_gives_the_reported_errors(finished, splits, fit, run):
+def test_best_checkpoint_gives_the_reported_errors(finished, splits, fit):
     folder, metrics = finished
     module = PotentialModule.load_from_checkpoint(folder / "best.ckpt")
-    _, test = predict(module, FrameDataModule(splits, fit.batch_size), run)
+    _, loader = FrameDataModule(splits, fit.batch_size).predict_dataloader()
+    test = predicted_labels(module.eval(), loader)
     forces = 1000 * np.abs(test.forces - labels(splits.test).forces).mean()
     assert forces == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-12)
 
