@@ -47,6 +47,7 @@ GRAPHS = {
     "molecule": (21, 316, partial(_molecules, copies=1)),
     "molecules": (1_344, 20_050, partial(_molecules, copies=64)),
     "lattice": (1_000, 160_000, partial(_solid, jitter=0.05)),
+    "small-liquid": (1_000, 30_000, partial(_solid, jitter=0.4)),
     "liquid": (6_000, 353_280, partial(_solid, jitter=0.4)),
     "protein": (8_000, 104_000, _chain),
     "hub": (20_001, 360_000, partial(_hub, neighbors=200_000)),
