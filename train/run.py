@@ -9,7 +9,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch_geometric.loader import DataLoader
 
+from train.checkpoints import BEST
 from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
+from train.export import describe
 from train.fitting import fit_module, session
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
@@ -53,8 +55,8 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
     """Fits a potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
 
     With ``run.resume`` it goes on from the last checkpoint in ``folder``. The test frames are predicted with the
-    checkpoint of least validation loss. Its potential alone is written to ``potential.pt``, for
-    :meth:`pyg_cgconv.potential.Potential.load`.
+    checkpoint of least validation loss. Its potential alone is written to ``potential.pt``, with the metadata that
+    ``python -m train export`` gives, for :meth:`pyg_cgconv.potential.Potential.load`.
 
     Args:
         splits: frames with neighbour lists within ``model.cutoff``.
@@ -76,6 +78,7 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
         validation, test = (predicted_labels(best, loader) for loader in data.predict_dataloader())
     metrics = report(folder, facts, splits, validation, test)
     potential = best.potential.cpu()
+    potential.metadata = describe(potential, folder / BEST)
     potential.save(folder / POTENTIAL)
     return metrics
 

@@ -42,6 +42,10 @@ def test_metadata_say_what_it_is(trained, exported):
     assert "torch" in metadata["versions"]
 
 
+def test_a_run_writes_the_same_metadata_without_being_exported(trained, exported):
+    assert Potential.load(trained / "potential.pt").metadata == exported[1]
+
+
 def test_exporting_again_keeps_what_is_known_of_the_training(exported, tmp_path):
     file, metadata = exported
     again = run(ModelFile(file), ExportOptions(tmp_path / "double.pt", dtype="float64"))
