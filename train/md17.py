@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datasets import MD17, EthanolPBE, FrameDataset
 from train.data import Splits, with_neighbors
-from train.options import FitOptions, ModelOptions, RunOptions
+from train.options import FitOptions, ModelOptions, RunOptions, require_positive
 from train.run import open_run_folder, train
 
 DEFAULT_PRESET = "small"
@@ -44,10 +44,7 @@ class MD17Options:
     test_size: int | None = None
 
     def __post_init__(self):
-        for name in ("train_size", "val_size", "test_size"):
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ValueError(f"{name}={size}: expected at least one frame")
+        require_positive(self, "train_size", "val_size", "test_size")
         if self.root is None and self.molecule != "ethanol":
             raise ValueError(
                 f"molecule={self.molecule!r}: the embedded frames are ethanol, give --root for published ones"

@@ -39,22 +39,10 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class FitOptions:
-    """Fit: what is minimised and how.
+class OptimiserOptions:
+    """Optimiser: how the loss is minimised, whatever it is made of.
 
     Args:
-        energy_weight: weight of the error of the energy per atom, in units of the rms force times Angstrom.
-        forces_weight: weight of the error of the forces, in units of the rms force (zero forces have a squared error of
-            1).
-        stress_weight: weight of the error of the stress, as virial per atom in the units of the energy.
-        loss: mse, mean squared errors; or huber, which grows only linearly beyond huber_delta, so that a few bad
-            reference values do little harm.
-        huber_delta: in units of the rms force.
-        stage_two_start: part of the training, 0 to 1, after which the energy weight is stage_two_energy_weight; 1 for
-            no second stage. Validation losses have the weights of the second stage throughout.
-        stage_two_energy_weight: energy weight of the second stage, in which energies are refined.
-        atom_energies: energy of an isolated atom of each element in eV, such as {H: -13.6, O: -2041.8}, elements that
-            do not occur included or not (default: fitted to the training energies by least squares).
         batch_size: frames that a device takes at a time.
         accumulate: batches of each device that make an optimiser step. A step sees batch_size x accumulate x devices x
             nodes frames.
@@ -72,14 +60,6 @@ class FitOptions:
         max_time: time limit of the training, DD:HH:MM:SS, all of its sessions together.
     """
 
-    energy_weight: float = 10.0
-    forces_weight: float = 1.0
-    stress_weight: float = 10.0
-    loss: Literal["mse", "huber"] = "mse"
-    huber_delta: float = 0.01
-    stage_two_start: float = 1.0
-    stage_two_energy_weight: float = 100.0
-    atom_energies: dict[str, float] | None = None
     batch_size: int = 5
     accumulate: int = 1
     lr: float = 0.01
@@ -94,21 +74,52 @@ class FitOptions:
     max_time: str | None = None
 
     def __post_init__(self):
-        require_positive(self, "batch_size", "accumulate", "lr", "max_epochs", "plateau_factor", "huber_delta")
-        require_at_least_zero(
-            self, "energy_weight", "forces_weight", "stress_weight", "stage_two_energy_weight", "warmup_steps",
-            "plateau_patience", "gradient_clip", "patience",
-        )  # fmt: skip
-        if not 0 <= self.stage_two_start <= 1:
-            raise ValueError(
-                f"stage_two_start={self.stage_two_start}: expected a part of the training, 0 to 1, such as 0.75"
-            )
+        require_positive(self, "batch_size", "accumulate", "lr", "max_epochs", "plateau_factor")
+        require_at_least_zero(self, "warmup_steps", "plateau_patience", "gradient_clip", "patience")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(
                 f"ema_decay={self.ema_decay}: expected a number from 0 (no averaging) to below 1, such as 0.99"
             )
         if self.max_time is not None and not MAX_TIME_FORMAT.fullmatch(self.max_time):
             raise ValueError(f"max_time={self.max_time!r}: expected DD:HH:MM:SS, such as 00:00:04:00 for four minutes")
+
+
+@dataclass(frozen=True)
+class FitOptions(OptimiserOptions):
+    """Fit: what is minimised and how.
+
+    Args:
+        energy_weight: weight of the error of the energy per atom, in units of the rms force times Angstrom.
+        forces_weight: weight of the error of the forces, in units of the rms force (zero forces have a squared error of
+            1).
+        stress_weight: weight of the error of the stress, as virial per atom in the units of the energy.
+        loss: mse, mean squared errors; or huber, which grows only linearly beyond huber_delta, so that a few bad
+            reference values do little harm.
+        huber_delta: in units of the rms force.
+        stage_two_start: part of the training, 0 to 1, after which the energy weight is stage_two_energy_weight; 1 for
+            no second stage. Validation losses have the weights of the second stage throughout.
+        stage_two_energy_weight: energy weight of the second stage, in which energies are refined.
+        atom_energies: energy of an isolated atom of each element in eV, such as {H: -13.6, O: -2041.8}, elements that
+            do not occur included or not (default: fitted to the training energies by least squares).
+    """
+
+    energy_weight: float = 10.0
+    forces_weight: float = 1.0
+    stress_weight: float = 10.0
+    loss: Literal["mse", "huber"] = "mse"
+    huber_delta: float = 0.01
+    stage_two_start: float = 1.0
+    stage_two_energy_weight: float = 100.0
+    atom_energies: dict[str, float] | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_positive(self, "huber_delta")
+        require_at_least_zero(self, "energy_weight", "forces_weight", "stress_weight", "stage_two_energy_weight")
+        if not 0 <= self.stage_two_start <= 1:
+            raise ValueError(
+                f"stage_two_start={self.stage_two_start}: expected a part of the training, 0 to 1, such as 0.75"
+            )
 
 
 @dataclass(frozen=True)
@@ -172,8 +183,9 @@ class RunOptions:
 
 
 def require_positive(options, *names: str) -> None:
+    """Of values that are given: None stands for a default."""
     for name in names:
-        if not getattr(options, name) > 0:
+        if getattr(options, name) is not None and not getattr(options, name) > 0:
             raise ValueError(f"{name}={getattr(options, name)}: expected a number above 0")
 
 

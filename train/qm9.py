@@ -8,7 +8,7 @@ from datasets import QM9, QM9Sample
 from datasets.qm9 import USUAL_TRAIN, USUAL_VALIDATION
 from pyg_cgconv import RadiusGraph
 from train.data import Splits, with_neighbors
-from train.options import FitOptions, ModelOptions, RunOptions
+from train.options import FitOptions, ModelOptions, OptimiserOptions, RunOptions, require_positive
 from train.qm9_run import Property, train_property
 from train.run import open_run_folder
 
@@ -47,10 +47,7 @@ class QM9Options:
     test_size: int | None = None
 
     def __post_init__(self):
-        for name in ("train_size", "val_size", "test_size"):
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ValueError(f"{name}={size}: expected at least one molecule")
+        require_positive(self, "train_size", "val_size", "test_size")
         if self.root is None and self.cache is not None:
             raise ValueError(
                 f"cache={str(self.cache)!r}: neighbour lists of the embedded molecules take seconds and are not kept; "
@@ -59,42 +56,16 @@ class QM9Options:
 
 
 @dataclass(frozen=True)
-class PropertyFitOptions:
+class PropertyFitOptions(OptimiserOptions):
     """Fit: what is minimised and how.
 
     Args:
         loss: mse, mean squared errors; or huber, which grows only linearly beyond huber_delta, as mean absolute errors.
         huber_delta: in units of the spread that the molecules' composition leaves unexplained.
-        batch_size: molecules that a device takes at a time.
-        accumulate: batches of each device that make an optimiser step.
-        lr: highest learning rate of Adam (AMSGrad).
-        schedule: of the learning rate. cosine falls to zero at max_epochs or max_time, whichever comes first; plateau
-            falls when the validation loss stalls; constant stays.
-        warmup_steps: steps over which the learning rate rises to lr.
-        plateau_factor: factor on the learning rate at a plateau.
-        plateau_patience: epochs without improvement that make a plateau.
-        gradient_clip: largest norm of the gradient; 0 switches clipping off.
-        ema_decay: decay per step of the moving average of the weights, which is what is validated, tested and kept;
-            0 switches averaging off.
-        patience: epochs without improvement of the validation loss after which the training ends; 0 for never.
-        max_epochs: passes over the training molecules.
-        max_time: time limit of the training, DD:HH:MM:SS, all of its sessions together.
     """
 
     loss: Literal["mse", "huber"] = "huber"
     huber_delta: float = 0.1
-    batch_size: int = 32
-    accumulate: int = 1
-    lr: float = 0.005
-    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    warmup_steps: int = 100
-    plateau_factor: float = 0.8
-    plateau_patience: int = 50
-    gradient_clip: float = 10.0
-    ema_decay: float = 0.99
-    patience: int = 0
-    max_epochs: int = 100
-    max_time: str | None = None
 
     def __post_init__(self):
         self.fit_options()
@@ -109,12 +80,12 @@ OPTIONS = (QM9Options, ModelOptions, PropertyFitOptions, RunOptions)
 
 def run(data: QM9Options, model: ModelOptions, fit: PropertyFitOptions, run: RunOptions, *, config: str) -> dict:
     """Reads the molecules, trains, and returns what is written to ``metrics.json``."""
-    splits = read_molecules(data, model.cutoff, run.num_workers)
+    splits = read_splits(data, model.cutoff, run.num_workers)
     folder = open_run_folder(run, "qm9", data.target, config)
     return train_property(Property.of_qm9(data.target), splits, folder, model, fit.fit_options(), run)
 
 
-def read_molecules(options: QM9Options, cutoff: float, num_workers: int = 0) -> Splits:
+def read_splits(options: QM9Options, cutoff: float, num_workers: int = 0) -> Splits:
     """The chosen molecules with their neighbour lists, which ``num_workers`` processes make for all of QM9."""
     if options.root is None:
         dataset, name = QM9Sample(), "QM9 (5,000 embedded molecules)"

@@ -13,7 +13,7 @@ from datasets.qm9 import USUAL_TRAIN, USUAL_VALIDATION
 from train import qm9
 from train.cli import main
 from train.options import FitOptions, ModelOptions, RunOptions
-from train.qm9 import PropertyFitOptions, QM9Options, molecule_counts, read_molecules
+from train.qm9 import PropertyFitOptions, QM9Options, molecule_counts, read_splits
 from train.qm9_run import Property, train_property
 from train.trained import load_trained
 
@@ -31,7 +31,7 @@ RUN = RunOptions(device="cpu", progress=False)
 
 @pytest.fixture(scope="module")
 def splits():
-    return read_molecules(QM9Options(train_size=256, val_size=32, test_size=64), CUTOFF)
+    return read_splits(QM9Options(train_size=256, val_size=32, test_size=64), CUTOFF)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +136,10 @@ def test_published_files_are_read_with_their_neighbour_lists_kept(tmp_path, monk
         monkeypatch.setattr(qm9_files, name, count)
     write_raw(tmp_path)
     with pytest.raises(ValueError, match="train_size=1, val_size=1 and test_size=1: there are 2 molecules"):
-        read_molecules(QM9Options(root=tmp_path, train_size=1, val_size=1, test_size=1), CUTOFF)
+        read_splits(QM9Options(root=tmp_path, train_size=1, val_size=1, test_size=1), CUTOFF)
     assert len(list((tmp_path / "cache").iterdir())) == 1
     monkeypatch.setattr(qm9, "molecule_counts", lambda options, available: [1, 1, 0])
-    splits = read_molecules(QM9Options(root=tmp_path), CUTOFF)
+    splits = read_splits(QM9Options(root=tmp_path), CUTOFF)
     assert sorted(part[0].number.item() for part in (splits.train, splits.validation)) == [1, 3]
     assert all(
         part[0].num_edges == part[0].num_nodes * (part[0].num_nodes - 1) for part in (splits.train, splits.validation)
@@ -147,14 +147,14 @@ def test_published_files_are_read_with_their_neighbour_lists_kept(tmp_path, monk
 
 
 def test_a_size_of_none_is_named():
-    with pytest.raises(ValueError, match="val_size=0: expected at least one molecule"):
+    with pytest.raises(ValueError, match="val_size=0: expected a number above 0"):
         QM9Options(val_size=0)
 
 
 def test_random_split_follows_its_seed():
     def numbers(seed):
         options = QM9Options(split_seed=seed, train_size=20, val_size=5, test_size=10)
-        return [molecule.number.item() for molecule in read_molecules(options, CUTOFF).test]
+        return [molecule.number.item() for molecule in read_splits(options, CUTOFF).test]
 
     assert numbers(0) == numbers(0)
     assert numbers(0) != numbers(1)
