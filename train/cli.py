@@ -1,7 +1,7 @@
 """The command line: ``python -m train <task> [options]``; a YAML file given with ``--config`` takes the same options.
 
 A value comes from the first of these that has it: options after ``--config``, its file, the preset, the option class.
-``--resume`` reads the ``config.yaml`` of the run to go on with.
+``--resume`` reads the ``config.yaml`` of the run to go on with. A file that names a task serves no other one.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -16,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from train import frames, md17, qm9
 from train.checkpoints import LAST
 from train.commands import COMMANDS, command_options, command_parser
+from train.trained import CONFIG, written_options
 
 TASKS = {"md17": md17, "frames": frames, "qm9": qm9}
 PRESET_FOLDER = Path(__file__).parent / "presets"
@@ -41,7 +43,7 @@ def chosen_preset(arguments: Sequence[str], default: str) -> str:
     """The preset that the command line or the ``--config`` file asks for: it sets the defaults of all else."""
     given = early_options(arguments)
     if given.preset is None and given.config is not None and given.config.is_file():
-        given.preset = (yaml.safe_load(given.config.read_text()) or {}).get("preset")
+        given.preset = written_options(given.config).get("preset")
     return given.preset or default
 
 
@@ -69,7 +71,7 @@ def with_resumed_config(arguments: Sequence[str]) -> list[str]:
         raise ValueError(
             f"config={str(given.config)!r}: a resumed run has its own, give single options beside --resume"
         )
-    config = given.resume / "config.yaml"
+    config = given.resume / CONFIG
     for file in (config, given.resume / LAST):
         if not file.is_file():
             raise FileNotFoundError(f"resume={str(given.resume)!r}: there is no {file.name}, so no run that can go on")
@@ -90,6 +92,13 @@ def check_resumed(before: Sequence, now: Sequence) -> None:
         )
 
 
+def check_config(config: Path, task: str) -> None:
+    """Raises ValueError where the file says that its options are those of another task."""
+    written = written_options(config).get("task", task)
+    if written != task:
+        raise ValueError(f"config={str(config)!r} has task={written!r}: python -m train {written} takes it, not {task}")
+
+
 def task_parser(task: str, preset: str) -> ArgumentParser:
     """All options of a task, with the values of ``preset`` as defaults."""
     parser = ArgumentParser(
@@ -100,6 +109,7 @@ def task_parser(task: str, preset: str) -> ArgumentParser:
         action="config",
         help="YAML file with any of the options below, such as config.yaml of a run; give it first",
     )
+    parser.add_argument("--task", type=Literal[task], default=task, help="whose options these are, for config.yaml")
     parser.add_argument("--preset", default=preset, help=f"defaults for model and fit: {', '.join(preset_names(task))}")
     for group in TASKS[task].OPTIONS:
         parser.add_class_arguments(group)
@@ -111,6 +121,9 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     """The task, one instance of each of its option classes, and the whole configuration as YAML."""
     if arguments[:1] and arguments[0] in TASKS:
         arguments = with_resumed_config(arguments)
+        config = early_options(arguments[1:]).config
+        if config is not None and config.is_file():
+            check_config(config, arguments[0])
     parser = ArgumentParser(prog="python -m train", description="Fit an equivariant potential to molecules.")
     tasks = parser.add_subcommands(dest="task")
     for task, module in TASKS.items():
@@ -124,7 +137,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
         return task, command_options(task, values), ""
     options = task_options(task, values)
     if values.resume is not None:
-        before = task_parser(task, values.preset).parse_path(values.resume / "config.yaml")
+        before = task_parser(task, values.preset).parse_path(values.resume / CONFIG)
         check_resumed(task_options(task, before), options)
     config = values.clone()
     config.resume = None

@@ -4,15 +4,13 @@ A run folder alone repeats the errors of its own test frames. Other frames come 
 --md17 names. The results folder gets metrics.json and parity.png; the table is printed.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 import numpy as np
 import torch
-import yaml
 from torch_geometric.data import Data
 
 from pyg_cgconv.potential import Potential
@@ -25,7 +23,7 @@ from train.outputs import create_results_folder
 from train.plots import parity_plot
 from train.predictions import Prediction, predict_frames
 from train.report import error_rows, versions, write_json
-from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder
+from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder, written_options
 
 BATCH_SIZE = 32
 # Options of a run that ask for its machine, of which only the frames are wanted here.
@@ -71,8 +69,7 @@ class EvaluateOptions:
     batch_size: int | None = None
 
     def __post_init__(self):
-        if self.batch_size is not None:
-            require_positive(self, "batch_size")
+        require_positive(self, "batch_size")
 
 
 @dataclass(frozen=True)
@@ -128,29 +125,15 @@ def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
     from train.cli import TASKS, parse  # which knows this module as a command
 
     config = folder / CONFIG
-    task = task_of(config, TASKS)
+    task = written_options(config).get("task")
+    if task not in TASKS:
+        raise ValueError(
+            f"model={str(folder)!r}: its {config.name} has task={task!r}, expected one of {', '.join(TASKS)}: add a "
+            "line such as `task: md17`, or give --data FILE"
+        )
     _, (data, _, fit, run), _ = parse([task, "--config", str(config), *ON_ANY_MACHINE])
     splits = TASKS[task].read_splits(data, cutoff)
     return Frames(f"{splits.name}, {part}", getattr(splits, part), EVALUATION_BATCH_FACTOR * fit.batch_size, run)
-
-
-def task_of(config: Path, tasks: Mapping[str, ModuleType]) -> str:
-    """The one of ``tasks`` on frames with energies and forces that has all options in the file ``config``.
-
-    Raises:
-        ValueError: there is none, or more than one.
-    """
-    written = yaml.safe_load(config.read_text()).keys() - {"preset"}
-    fitting = [
-        name
-        for name, task in tasks.items()
-        if hasattr(task, "read_splits") and written <= {field.name for group in task.OPTIONS for field in fields(group)}
-    ]
-    if len(fitting) != 1:
-        raise ValueError(
-            f"model={str(config.parent)!r}: its {config.name} does not tell which frames were tested: give --data FILE"
-        )
-    return fitting[0]
 
 
 def predicted_labels(potential: Potential, frames: Sequence[Data], batch_size: int) -> Labels:

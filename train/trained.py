@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import yaml
 
 from pyg_cgconv.potential import Potential
+from train.checkpoints import BEST
 from train.options import require_at_least_zero
 
-# Those of a run folder, the first that is there; a run that is not over yet has only checkpoints.
-POTENTIAL, CHECKPOINT = "potential.pt", "best.ckpt"
+POTENTIAL = "potential.pt"
 CONFIG = "config.yaml"
 CHECKPOINT_SUFFIX = ".ckpt"
 PREFIX = "potential."  # of the potential's weights in a checkpoint
@@ -84,11 +85,11 @@ def model_file(model: Path) -> Path:
         raise FileNotFoundError(f"model={str(model)!r}: no such file or folder")
     if not model.is_dir():
         return model
-    for name in (POTENTIAL, CHECKPOINT):
+    for name in (POTENTIAL, BEST):  # a run that is not over yet has only checkpoints
         if (model / name).exists():
             return model / name
     raise FileNotFoundError(
-        f"model={str(model)!r} holds neither {POTENTIAL} nor {CHECKPOINT}: name the folder of a run, or the file itself"
+        f"model={str(model)!r} holds neither {POTENTIAL} nor {BEST}: name the folder of a run, or the file itself"
     )
 
 
@@ -129,6 +130,21 @@ def run_folder(model: Path) -> Path:
             f"model={str(model)!r} lies in no run folder, whose {CONFIG} would tell its test frames: give --data FILE"
         )
     return folder
+
+
+def written_options(config: Path) -> dict:
+    """The options in the YAML file ``config`` by name; ``task`` says whose they are in the file of a run.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        options = yaml.safe_load(config.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config={str(config)!r} is no YAML: {error}") from error
+    if not isinstance(options, dict | None):
+        raise ValueError(f"config={str(config)!r}: expected lines such as `lr: 0.01`, got {options!r}")
+    return options or {}
 
 
 def training_record(model: Path) -> dict | None:

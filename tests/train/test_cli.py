@@ -34,7 +34,8 @@ def test_presets_set_known_options(task):
     for name in preset_names(task):
         preset = read_preset(task, name)
         assert preset.keys() <= known
-        assert {key: parsed(task, "--preset", name, *required)[key] for key in preset} == preset
+        found = parsed(task, "--preset", name, *required)
+        assert {key: found[key] for key in preset} == preset
 
 
 def test_command_line_beats_file_beats_preset(tmp_path):
@@ -49,8 +50,21 @@ def test_written_configuration_gives_the_same_options(tmp_path):
     arguments = ["md17", "--preset", "medium", "--batch_size", "3", "--max_time", "00:00:00:09", "--parity", "true"]
     _, options, config = parse(arguments)
     (tmp_path / "config.yaml").write_text(config)
-    assert yaml.safe_load(config)["batch_size"] == 3
+    assert (yaml.safe_load(config)["task"], yaml.safe_load(config)["batch_size"]) == ("md17", 3)
     assert parse(["md17", "--config", str(tmp_path / "config.yaml")])[1] == options
+
+
+def test_the_configuration_of_one_task_is_not_for_another(tmp_path):
+    (tmp_path / "config.yaml").write_text(parse(["md17"])[2])
+    with pytest.raises(ValueError, match=r"config\.yaml' has task='md17': python -m train md17 takes it, not qm9"):
+        parse(["qm9", "--config", str(tmp_path / "config.yaml")])
+
+
+@pytest.mark.parametrize(("text", "message"), [("- lr", r"expected lines such as .*\['lr'\]"), ("lr: [", "is no YAML")])
+def test_files_without_options_are_named(tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match=rf"config='.*mine\.yaml'.*{message}"):
+        parse(["md17", "--config", str(tmp_path / "mine.yaml")])
 
 
 def test_help_shows_units_presets_and_defaults(capsys):
@@ -68,7 +82,7 @@ def test_help_shows_units_presets_and_defaults(capsys):
         (["--preset", "huge"], "preset='huge': unknown for md17, expected one of large, medium, small"),
         (["--molecule", "aspirin"], "molecule='aspirin': the embedded frames are ethanol"),
         (["--split", "2"], "split=2: the embedded frames have no published split"),
-        (["--train_size", "0"], "train_size=0: expected at least one"),
+        (["--train_size", "0"], "train_size=0: expected a number above 0"),
         (["--lr", "-1"], r"lr=-1.0: expected a number above 0"),
         (["--max_time", "4 minutes"], "max_time='4 minutes': expected DD:HH:MM:SS"),
         (["--ema_decay", "1"], "ema_decay=1.0: expected a number from 0"),

@@ -6,14 +6,11 @@ import shutil
 import ase.io
 import numpy as np
 import pytest
-import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_cgconv import ASECalculator
-from train import md17
 from train.cli import main
-from train.evaluate import task_of
 
 from .conftest import spring_atoms
 
@@ -150,15 +147,15 @@ def test_a_checkpoint_of_the_run_in_double_precision(finished, tmp_path):
     assert found["forces_mae_meV_per_A"] != metrics["test"]["forces_mae_meV_per_A"]
 
 
-def test_the_task_is_that_whose_options_are_written(tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({"preset": "small", "molecule": "ethanol", "lr": 0.1}))
-    assert task_of(config, {"md17": md17, "other": object()}) == "md17"
-    with pytest.raises(ValueError, match="does not tell which frames were tested"):
-        task_of(config, {"md17": md17, "again": md17})
-    config.write_text(yaml.safe_dump({"molecule": "ethanol", "target": "U0"}))
-    with pytest.raises(ValueError, match=r"config\.yaml does not tell which frames were tested: give --data FILE"):
-        task_of(config, {"md17": md17})
+@pytest.mark.parametrize(("line", "named"), [("", "None"), ("task: md18\n", "'md18'")])
+def test_a_run_that_does_not_say_its_task_is_named(finished, tmp_path, line, named):
+    shutil.copy(finished[0] / "potential.pt", tmp_path)
+    written = (finished[0] / "config.yaml").read_text().splitlines(keepends=True)
+    others = [text for text in written if not text.startswith("task:")]
+    assert len(others) == len(written) - 1
+    (tmp_path / "config.yaml").write_text("".join([line, *others]))
+    with pytest.raises(ValueError, match=rf"config\.yaml has task={named}, expected one of md17, frames, qm9: add a"):
+        evaluate(tmp_path, run_dir=tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,11 @@ def test_what_shapes_the_fit_cannot_change_when_a_run_goes_on(finished):
         main(["frames", "--resume", str(folder), "--channels", "8", "--lr", "0.5"])
 
 
+def test_a_run_of_another_task_does_not_go_on(finished):
+    with pytest.raises(ValueError, match="has task='frames': python -m train frames takes it, not md17"):
+        main(["md17", "--resume", str(finished[0])])
+
+
 def test_only_a_run_can_go_on(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no config\.yaml, so no run that can go on"):
         main(["frames", "--resume", str(tmp_path)])
