@@ -1,13 +1,14 @@
-"""Energies and forces of one molecule: MD17, rMD17, or the ethanol frames that come with the project."""
+"""Energies and forces of one molecule: MD17, rMD17, coupled cluster, or the ethanol frames that come along."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from datasets import MD17, EthanolPBE, FrameDataset
-from train.data import Splits, with_neighbors
+from datasets import MD17, MD17CCSD, EthanolPBE, FrameDataset
+from train.data import Splits, embedded_counts, with_neighbors
 from train.options import FitOptions, ModelOptions, RunOptions, require_positive
 from train.run import open_run_folder, train
 
@@ -15,8 +16,6 @@ DEFAULT_PRESET = "small"
 
 # Training, validation and test: the protocol that rMD17 errors are published for.
 PUBLISHED_SIZES = (950, 50, 1000)
-# Of the embedded frames, a tenth each for validation and test.
-EMBEDDED_HELD_OUT = 10
 
 
 @dataclass(frozen=True)
@@ -24,18 +23,22 @@ class MD17Options:
     """Data: which frames.
 
     Args:
-        root: folder with published MD17 or rMD17 files, downloaded if they are missing (default: the embedded frames).
+        root: folder with published files, downloaded if they are missing (default: the embedded frames).
         molecule: as published, such as aspirin; the embedded frames are ethanol.
-        revised: rMD17 (true) or the original MD17 (false).
-        split: published rMD17 split 1 to 5, or 0 for a random one (default: 1 for rMD17, otherwise 0).
+        reference: dft, the sets of MD17 and rMD17; or ccsd, those of coupled cluster: CCSD(T) for benzene, ethanol,
+            malonaldehyde and toluene, CCSD for aspirin.
+        revised: of dft, rMD17 (true) or the original MD17 (false).
+        split: 0 for a random split; of rMD17, 1 to 5 for a published one (default: published split 1 of rMD17, the
+            published one of ccsd, otherwise 0).
         split_seed: of a random split, and of the choice of validation frames in a published one.
         train_size: training frames (default: 950; of the 1,000 embedded frames 800).
         val_size: validation frames (default: 50; of the embedded frames 100).
-        test_size: test frames (default: 1000; of the embedded frames 100).
+        test_size: test frames (default: 1000; of ccsd all published ones, 500 or 1000; of the embedded frames 100).
     """
 
     root: Path | None = None
     molecule: str = "ethanol"
+    reference: Literal["dft", "ccsd"] = "dft"
     revised: bool = True
     split: int | None = None
     split_seed: int = 0
@@ -49,9 +52,17 @@ class MD17Options:
             raise ValueError(
                 f"molecule={self.molecule!r}: the embedded frames are ethanol, give --root for published ones"
             )
+        if self.root is None and self.reference == "ccsd":
+            raise ValueError("reference='ccsd': the embedded frames are of DFT, give --root for published ones")
         if self.root is None and self.split:
             raise ValueError(
                 f"split={self.split}: the embedded frames have no published split, give --root or leave it out"
+            )
+        if self.reference == "ccsd" and not self.revised:
+            raise ValueError("revised=False: it chooses among sets of DFT, leave it out with reference='ccsd'")
+        if self.reference == "ccsd" and self.split:
+            raise ValueError(
+                f"split={self.split}: frames of coupled cluster have one published split, leave the option out"
             )
 
 
@@ -67,28 +78,46 @@ def run(data: MD17Options, model: ModelOptions, fit: FitOptions, run: RunOptions
 
 def read_splits(options: MD17Options, cutoff: float) -> Splits:
     """The chosen frames with their neighbour lists."""
-    if options.root is None:
-        dataset, name = EthanolPBE(), "ethanol (embedded, PBE/def2-SVP)"
-    else:
-        dataset = MD17(options.root, options.molecule, revised=options.revised)
-        name = f"{options.molecule} ({'rMD17' if options.revised else 'MD17'})"
+    dataset, name, published = read_dataset(options)
     sizes = frame_counts(options, dataset)
-    split = int(options.root is not None and options.revised) if options.split is None else options.split
-    if split:
-        indices = divide_published(*dataset.published_split(split), *sizes, options.split_seed)
-        name = f"{name}, split {split}"
-    else:
+    if published is None:
         indices = dataset.random_split(*sizes, seed=options.split_seed)
+    else:
+        indices = divide_published(*published, *sizes, options.split_seed)
     return Splits(name, *(with_neighbors((dataset[i] for i in part.tolist()), cutoff) for part in indices))
+
+
+def read_dataset(options: MD17Options) -> tuple[FrameDataset, str, tuple[Tensor, Tensor] | None]:
+    """All frames, what they are called, and which of them train and test in the published split, if one is wanted."""
+    if options.root is None:
+        return EthanolPBE(), "ethanol (embedded, PBE/def2-SVP)", None
+    if options.reference == "ccsd":
+        dataset = MD17CCSD(options.root, options.molecule)
+        published = None if options.split == 0 else dataset.published_split()
+        return dataset, f"{options.molecule} ({dataset.level})", published
+    dataset = MD17(options.root, options.molecule, revised=options.revised)
+    name = f"{options.molecule} ({'rMD17' if options.revised else 'MD17'})"
+    split = int(options.revised) if options.split is None else options.split
+    if split == 0:
+        return dataset, name, None
+    return dataset, f"{name}, split {split}", dataset.published_split(split)
 
 
 def frame_counts(options: MD17Options, dataset: FrameDataset) -> list[int]:
     """Sizes of training, validation and test, the default wherever none is given."""
-    held_out = len(dataset) // EMBEDDED_HELD_OUT
-    embedded = (len(dataset) - 2 * held_out, held_out, held_out)
-    defaults = embedded if options.root is None else PUBLISHED_SIZES
     given = (options.train_size, options.val_size, options.test_size)
+    defaults = default_counts(options, dataset)
     return [default if size is None else size for size, default in zip(given, defaults, strict=True)]
+
+
+def default_counts(options: MD17Options, dataset: FrameDataset) -> tuple[int, int, int]:
+    if options.root is None:
+        return embedded_counts(len(dataset))
+    if options.reference == "ccsd":
+        train, test = dataset.published_split()
+        _, validation, _ = PUBLISHED_SIZES
+        return len(train) - validation, validation, len(test)
+    return PUBLISHED_SIZES
 
 
 def divide_published(

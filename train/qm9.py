@@ -7,15 +7,12 @@ from typing import Literal
 from datasets import QM9, QM9Sample
 from datasets.qm9 import USUAL_TRAIN, USUAL_VALIDATION
 from pyg_cgconv import RadiusGraph
-from train.data import Splits, with_neighbors
+from train.data import Splits, embedded_counts, with_neighbors
 from train.options import FitOptions, ModelOptions, OptimiserOptions, RunOptions, require_positive
 from train.qm9_run import Property, train_property
 from train.run import open_run_folder
 
 DEFAULT_PRESET = "small"
-
-# Of the embedded molecules, a tenth each for validation and test.
-EMBEDDED_HELD_OUT = 10
 
 Target = Literal["mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv"]
 
@@ -104,11 +101,12 @@ def molecule_counts(options: QM9Options, available: int) -> list[int]:
     Raises:
         ValueError: there are not that many molecules.
     """
-    held_out = available // EMBEDDED_HELD_OUT
-    embedded = options.root is None
-    train = options.train_size or (available - 2 * held_out if embedded else USUAL_TRAIN)
-    validation = options.val_size or (held_out if embedded else USUAL_VALIDATION)
-    test = options.test_size or (held_out if embedded else available - train - validation)
+    if options.root is None:
+        train, validation, test = embedded_counts(available)
+    else:
+        train, validation, test = USUAL_TRAIN, USUAL_VALIDATION, None
+    train, validation = options.train_size or train, options.val_size or validation
+    test = options.test_size or test or available - train - validation
     if train + validation + max(test, 1) > available:
         raise ValueError(
             f"train_size={train}, val_size={validation} and test_size={max(test, 1)}: there are {available} molecules, "

@@ -84,6 +84,71 @@ def test_random_split_follows_its_seed(published):
     assert test_energies(0) != test_energies(1)
 
 
+@pytest.fixture
+def coupled_cluster(tmp_path):
+    """A folder as the coupled-cluster sets are published: kcal/mol, 60 training frames and 10 test frames."""
+    for part, frames in (("train", spring_frames(60, seed=1)), ("test", spring_frames(10, seed=2))):
+        np.savez(
+            tmp_path / f"ethanol_ccsd_t-{part}.npz",
+            z=NUMBERS.astype(np.uint8),
+            R=np.stack([frame.pos.numpy() for frame in frames]),
+            E=np.array([[frame.energy.item()] for frame in frames]) / KCAL_PER_MOL,
+            F=np.stack([frame.forces.numpy() for frame in frames]) / KCAL_PER_MOL,
+        )
+    return tmp_path
+
+
+def energies(frames) -> list[float]:
+    return sorted(frame.energy.item() for frame in frames)
+
+
+def test_coupled_cluster_has_its_published_training_and_test_frames(coupled_cluster):
+    splits = read_splits(MD17Options(root=coupled_cluster, reference="ccsd"), CUTOFF)
+    assert splits.name == "ethanol (CCSD(T))"
+    assert splits.sizes() == {"train": 10, "validation": 50, "test": 10}
+    assert energies([*splits.train, *splits.validation]) == pytest.approx(energies(spring_frames(60, seed=1)))
+    assert energies(splits.test) == pytest.approx(energies(spring_frames(10, seed=2)))
+
+
+def test_coupled_cluster_can_be_drawn_at_random(coupled_cluster):
+    options = MD17Options(root=coupled_cluster, reference="ccsd", split=0)
+    splits = read_splits(options, CUTOFF)
+    assert splits.sizes() == {"train": 10, "validation": 50, "test": 10}
+    assert energies(splits.test) != pytest.approx(energies(spring_frames(10, seed=2)))
+
+
+def test_command_trains_on_coupled_cluster(coupled_cluster):
+    folder = coupled_cluster / "run"
+    sizes = "--train_size 16 --val_size 8 --test_size 8 --max_epochs 1"
+    main(
+        [
+            "md17",
+            "--root",
+            str(coupled_cluster),
+            "--reference",
+            "ccsd",
+            "--run_dir",
+            str(folder),
+            *TINY.split(),
+            *sizes.split(),
+        ]
+    )
+    assert json.loads((folder / "metrics.json").read_text())["data"] == "ethanol (CCSD(T))"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"root": None}, "reference='ccsd': the embedded frames are of DFT"),
+        ({"revised": False}, "revised=False: it chooses among sets of DFT"),
+        ({"split": 1}, "split=1: frames of coupled cluster have one published split"),
+    ],
+)
+def test_what_coupled_cluster_has_not_is_named(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        MD17Options(**{"root": tmp_path, "reference": "ccsd", **options})
+
+
 @pytest.mark.parametrize(
     ("train", "val", "test", "message"),
     [
