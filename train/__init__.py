@@ -1,7 +1,19 @@
 """Training: ``python -m train md17`` fits a :class:`pyg_cgconv.potential.Potential` to a data set, ``frames`` to files.
 
-The way of a run, one module each: ``cli`` (command line and YAML) -> a task such as ``md17`` (which frames) ->
-``run`` (what is done in which order, the run folder) -> ``data`` and ``sampler`` (batches), ``statistics`` (energy
-reference, force scale) -> ``module`` (errors, optimiser) with ``loss``, ``schedule`` and ``averaging``, run by
-Lightning (``loop``) and kept on disk (``checkpoints``) -> ``metrics``, ``report``, ``plots``.
+The way of a run, one module each:
+
+- ``cli`` (command line and YAML) reads ``options`` and calls a task, ``md17``, ``frames`` or ``qm9`` (which frames);
+- ``run`` says what is done in which order and owns the run folder; ``qm9_run`` does so for a property of molecules;
+- ``data`` and ``sampler`` make batches, ``statistics`` the energy reference and the force scale (``qm9_statistics``);
+- ``module`` has errors and optimiser (``qm9_module``, with ``qm9_readout``), made of ``loss``, ``epoch_mean``,
+  ``schedule``;
+- ``fitting`` is one training, whatever it learns, by Lightning's ``loop`` with ``averaging``, ``checkpoints`` and
+  ``progress``;
+- on a GPU, ``captured_fit`` gives that loop steps that are CUDA graphs (``captured_step``), on ``padded_frames`` of few
+  sizes (``padding``);
+- ``metrics``, ``report`` and ``plots`` say what came out.
+
+The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``export`` or ``md`` (with
+``dynamics``), which take the model from ``trained``, structures from ``data_files``, and ``predictions`` for them;
+``outputs`` is where they write.
 """
