@@ -117,6 +117,12 @@ def task_parser(task: str, preset: str) -> ArgumentParser:
     return parser
 
 
+def subcommand_parser(name: str, arguments: Sequence[str]) -> ArgumentParser:
+    if name in COMMANDS:
+        return command_parser(name)
+    return task_parser(name, chosen_preset(arguments, TASKS[name].DEFAULT_PRESET))
+
+
 def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     """The task, one instance of each of its option classes, and the whole configuration as YAML."""
     if arguments[:1] and arguments[0] in TASKS:
@@ -126,11 +132,10 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
             check_config(config, arguments[0])
     parser = ArgumentParser(prog="python -m train", description="Fit an equivariant potential to molecules.")
     tasks = parser.add_subcommands(dest="task")
-    for task, module in TASKS.items():
-        preset = chosen_preset(arguments if task in arguments[:1] else [], module.DEFAULT_PRESET)
-        tasks.add_subcommand(task, task_parser(task, preset), help=module.__doc__.splitlines()[0])
-    for command, module in COMMANDS.items():
-        tasks.add_subcommand(command, command_parser(command), help=module.__doc__.splitlines()[0])
+    for name, module in (TASKS | COMMANDS).items():
+        # The others are only listed: to collect options that nobody gave would take longer than all else here.
+        options = subcommand_parser(name, arguments) if name in arguments[:1] else ArgumentParser()
+        tasks.add_subcommand(name, options, help=module.__doc__.splitlines()[0])
     task = (chosen := parser.parse_args(arguments)).task
     values: Namespace = chosen[task]
     if task in COMMANDS:

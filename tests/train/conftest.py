@@ -17,6 +17,12 @@ NUMBERS = np.array([8, 6, 1, 1, 1])
 GEOMETRY = np.array([[0.0, 0.0, 0.0], [1.2, 0.0, 0.0], [1.8, 0.9, 0.1], [1.7, -0.9, 0.0], [-0.4, 0.2, 0.9]])
 ATOM_ENERGIES = {1: -13.6, 6: -1030.1, 8: -2042.0}
 SPRING = 12.0  # eV/Angstrom^2
+PLOTS = {
+    "run": ["parity_plot", "learning_curve"],
+    "qm9_run": ["parity_plot", "learning_curve"],
+    "evaluate": ["parity_plot"],
+    "md": ["energy_plot"],
+}
 
 
 def springs(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,6 +73,7 @@ def splits() -> Splits:
 
 @pytest.fixture(scope="session")
 def model() -> ModelOptions:
+    """The irreps that most tests have, so that their kernels are compiled once."""
     return ModelOptions(cutoff=CUTOFF, channels=4, lmax=1, layers=1, radial_hidden=(8,))
 
 
@@ -90,6 +97,7 @@ def trained(tmp_path_factory, one_thread, splits, model, fit, run):
 
 @pytest.fixture
 def no_plots(monkeypatch):
-    """Plots take most of the time of so short a training."""
-    for plot in ("parity_plot", "learning_curve"):
-        monkeypatch.setattr(f"train.run.{plot}", lambda *arguments: None)
+    """Plots take most of the time of so short a training. Fixtures that serve a whole module make theirs."""
+    for module, plots in PLOTS.items():
+        for plot in plots:
+            monkeypatch.setattr(f"train.{module}.{plot}", lambda *arguments: None)

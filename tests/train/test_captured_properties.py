@@ -40,7 +40,7 @@ def gradients(module: PropertyModule, batch: Batch) -> list[torch.Tensor]:
 @pytest.mark.parametrize("readout", READOUT_IRREPS)
 def test_padding_does_not_change_gradients(molecules, readout):
     torch.manual_seed(0)
-    model = ModelOptions(cutoff=CUTOFF, channels=3, lmax=1, layers=1, radial_hidden=(6,))
+    model = ModelOptions(cutoff=CUTOFF, channels=4, lmax=1, layers=1, radial_hidden=(6,))
     statistics = collect_property_statistics(molecules, torch.cat([m.y[:, 1] for m in molecules]), readout)
     module = new_property_module(1, readout, model, FitOptions(), statistics, "float64")
     padded = PaddedFrames(molecules, CUTOFF, "cpu")

@@ -2,9 +2,9 @@
 
 import csv
 import os
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE, Popen
 
 import numpy as np
 import pytest
@@ -38,14 +38,30 @@ def runs(tmp_path_factory) -> tuple[Path, Path, str]:
     write(folder / "val.xyz", crystals(9, seed=1))
     files = f"--train_file {folder / 'train.xyz'} --val_file {folder / 'val.xyz'} --test_file {folder / 'val.xyz'}"
     command = ["frames", *files.split(), *OPTIONS.split()]
-    main([*command, "--run_dir", str(folder / "one"), "--batch_size", "4"])
-    two = [*command, "--run_dir", str(folder / "two"), "--batch_size", "2", "--devices", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, "-m", "train", *two], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / "one", folder / "two", done.stdout
+    with Popen(
+        [
+            sys.executable,
+            "-m",
+            "train",
+            *command,
+            "--run_dir",
+            str(folder / "two"),
+            "--batch_size",
+            "2",
+            "--devices",
+            "2",
+        ],
+        cwd=ROOT,
+        env=environment,
+        stdout=PIPE,
+        stderr=PIPE,
+        text=True,
+    ) as two:
+        main([*command, "--run_dir", str(folder / "one"), "--batch_size", "4"])  # while the other one imports
+        printed, mistakes = two.communicate()
+    assert two.returncode == 0, mistakes
+    return folder / "one", folder / "two", printed
 
 
 def test_weights_are_equal_to_rounding(runs):

@@ -66,7 +66,7 @@ def test_run_folder_repeats_its_test_errors_exactly(finished, tmp_path, name):
     assert found["forces_mae_meV_per_A"] > 1
 
 
-def test_run_on_a_file_repeats_its_test_errors_exactly(trained, tmp_path):
+def test_run_on_a_file_repeats_its_test_errors_exactly(trained, tmp_path, no_plots):
     """Of crystals with stresses among molecules without."""
     crystals, molecules = with_stress(trained, 6, 0.002), references(trained, 6)
     ase.io.write(tmp_path / "crystals.xyz", crystals)
@@ -79,13 +79,13 @@ def test_run_on_a_file_repeats_its_test_errors_exactly(trained, tmp_path):
     assert {"energy_mae_meV", "forces_mae_meV_per_A", "stress_mae_meV_per_A3", "species"} <= found.keys()
 
 
-def test_other_parts_of_the_run_are_evaluated(finished, tmp_path):
+def test_other_parts_of_the_run_are_evaluated(finished, tmp_path, no_plots):
     folder, metrics = finished
     found = evaluate(folder, "--part", "validation", run_dir=tmp_path / "out")
     assert found["forces_mae_meV_per_A"] == pytest.approx(metrics["validation"]["forces_mae_meV_per_A"], rel=1e-6)
 
 
-def test_frames_of_md17_by_their_options(finished, tmp_path):
+def test_frames_of_md17_by_their_options(finished, tmp_path, no_plots):
     """The same split, asked for by name instead of read from the run's configuration."""
     folder, metrics = finished
     shutil.copy(folder / "potential.pt", tmp_path)
@@ -109,7 +109,7 @@ def test_errors_against_a_file(trained, tmp_path, capsys):
     assert "on O" in printed
 
 
-def test_several_files_and_names_of_labels(trained, tmp_path):
+def test_several_files_and_names_of_labels(trained, tmp_path, no_plots):
     for number, atoms in enumerate(references(trained, 2)):
         atoms.info["DFT_energy"] = atoms.calc.results["energy"]
         atoms.arrays["DFT_forces"] = atoms.calc.results["forces"]
@@ -121,7 +121,7 @@ def test_several_files_and_names_of_labels(trained, tmp_path):
     assert found["energy_mae_meV"] == pytest.approx(1000 * SHIFT, abs=0.5)
 
 
-def test_energies_alone(trained, tmp_path):
+def test_energies_alone(trained, tmp_path, no_plots):
     structures = references(trained, 2)
     for atoms in structures:
         del atoms.calc.results["forces"]
@@ -132,7 +132,7 @@ def test_energies_alone(trained, tmp_path):
     assert not any(key.startswith("forces") for key in found)
 
 
-def test_stress_of_crystals(trained, tmp_path):
+def test_stress_of_crystals(trained, tmp_path, no_plots):
     off = 0.002
     ase.io.write(tmp_path / "crystals.xyz", with_stress(trained, 2, off))
     found = evaluate(trained, "--data", tmp_path / "crystals.xyz", run_dir=tmp_path / "out")
@@ -140,7 +140,7 @@ def test_stress_of_crystals(trained, tmp_path):
     assert found["forces_mae_meV_per_A"] < 0.1
 
 
-def test_a_checkpoint_of_the_run_in_double_precision(finished, tmp_path):
+def test_a_checkpoint_of_the_run_in_double_precision(finished, tmp_path, no_plots):
     folder, metrics = finished
     found = evaluate(folder / "best.ckpt", "--dtype", "float64", run_dir=tmp_path / "out")
     assert found["forces_mae_meV_per_A"] == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-4)

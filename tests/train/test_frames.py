@@ -22,6 +22,9 @@ TINY = (
 )
 
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+
 def labelled(atoms: Atoms, stress: bool) -> Atoms:
     """``atoms`` with the results of a Lennard-Jones potential, of which ASE gives the stress."""
     reference = LennardJones(sigma=2.3, epsilon=0.3, rc=5.0, smooth=True)
@@ -101,9 +104,9 @@ def test_stress_is_learned(files):
     command = ["frames", "--train_file", str(files / "copper.xyz"), "--test_file", str(files / "test.xyz")]
     weights = "--energy_weight 0 --forces_weight 0 --stress_weight 1 --lr 0.1 --warmup_steps 5"
     metrics = main(
-        [*command, "--run_dir", str(files / "stress"), *TINY.split(), *weights.split(), "--max_epochs", "25"]
+        [*command, "--run_dir", str(files / "stress"), *TINY.split(), *weights.split(), "--max_epochs", "15"]
     )
-    assert metrics["test"]["stress_mae_GPa"] < 0.7 * metrics["baseline"]["stress_mae_GPa"]
+    assert metrics["test"]["stress_mae_GPa"] < 0.8 * metrics["baseline"]["stress_mae_GPa"]
 
 
 def test_energies_alone_can_be_fitted(files):

@@ -17,6 +17,9 @@ from .conftest import GEOMETRY, NUMBERS, spring_atoms
 DOUBLE = ComputeOptions(device="cpu", dtype="float64")
 
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
+
 @pytest.fixture(scope="module")
 def structure(tmp_path_factory):
     """Two structures in a file, the last one the springs' geometry."""

@@ -48,7 +48,7 @@ def frames(request) -> list[Data]:
 def potential() -> Potential:
     torch.manual_seed(0)
     return Potential(
-        ["H", "C", "O"], CUTOFF, channels=3, lmax=1, layers=2, radial_hidden=(6,), shift=-3.0, dtype="float64"
+        ["H", "C", "O"], CUTOFF, channels=4, lmax=1, layers=2, radial_hidden=(6,), shift=-3.0, dtype="float64"
     )
 
 

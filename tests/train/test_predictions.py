@@ -13,7 +13,7 @@ CUTOFF = 3.0
 @pytest.fixture(scope="module")
 def potential() -> Potential:
     torch.manual_seed(2)
-    options = dict(channels=2, lmax=1, layers=1, num_radial=3, radial_hidden=(4,), dtype="float64")
+    options = dict(channels=4, lmax=1, layers=1, num_radial=3, radial_hidden=(4,), dtype="float64")
     return Potential(["H", "O"], CUTOFF, **options).eval()
 
 

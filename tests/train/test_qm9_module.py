@@ -28,7 +28,7 @@ def batch(molecules):
 
 def new_module(molecules, readout="sum", dtype="float64"):
     torch.manual_seed(0)
-    model = ModelOptions(cutoff=CUTOFF, channels=3, lmax=1, layers=2, radial_hidden=(8,))
+    model = ModelOptions(cutoff=CUTOFF, channels=4, lmax=1, layers=2, radial_hidden=(8,))
     target = torch.cat([molecule.y[:, COLUMN] for molecule in molecules])
     statistics = collect_property_statistics(molecules, target, readout)
     return new_property_module(COLUMN, readout, model, FIT, statistics, dtype), statistics

@@ -13,6 +13,8 @@ from train.data import FrameDataModule, labels
 from train.module import PotentialModule
 from train.run import create_run_folder, open_run_folder, predicted_labels, train
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 
 def read_column(path, name: str) -> list[float]:
     with open(path, newline="") as file:
@@ -149,13 +151,13 @@ def test_folder_of_an_earlier_run_is_refused(tmp_path):
         create_run_folder(tmp_path / "new", "md17", "ethanol")
 
 
-def test_training_ends_when_the_validation_loss_stalls(tmp_path, splits, model, fit, run, no_plots):
+def test_training_ends_when_the_validation_loss_stalls(tmp_path, splits, model, fit, run):
     """With a learning rate of almost nothing, the averaged weights stay where they are to six digits."""
     fit = replace(fit, lr=1e-30, patience=2, max_epochs=50)
     assert train(splits, tmp_path, model, fit, run)["epochs"] == 3
 
 
-def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path, splits, model, fit, run, no_plots):
+def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path, splits, model, fit, run):
     weights = []
     for accumulate in (1, 2):
         folder = tmp_path / str(accumulate)
@@ -167,7 +169,7 @@ def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path, splits, mode
     torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-11)
 
 
-def test_second_stage_changes_only_what_comes_after_it(tmp_path, splits, model, fit, run, no_plots):
+def test_second_stage_changes_only_what_comes_after_it(tmp_path, splits, model, fit, run):
     logs = []
     for number, start in enumerate((1.0, 0.5)):
         folder = tmp_path / str(number)
