@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from torch_geometric.datasets import md17 as pyg_md17
 
 WATER = np.array([8, 1, 1], dtype=np.uint8)
 
@@ -29,3 +30,13 @@ def archive(tmp_path, arrays):
         (tmp_path / "splits" / f"index_train_{number:02}.csv").write_text("4\n0\n2\n")
         (tmp_path / "splits" / f"index_test_{number:02}.csv").write_text(f"{1 if number == 1 else 5}\n3\n")
     return tmp_path
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """PyG's download of MD17 fails as it does without a network, until a test says otherwise."""
+
+    def refused(url, folder, **options):
+        raise OSError(f"no network for {url}")
+
+    monkeypatch.setattr(pyg_md17, "download_url", refused)

@@ -12,14 +12,7 @@ from pyg_cgconv.neighbors import RadiusGraph
 KCAL_PER_MOL = units.kcal / units.mol
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """PyG's download fails as it does without a network, until a test says otherwise."""
-
-    def refused(url, folder, **options):
-        raise OSError(f"no network for {url}")
-
-    monkeypatch.setattr(pyg_md17, "download_url", refused)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def files(folder):

@@ -14,12 +14,7 @@ from pyg_cgconv.neighbors import RadiusGraph
 KCAL_PER_MOL = units.kcal / units.mol
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refused(url, folder, **options):
-        raise OSError(f"no network for {url}")
-
-    monkeypatch.setattr(pyg_md17, "download_url", refused)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture
