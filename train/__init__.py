@@ -13,7 +13,7 @@ The way of a run, one module each:
   sizes (``padding``);
 - ``metrics``, ``report`` and ``plots`` say what came out.
 
-The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``export`` or ``md`` (with
-``dynamics``), which take the model from ``trained``, structures from ``data_files``, and ``predictions`` for them;
-``outputs`` is where they write.
+The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``export`` or ``md`` with
+``dynamics``. They take the model from ``trained``, structures from ``data_files`` and ``predictions`` for these, and
+write where ``outputs`` lets them.
 """
