@@ -13,6 +13,7 @@ from datasets.units import KCAL_PER_MOL
 
 MD17_KEYS = Keys(z="z", pos="R", energy="E", forces="F", energy_unit=KCAL_PER_MOL)
 RMD17_KEYS = Keys(z="nuclear_charges", pos="coords", energy="energies", forces="forces", energy_unit=KCAL_PER_MOL)
+REMARK = ". MD17 and rMD17 name their arrays differently: see the argument `revised`"
 
 
 class MD17(FrameDataset):
@@ -56,7 +57,7 @@ class MD17(FrameDataset):
         self.molecule, self.revised = molecule, revised
         name = f"revised {molecule}" if revised else molecule
         (self.file,) = find(Path(root).expanduser(), name, [PublishedFiles.file_names[name]])
-        frames = read_frames(self.file, RMD17_KEYS if revised else MD17_KEYS)
+        frames = read_frames(self.file, RMD17_KEYS if revised else MD17_KEYS, REMARK)
         super().__init__(frames, transform, pre_transform, pre_filter, cache, num_workers)
 
     @staticmethod

@@ -31,17 +31,15 @@ class Frames:
     forces: np.ndarray
 
 
-def read_frames(path: Path, keys: Keys) -> Frames:
-    """Reads the npz file ``path``.
+def read_frames(path: Path, keys: Keys, remark: str = "") -> Frames:
+    """Reads the npz file ``path``; ``remark`` ends the error of a file that lacks an array.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not a whole npz file, an array is missing, or one has a shape, type or value that cannot be.
     """
     names = (keys.z, keys.pos, keys.energy, keys.forces)
-    arrays = read_arrays(
-        Path(path), names, ". MD17 and rMD17 name their arrays differently: see the argument `revised`"
-    )
+    arrays = read_arrays(Path(path), names, remark)
     z, pos, energy, forces = arrays.values()
     if energy.ndim == 2 and energy.shape[1] == 1:  # MD17 has a column of energies, rMD17 a list
         energy = energy[:, 0]

@@ -195,6 +195,8 @@ def _read_sdf(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             if not counts[:3].strip().isdecimal() or "V2000" not in counts:
                 raise ValueError(f"{place} has the counts line {counts!r}, expected a molecule of format V2000")
             atoms = [line.split() for line in block[3 : 3 + int(counts[:3])]]
+            if len(atoms) < int(counts[:3]) or any(len(atom) < 4 for atom in atoms):
+                raise ValueError(f"{place} has fewer lines `x y z symbol` than its counts line {counts!r} says")
             z, pos = _checked_atoms([atom[3] for atom in atoms], [x for atom in atoms for x in atom[:3]], place)
             yield title.strip(), z, pos
 

@@ -74,8 +74,8 @@ def test_file_of_another_kind(tmp_path):
 
 
 def test_missing_array(write):
-    with pytest.raises(ValueError, match=r"frames\.npz: no array 'forces' among \['nuclear_charges', .*`revised`"):
-        read_frames(write(forces=None), KEYS)
+    with pytest.raises(ValueError, match=r"frames\.npz: no array 'forces' among \['nuclear_charges', .*\]: a remark$"):
+        read_frames(write(forces=None), KEYS, ": a remark")
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,18 @@ def changed(path, old, new):
         ("gdb9.sdf", "gdb_3", "gdb_7", r"gdb9\.sdf: molecule 3 is called 'gdb_7'"),
         ("gdb9.sdf", "M  END\n$$$$\ngdb_3", "M  END", r"gdb9\.sdf.* has 3 molecules|and .*gdb9\.sdf 2, expected 3"),
         ("gdb9.sdf", "0.0076 O", "0.0076 Xx", r"gdb9\.sdf: molecule 3 has atoms that cannot be read \('Xx'\)"),
+        (
+            "gdb9.sdf",
+            "0.0076 O   0" + 11 * "  0",
+            "0.0076",
+            r"gdb9\.sdf: molecule 3 has fewer lines `x y z symbol` than .*'  3  2  0",
+        ),
+        (
+            "gdb9.sdf",
+            "  3  2  0",
+            "  9  2  0",
+            r"gdb9\.sdf: molecule 3 has fewer lines `x y z symbol` than .*'  9  2  0",
+        ),
         ("gdb9.sdf", "V2000", "V3000", r"gdb9\.sdf: molecule 1 has the counts line .*expected .* V2000"),
         ("gdb9.sdf.csv", "gdb_2", "gdb_5", r"gdb9\.sdf\.csv: row 2 is of mol_id 'gdb_5'"),
         ("gdb9.sdf.csv", "-76.404702", "nan", r"gdb9\.sdf\.csv: line 4 is not whole \(a number that is not finite\)"),
