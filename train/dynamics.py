@@ -14,8 +14,9 @@ from ase.md.velocitydistribution import Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from scipy.stats import linregress
 
+from train.metrics import MEV_PER_EV
+
 PICOSECOND = 1000 * units.fs
-MEV_PER_EV = 1000.0
 # Singular values of positions below this part of the largest one, or of an Angstrom, span no direction.
 FLATNESS = 1e-4
 

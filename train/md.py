@@ -31,6 +31,7 @@ from train.dynamics import (
     snapshot,
     verlet,
 )
+from train.metrics import MEV_PER_EV
 from train.options import require_at_least_zero, require_positive
 from train.outputs import create_results_folder
 from train.report import versions, write_json
@@ -226,7 +227,7 @@ def energy_plot(path: Path, log: EnergyLog, title: str) -> None:
     all_energies.set_ylabel("energy (eV), E0 = potential at start")
     all_energies.legend()
     total = log.column("total_energy_eV")
-    total_alone.plot(time_ps, 1000 * (total - total[0]))
+    total_alone.plot(time_ps, MEV_PER_EV * (total - total[0]))
     total_alone.set_ylabel("total - total at start (meV)")
     total_alone.set_xlabel("time (ps)")
     for axes in (all_energies, total_alone):

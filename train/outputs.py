@@ -1,4 +1,4 @@
-"""Where commands write: nothing that is there is overwritten."""
+"""Where runs and commands write: nothing that is there is overwritten."""
 
 import time
 from pathlib import Path
@@ -12,13 +12,18 @@ def refuse_existing(name: str, path: Path) -> None:
         raise ValueError(f"{name}={str(path)!r}: there is no folder {str(path.parent)!r}, make it first")
 
 
+def dated_folder(command: str, name: str) -> Path:
+    """Where results go if no folder is named: ``runs/<command>-<name>-<time>``."""
+    return Path("runs") / f"{command}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def create_results_folder(run_dir: Path | None, command: str, name: str) -> Path:
-    """An empty folder, ``runs/<command>-<name>-<time>`` unless one is named.
+    """An empty folder, :func:`dated_folder` unless one is named.
 
     Raises:
         ValueError: something is there already.
     """
-    folder = run_dir or Path("runs") / f"{command}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = run_dir or dated_folder(command, name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"run_dir={str(folder)!r} holds something already: name another folder, or remove this one")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """One training from frames to results, and the run folder that it fills."""
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from train.fitting import fit_module, session
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
 from train.options import FitOptions, ModelOptions, RunOptions
+from train.outputs import dated_folder
 from train.plots import learning_curve, parity_plot, validation_errors
 from train.report import error_table, versions, write_json
 from train.statistics import collect_statistics
@@ -40,8 +40,8 @@ def open_run_folder(run: RunOptions, task: str, name: str, config: str) -> Path:
 
 
 def create_run_folder(run_dir: Path | None, task: str, name: str) -> Path:
-    """A folder without an earlier run in it, ``runs/<task>-<name>-<time>`` unless one is named."""
-    folder = run_dir or Path("runs") / f"{task}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """A folder without an earlier run in it, :func:`train.outputs.dated_folder` unless one is named."""
+    folder = run_dir or dated_folder(task, name)
     if (folder / CONFIG).exists():
         raise ValueError(
             f"run_dir={str(folder)!r} holds a run already: name another folder, remove this one, or go on with it by "

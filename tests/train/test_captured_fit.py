@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -137,10 +138,8 @@ class Run:
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU with memory for two of the training sets."""
-    memory = Run()
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
-    object.__setattr__(memory, "total_memory", 10**9)
+    """A GPU with more memory than the training frames take."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=10**9))
 
 
 def test_a_gpu_captures_unless_told_not_to(gpu, splits, model, fit):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch_geometric.data import Batch
 
 from datasets import QM9Sample
@@ -88,8 +89,6 @@ def test_a_prediction_that_is_no_number_is_no_missing_label(molecules, batch):
 
 
 def test_checkpoint_reloads_to_identical_predictions(tmp_path, molecules, batch):
-    from lightning.pytorch import Trainer
-
     module, _ = new_module(molecules, "extent")
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(module)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from torch_geometric.data import Data
 
 from pyg_cgconv import RadiusGraph
@@ -47,8 +48,6 @@ def test_means_over_atoms_are_found():
 
 
 def test_electrons_and_their_spread_around_the_atom_are_found():
-    from ase import Atoms
-
     frames = molecules()
     target = []
     for frame in frames:
