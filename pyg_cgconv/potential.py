@@ -50,7 +50,8 @@ class Potential(nn.Module):
         lmax: Highest degree of the spherical harmonics and of the hidden features.
         layers: Interaction blocks.
         parity: Whether hidden features have both parities of each l, or only that of the spherical harmonics (0e, 1o,
-            2e ...).
+            2e ...). Features that blocks cannot reach, or that later ones cannot turn into the readout, are left out:
+            with fewer than four layers an energy has no use for the others.
         hidden_irreps: Hidden features by name, such as "64x0e+32x1o+16x2e", instead of ``channels`` and ``parity``.
         num_radial: Bessel functions.
         radial_hidden: Hidden widths of the radial networks.
