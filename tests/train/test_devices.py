@@ -39,28 +39,12 @@ def runs(tmp_path_factory) -> tuple[Path, Path, str]:
     files = f"--train_file {folder / 'train.xyz'} --val_file {folder / 'val.xyz'} --test_file {folder / 'val.xyz'}"
     command = ["frames", *files.split(), *OPTIONS.split()]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    with Popen(
-        [
-            sys.executable,
-            "-m",
-            "train",
-            *command,
-            "--run_dir",
-            str(folder / "two"),
-            "--batch_size",
-            "2",
-            "--devices",
-            "2",
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdout=PIPE,
-        stderr=PIPE,
-        text=True,
-    ) as two:
+    two = f"--run_dir {folder / 'two'} --batch_size 2 --devices 2".split()
+    arguments = [sys.executable, "-m", "train", *command, *two]
+    with Popen(arguments, cwd=ROOT, env=environment, stdout=PIPE, stderr=PIPE, text=True) as process:
         main([*command, "--run_dir", str(folder / "one"), "--batch_size", "4"])  # while the other one imports
-        printed, mistakes = two.communicate()
-    assert two.returncode == 0, mistakes
+        printed, mistakes = process.communicate()
+    assert process.returncode == 0, mistakes
     return folder / "one", folder / "two", printed
 
 

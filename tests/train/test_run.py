@@ -118,13 +118,6 @@ def test_plateau_without_averaging_and_clipping_in_float64(tmp_path, splits, mod
     assert torch.float32 not in {value.dtype for value in state.values()}
 
 
-def test_threads_are_those_asked_for(tmp_path, splits, model, fit, run, monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    train(splits, tmp_path, model, replace(fit, max_epochs=1), replace(run, threads=3))
-    assert asked == [3]
-
-
 def test_diverged_training_is_named(tmp_path, splits, model, fit, run):
     with pytest.raises(ValueError, match="try an lr below"):
         train(splits, tmp_path, model, replace(fit, lr=1e30, gradient_clip=0.0), run)
@@ -178,16 +171,6 @@ def test_second_stage_changes_only_what_comes_after_it(tmp_path, splits, model, 
         logs.append(read_column(folder / "metrics.csv", "val/forces_loss"))
     assert logs[0][:2] == logs[1][:2]
     assert logs[0][2] != logs[1][2]
-
-
-@pytest.mark.parametrize("precision", ["highest", "high"])
-def test_matrix_products_are_as_precise_as_asked_for(tmp_path, splits, model, fit, run, monkeypatch, precision):
-    asked = []
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
-    monkeypatch.setattr("train.run.collect_statistics", None)  # far enough
-    with pytest.raises(TypeError):
-        train(splits, tmp_path, model, fit, replace(run, matmul_precision=precision))
-    assert asked == [precision]
 
 
 def test_tensorboard_gets_what_the_csv_log_gets(tmp_path, splits, model, fit, run):
