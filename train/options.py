@@ -20,7 +20,8 @@ class ModelOptions:
         channels: features of each symmetry type on every atom.
         lmax: highest angular momentum of the features and of the spherical harmonics of the edges.
         layers: interaction blocks; each lets an atom see one cutoff further.
-        parity: features of both parities of each angular momentum, not only that of the spherical harmonics.
+        parity: features of both parities of each angular momentum, not only that of the spherical harmonics; energies
+            have a use for them from four layers on.
         num_radial: Bessel functions of the distance.
         radial_hidden: widths of the hidden layers of the radial networks.
         cutoff_power: exponent of the polynomial that makes everything smooth at the cutoff.

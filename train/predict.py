@@ -87,7 +87,7 @@ def with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms:
         labelled.info.pop(name, None)
         labelled.arrays.pop(name, None)
     results = {"energy": prediction.energy, "forces": prediction.forces}
-    if prediction.stress is not None:
+    if prediction.stress is not None and atoms.pbc.all():
         results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
     labelled.calc = SinglePointCalculator(labelled, **results)
     return labelled

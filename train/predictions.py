@@ -22,18 +22,13 @@ class Prediction:
     Args:
         energy: eV.
         forces: (n, 3) eV/Angstrom.
-        stress: (3, 3) eV/Angstrom^3, positive where the structure wants to shrink; None unless all three directions are
-            periodic.
+        stress: (3, 3) eV/Angstrom^3, positive where the structure wants to shrink; None without a volume. What it means
+            of a cell that is not periodic in all directions is for the caller to know.
     """
 
     energy: float
     forces: np.ndarray
     stress: np.ndarray | None
-
-
-def is_crystal(frame: Data) -> bool:
-    """Whether all three directions are periodic, so that there is a stress."""
-    return "pbc" in frame and bool(frame.pbc.all())
 
 
 def has_volume(frame: Data) -> bool:
@@ -68,10 +63,11 @@ def predict_frames(potential: Potential, frames: Sequence[Data], batch_size: int
     with bar, torch.no_grad():
         for batch in batches(frames, batch_size):
             graph = Batch.from_data_list(batch).to(device, non_blocking=True)
-            out = potential(graph, compute_stress=has_volume(batch[0]))
+            stressed = has_volume(batch[0])
+            out = potential(graph, compute_stress=stressed)
             out = {name: value.double().cpu() for name, value in out.items()}
             forces = out["forces"].split([frame.num_nodes for frame in batch])
-            for i, frame in enumerate(batch):
-                stress = out["stress"][i].numpy() if is_crystal(frame) else None
+            for i in range(len(batch)):
+                stress = out["stress"][i].numpy() if stressed else None
                 yield Prediction(out["energy"][i].item(), forces[i].numpy(), stress)
             bar.update(len(batch))

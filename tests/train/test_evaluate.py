@@ -6,10 +6,13 @@ import shutil
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
+from torch_geometric.data import Data
 
-from pyg_cgconv import ASECalculator
+from pyg_cgconv import ASECalculator, Potential, RadiusGraph
 from train.cli import main
 
 from .conftest import spring_atoms
@@ -138,6 +141,20 @@ def test_stress_of_crystals(trained, tmp_path, no_plots):
     found = evaluate(trained, "--data", tmp_path / "crystals.xyz", run_dir=tmp_path / "out")
     assert found["stress_mae_meV_per_A3"] == pytest.approx(1000 * off, rel=1e-3)
     assert found["forces_mae_meV_per_A"] < 0.1
+
+
+def test_stress_of_a_slab(trained, tmp_path, no_plots):
+    """Wherever there is a label and a volume, there is an error."""
+    off, (atoms,) = 0.002, with_stress(trained, 1, 0.0)
+    atoms.pbc = [True, True, False]
+    potential = Potential.load(trained / "potential.pt")
+    frame = Data(z=torch.tensor(atoms.numbers), pos=torch.tensor(atoms.positions))
+    frame.cell, frame.pbc = torch.tensor(atoms.cell.array)[None], torch.tensor(atoms.pbc)[None]
+    stress = potential(RadiusGraph(potential.cutoff)(frame), compute_stress=True)["stress"][0].numpy()
+    atoms.calc.results["stress"] = full_3x3_to_voigt_6_stress(stress + off)
+    ase.io.write(tmp_path / "slab.xyz", atoms)
+    found = evaluate(trained, "--data", tmp_path / "slab.xyz", run_dir=tmp_path / "out")
+    assert found["stress_mae_meV_per_A3"] == pytest.approx(1000 * off, rel=1e-3)
 
 
 def test_a_checkpoint_of_the_run_in_double_precision(finished, tmp_path, no_plots):

@@ -104,9 +104,9 @@ def test_stress_is_learned(files):
     command = ["frames", "--train_file", str(files / "copper.xyz"), "--test_file", str(files / "test.xyz")]
     weights = "--energy_weight 0 --forces_weight 0 --stress_weight 1 --lr 0.1 --warmup_steps 5"
     metrics = main(
-        [*command, "--run_dir", str(files / "stress"), *TINY.split(), *weights.split(), "--max_epochs", "15"]
+        [*command, "--run_dir", str(files / "stress"), *TINY.split(), *weights.split(), "--max_epochs", "25"]
     )
-    assert metrics["test"]["stress_mae_GPa"] < 0.8 * metrics["baseline"]["stress_mae_GPa"]
+    assert metrics["test"]["stress_mae_GPa"] < 0.7 * metrics["baseline"]["stress_mae_GPa"]
 
 
 def test_energies_alone_can_be_fitted(files):
