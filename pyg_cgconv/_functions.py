@@ -1,8 +1,9 @@
 """Functions whose derivatives, of the first two orders, are as few operations as the functions.
 
-A potential trained on forces differentiates twice, and small molecules are bound by the number of operations: PyTorch
-has a dozen for the derivative of silu's derivative, and a copy, a filling and an addition for each block that the
-derivative of a concatenation's derivative puts together again.
+A potential trained on forces differentiates twice, and on a GPU small molecules are bound by the number of operations:
+PyTorch has a dozen for the derivative of silu's derivative, and a copy, a filling and an addition for each block that
+the derivative of a concatenation's derivative puts together again. On a CPU the way of these functions through Python
+takes longer than what they save (a training step of 16 channels 22 ms, with PyTorch's own 17): there they are those.
 """
 
 from __future__ import annotations
@@ -17,20 +18,25 @@ from torch.nn import functional
 
 def join(blocks: list[Tensor]) -> Tensor:
     """``torch.cat(blocks, dim=-1)``."""
-    return blocks[0] if len(blocks) == 1 else _Join.apply(*blocks)
+    if len(blocks) == 1:
+        return blocks[0]
+    return Join.apply(*blocks) if blocks[0].is_cuda else torch.cat(blocks, dim=-1)
 
 
 def silu(x: Tensor) -> Tensor:
     r""":math:`x \, s(x)` with the logistic function s: :func:`torch.nn.functional.silu`."""
-    return _SiLU.apply(x)
+    return SiLU.apply(x) if x.is_cuda else functional.silu(x)
 
 
-def scale_each(tensors: Iterable[Tensor], factors: Sequence[float]) -> tuple[Tensor, ...]:
-    """Each tensor times its factor, by one operation for all."""
-    return _ScaleEach.apply(tuple(factors), *tensors)
+def scale_each(tensors: Iterable[Tensor], factors: Sequence[float]) -> Sequence[Tensor]:
+    """Each tensor times its factor, on a GPU by one operation for all."""
+    tensors = tuple(tensors)
+    if tensors and tensors[0].is_cuda:
+        return ScaleEach.apply(tuple(factors), *tensors)
+    return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
 
 
-class _Join(Function):
+class Join(Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -46,7 +52,7 @@ class _Join(Function):
         return gradient.split(ctx.sizes, dim=-1)  # whose derivative is torch.cat again
 
 
-class _ScaleEach(Function):
+class ScaleEach(Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -59,10 +65,10 @@ class _ScaleEach(Function):
 
     @staticmethod
     def backward(ctx, *gradients):
-        return None, *_ScaleEach.apply(ctx.factors, *gradients)
+        return None, *ScaleEach.apply(ctx.factors, *gradients)
 
 
-class _SiLU(Function):
+class SiLU(Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -75,10 +81,10 @@ class _SiLU(Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        return _SiLUSlope.apply(gradient, *ctx.saved_tensors)
+        return SiLUSlope.apply(gradient, *ctx.saved_tensors)
 
 
-class _SiLUSlope(Function):
+class SiLUSlope(Function):
     r"""gradient times :math:`s (1 + x (1 - s))`."""
 
     generate_vmap_rule = True
@@ -94,7 +100,7 @@ class _SiLUSlope(Function):
     @staticmethod
     def backward(ctx, tangent):
         gradient, x = ctx.saved_tensors
-        by_gradient = _SiLUSlope.apply(tangent, x) if ctx.needs_input_grad[0] else None
+        by_gradient = SiLUSlope.apply(tangent, x) if ctx.needs_input_grad[0] else None
         by_x = tangent * gradient * _curvature(x) if ctx.needs_input_grad[1] else None
         return by_gradient, by_x
 

@@ -1,9 +1,12 @@
-"""Against PyTorch's own functions and finite differences."""
+"""What serves on a GPU, against what serves on a CPU, PyTorch's own functions, and finite differences."""
 
+import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch_geometric.data import Data
 
-from pyg_cgconv._functions import join, scale_each, silu
+from pyg_cgconv import Potential, RadiusGraph, equivariant, radial, spherical
+from pyg_cgconv._functions import Join, ScaleEach, SiLU, join, scale_each, silu
 
 
 def random(*shape):
@@ -12,7 +15,7 @@ def random(*shape):
 
 def test_silu_equals_torchs():
     x = torch.linspace(-40, 40, 4001, dtype=torch.float64).requires_grad_()
-    ours, theirs = silu(x), torch.nn.functional.silu(x)
+    ours, theirs = SiLU.apply(x), silu(x)
     assert torch.equal(ours, theirs)
     for _ in range(3):
         (ours,), (theirs,) = (torch.autograd.grad(y.sum(), x, create_graph=True) for y in (ours, theirs))
@@ -20,19 +23,20 @@ def test_silu_equals_torchs():
 
 
 def test_derivatives_of_silu():
-    assert gradcheck(silu, random(20))
-    assert gradgradcheck(silu, random(20))
+    assert gradcheck(SiLU.apply, random(20))
+    assert gradgradcheck(SiLU.apply, random(20))
 
 
 def test_join_equals_cat():
     blocks = [random(4, 2), random(4, 1), random(4, 3)]
-    assert torch.equal(join(blocks), torch.cat(blocks, dim=-1))
+    for joined in (Join.apply(*blocks), join(blocks)):
+        assert torch.equal(joined, torch.cat(blocks, dim=-1))
     assert join(blocks[:1]) is blocks[0]
 
 
 def test_derivatives_of_join():
     def squares(*blocks):
-        return join([block**2 for block in blocks])
+        return Join.apply(*(block**2 for block in blocks))
 
     blocks = random(4, 2), random(4, 1), random(4, 3)
     assert gradcheck(squares, blocks)
@@ -40,14 +44,46 @@ def test_derivatives_of_join():
 
 
 def test_scale_each_and_its_derivatives():
-    tensors = random(4, 2), random(3)
-    for scaled, tensor, factor in zip(scale_each(tensors, [2.0, -0.5]), tensors, [2.0, -0.5], strict=True):
-        assert torch.equal(scaled, factor * tensor)
-    assert gradcheck(lambda *t: scale_each(t, [2.0, -0.5]), tensors)
-    assert gradgradcheck(lambda *t: scale_each([a**3 for a in t], [2.0, -0.5]), tensors)
+    tensors, factors = (random(4, 2), random(3)), (2.0, -0.5)
+    for scaled in (ScaleEach.apply(factors, *tensors), scale_each(tensors, factors)):
+        assert all(torch.equal(a, f * t) for a, f, t in zip(scaled, factors, tensors, strict=True))
+    assert gradcheck(lambda *t: ScaleEach.apply(factors, *t), tensors)
+    assert gradgradcheck(lambda *t: ScaleEach.apply(factors, *(a**3 for a in t)), tensors)
 
 
 def test_under_vmap():
     x = random(5, 3)
-    mapped = torch.vmap(torch.func.grad(lambda row: join([silu(row), row]).sum()))(x)
+    mapped = torch.vmap(torch.func.grad(lambda row: Join.apply(SiLU.apply(row), row).sum()))(x)
     torch.testing.assert_close(mapped, torch.autograd.grad(silu(x).sum() + x.sum(), x)[0])
+
+
+def test_a_potential_learns_the_same_by_either(monkeypatch):
+    torch.manual_seed(0)
+    potential = Potential(["H", "O"], 3.0, channels=4, lmax=2, layers=2, dtype="float64")
+    frame = Data(z=torch.tensor([1, 8, 1, 1]), pos=1.5 * torch.rand(4, 3, dtype=torch.float64))
+    frame = RadiusGraph(3.0)(frame)
+
+    def gradients():
+        out = potential(frame)
+        return torch.autograd.grad(out["energy"].sum() ** 2 + out["forces"].square().sum(), potential.parameters())
+
+    expected = gradients()
+    for module in (equivariant, radial, spherical):
+        for name, function in (
+            ("join", lambda blocks: blocks[0] if len(blocks) == 1 else Join.apply(*blocks)),
+            ("silu", SiLU.apply),
+            ("scale_each", lambda tensors, factors: ScaleEach.apply(tuple(factors), *tensors)),
+        ):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, function)
+    for short, long in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(short, long, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gets_the_short_derivatives():
+    x = random(20).detach().cuda().requires_grad_()
+    assert type(silu(x).grad_fn).__name__ == "SiLUBackward"
+    assert type(join([x, x]).grad_fn).__name__ == "JoinBackward"
+    assert type(scale_each([x], [2.0])[0].grad_fn).__name__ == "ScaleEachBackward"
