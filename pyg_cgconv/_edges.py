@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 from torch_geometric import EdgeIndex
 
+from ._capture import captured_graph
+
 _LARGEST = 2**30 - 1  # kernels count the bytes of an index list in 32 bits
 ROW_EDGES = 256
 """Edges of one node that a GPU's block of threads walks; nodes with more are cut, lest the GPU wait for one block. More
@@ -106,17 +108,8 @@ def sorted_edges(edge_index: Tensor, sources: int, targets: int) -> SortedEdges:
     """The sorted edges of this very tensor, sorted at its first use, and in a CUDA graph once for each replay."""
     if torch.compiler.is_compiling() or edge_index.is_inference():  # tensors of inference mode count no versions
         return SortedEdges(edge_index, sources, targets)
-    state = (edge_index._version, sources, targets, _capture(edge_index))
+    state = (edge_index._version, sources, targets, captured_graph(edge_index))
     known = _recent.get(edge_index)
     if known is None or known[0] != state:
         _recent[edge_index] = known = (state, SortedEdges(edge_index, sources, targets))
     return known[1]
-
-
-def _capture(tensor: Tensor) -> int | None:
-    """The number of the CUDA graph that is being captured: what it sorts is in its own memory, from its own replay."""
-    if not tensor.is_cuda or not torch.cuda.is_current_stream_capturing():
-        return None
-    from cuda_kernels.cuda_launch import capture_number
-
-    return capture_number(torch._C._cuda_getCurrentRawStream(tensor.get_device()))

@@ -19,6 +19,7 @@ from ._arguments import (
     readout_features,
 )
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
+from ._capture import is_captured
 from ._derivatives import forces, slope, virial, volume
 from .blocks import InteractionBlock, wanted_irreps
 from .equivariant import Gate, Linear
@@ -230,8 +231,7 @@ class Potential(nn.Module):
 
     def _read(self, data) -> Atoms:
         atoms = read_atoms(data, self.species_of_number, self.dtype)
-        capturing = atoms.vectors.is_cuda and torch.cuda.is_current_stream_capturing()
-        if self.validate and not capturing:
+        if self.validate and not is_captured(atoms.vectors):
             check_values(data, atoms, self.atomic_numbers, self.cutoff)
         return atoms
 
