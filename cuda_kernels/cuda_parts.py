@@ -50,6 +50,8 @@ class Parts(Rows):
     def stage_edge(self):
         """(stage, inputs, edge, far node, first channel, lane): start copying what this edge's contraction reads."""
         operands = self.contraction.inputs
+        # Other warps read these too: those of the row, or of other rows, whose nodes share neighbours.
+        cached = ("y", self.segment.far) if self.segment.rows > 1 else ("y",)
 
         @intrinsic
         def stage_edge(typingctx, stage, inputs, edge, far, channel, lane):
@@ -64,12 +66,11 @@ class Parts(Rows):
                         starts[copy.operand, copy.sources] = builder.add(row, place)
                     source = starts[copy.operand, copy.sources]
                     target = builder.add(stage, builder.add(builder.mul(lane, I32(copy.size)), I32(copy.target)))
-                    shared = ("y", self.segment.far) if self.segment.rows > 1 else ("y",)  # with other warps
                     wanted = self._channel_exists(builder, channel, lane) if copy.masked else None
                     if copy.lanes < LANES:
                         wanted = builder.icmp_unsigned("<", lane, I32(copy.lanes))
                     with builder.if_then(ir.IntType(1)(1) if wanted is None else wanted):
-                        ptx.copy_async(builder, copy.size, target, source, copy.start, kind(copy.operand) in shared)
+                        ptx.copy_async(builder, copy.size, target, source, copy.start, kind(copy.operand) in cached)
                 return context.get_dummy_value()
 
             return types.void(types.uint32, inputs, *[types.uint32] * 4), codegen

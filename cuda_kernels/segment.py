@@ -145,7 +145,7 @@ class Segment:
     def rows(self) -> int:
         """Rows of a block. Several nodes often share neighbours, which are then read from the L1 cache; but where the
         warps of a row wait for each other, other rows had better not wait with them."""
-        return 1 if self.features else max(1, BLOCK_WARPS // self.warps)
+        return 1 if self.features else BLOCK_WARPS // self.warps
 
     @property
     def channel_parts(self) -> int:
