@@ -37,9 +37,9 @@ class Labels:
 def errors(predicted: Labels, reference: Labels) -> dict:
     """Mean absolute and root-mean-square errors over frames for energies and over components for forces and stresses.
 
-    Only quantities that both have are compared, and of these only labels that are not NaN; an energy or a force that is
-    not a number although there is a label makes its errors infinite. Of several elements, ``species`` has the force
-    errors of the atoms of each.
+    Only quantities that both have are compared, and of these only labels that are not NaN; a prediction that is not a
+    number although there is a label makes its errors infinite. Of several elements, ``species`` has the force errors of
+    the atoms of each.
     """
     energy = _difference(predicted.energy, reference.energy) * MEV_PER_EV
     found = mean_errors("energy", energy)
@@ -50,7 +50,7 @@ def errors(predicted: Labels, reference: Labels) -> dict:
         if reference.numbers is not None:
             found["species"] = species_errors(forces, reference.numbers)
     if predicted.stress is not None and reference.stress is not None:
-        stress = (predicted.stress - reference.stress) * MEV_PER_EV
+        stress = _difference(predicted.stress, reference.stress) * MEV_PER_EV
         found |= mean_errors("stress", stress)
         found["stress_mae_GPa"] = found[f"stress_mae_{UNITS['stress']}"] * GPA_PER_MEV
     return found

@@ -70,6 +70,17 @@ def test_missing_labels_are_left_out(computed):
     assert list(found["species"]) == ["H"]
 
 
+def test_predicted_stresses_that_are_no_numbers_are_not_missing_labels(computed):
+    labels, stress = np.zeros((4, 3, 3)), np.zeros((4, 3, 3))
+    labels[2:], stress[1, 0, 2], stress[3] = np.nan, np.nan, np.nan  # of the fourth frame there is no label
+    found = errors(replace(computed, stress=stress), replace(computed, stress=labels))
+    assert found["stress_mae_meV_per_A3"] == np.inf
+    without = errors(
+        replace(computed, stress=np.where(np.isnan(labels), stress, 0.0)), replace(computed, stress=labels)
+    )
+    assert without["stress_mae_meV_per_A3"] == 0.0
+
+
 def test_predictions_that_are_no_numbers_are_not_missing_labels(computed):
     energy, forces = computed.energy.copy(), computed.forces.copy()
     energy[1], forces[4, 2] = np.nan, np.nan
