@@ -11,6 +11,7 @@ import torch
 from torch_geometric.data import Data
 
 from ._arguments import floating_dtype
+from ._replay import MAX_EDGES, Replay
 from .neighbors import RadiusGraph
 from .potential import Potential
 
@@ -38,7 +39,8 @@ class ASECalculator(Calculator):
     The units are those of the potential's training data, which ASE takes to be these. An energy alone is computed
     without derivatives; otherwise all of the above are computed in one go.
 
-    Neighbours are looked for within cutoff + ``skin``, and again when they are needed: :class:`VerletList`.
+    Neighbours are looked for within cutoff + ``skin``, and again when they are needed: :class:`VerletList`. On a GPU,
+    the derivatives of a small structure are a CUDA graph, captured once and then launched as a whole.
 
     Args:
         potential: The potential, of which the calculator makes a copy, so that a later change does not reach it; or the
@@ -48,6 +50,7 @@ class ASECalculator(Calculator):
             atoms summed in float64 in any case.
         skin: By how much neighbours are looked for beyond the cutoff, Angstrom. A larger one lets a list last for more
             steps and makes each step compute more pairs; with 0 each step has a new list.
+        capture: Whether CUDA graphs are used where they help, on a GPU with up to 100,000 pairs.
 
     Attributes:
         potential: The calculator's own potential.
@@ -85,6 +88,7 @@ class ASECalculator(Calculator):
         device: torch.device | str | None = None,
         dtype: torch.dtype | str | None = None,
         skin: float = 0.5,
+        capture: bool = True,
     ):
         super().__init__()
         potential = copy.deepcopy(potential) if isinstance(potential, Potential) else _load(potential)
@@ -93,6 +97,7 @@ class ASECalculator(Calculator):
         self.potential = potential.to(device, dtype).eval().requires_grad_(False)
         self.potential.validate = False  # species are checked here, and the neighbours are the right ones
         self.neighbors = VerletList(potential.cutoff, skin, device)
+        self._replay = Replay(self.potential) if capture and device.type == "cuda" else None
 
     def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
         """Fills ``results``, as ASE wants it. ``properties`` are the names of what is needed."""
@@ -107,11 +112,12 @@ class ASECalculator(Calculator):
             )
         _check_species(self.atoms, self.potential)
 
-        derivatives = not {"energy", "free_energy"}.issuperset(properties)
+        data, derivatives = self.neighbors(self.atoms), not {"energy", "free_energy"}.issuperset(properties)
         with torch.no_grad():
-            out = self.potential(
-                self.neighbors(self.atoms), compute_forces=derivatives, compute_stress=derivatives and crystal
-            )
+            if self._replay and derivatives and len(self.atoms) and data.num_edges <= MAX_EDGES:
+                out = self._replay(data, compute_stress=crystal)
+            else:
+                out = self.potential(data, compute_forces=derivatives, compute_stress=derivatives and crystal)
         energy = out["energy"].item()
         self.results = {"energy": energy, "free_energy": energy}
         if derivatives:
