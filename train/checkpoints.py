@@ -16,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 BEST, LAST = "best.ckpt", "last.ckpt"
 # Longest time that a killed training loses in an epoch of hours; a checkpoint is written in a second.
 TIME_BETWEEN_CHECKPOINTS = timedelta(minutes=10)
+# On a GPU an epoch of a small molecule takes less than a second, and a checkpoint a tenth of one.
+TIME_BETWEEN_EPOCHS_KEPT = timedelta(seconds=20)
 STEPS_BETWEEN_LOOKS = 50  # at the clock: with several devices each look waits for the first one
 
 
@@ -45,32 +47,38 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """``last.ckpt``: all that a training needs to go on, after each validation and every ten minutes between.
+    """``last.ckpt``: all that a training needs to go on, after validations and every ten minutes between.
 
-    Unlike Lightning's ``save_last`` it does not wait for a better validation loss or for the end of an epoch.
+    Of validations less than 20 seconds after the last checkpoint only that of the last epoch gets one. Unlike
+    Lightning's ``save_last`` it does not wait for a better validation loss or for the end of an epoch.
     """
 
     def __init__(self, folder: Path):
         self.path = folder / LAST
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._saved = time.monotonic()
+        self._begun = self._saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # else a gradient half summed would be lost
         if not stepped or trainer.global_step % STEPS_BETWEEN_LOOKS:
             return
-        late = time.monotonic() - self._saved > TIME_BETWEEN_CHECKPOINTS.total_seconds()
-        if trainer.strategy.broadcast(late):
+        if self._is_later_by(TIME_BETWEEN_CHECKPOINTS, trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.state.fn == "fit":
+        if trainer.state.fn != "fit":
+            return
+        first, last = self._saved == self._begun, trainer.current_epoch + 1 == trainer.max_epochs
+        if first or last or trainer.should_stop or self._is_later_by(TIME_BETWEEN_EPOCHS_KEPT, trainer):
             self._save(trainer)
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path.exists():
             print(f"stopped; go on with --resume {self.path.parent}", file=sys.stderr)
+
+    def _is_later_by(self, time_between: timedelta, trainer: Trainer) -> bool:
+        return trainer.strategy.broadcast(time.monotonic() - self._saved > time_between.total_seconds())
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)

@@ -97,12 +97,24 @@ def whole(tmp_path_factory, splits, model, fit, run):
     return folder
 
 
-@pytest.mark.parametrize("steps", [STEPS_AN_EPOCH + 4, 2 * STEPS_AN_EPOCH], ids=["mid-epoch", "epoch boundary"])
-def test_power_cut_changes_nothing(tmp_path, splits, model, fit, run, cut_after, whole, steps):
+@pytest.mark.parametrize(
+    ("steps", "time_between_epochs_kept", "kept"),
+    [
+        (STEPS_AN_EPOCH + 4, timedelta(0), STEPS_AN_EPOCH),
+        (2 * STEPS_AN_EPOCH, timedelta(0), 2 * STEPS_AN_EPOCH),
+        (2 * STEPS_AN_EPOCH, timedelta(minutes=5), STEPS_AN_EPOCH),
+    ],
+    ids=["mid-epoch", "epoch boundary", "an epoch without a checkpoint"],
+)
+def test_power_cut_changes_nothing(
+    tmp_path, splits, model, fit, run, cut_after, whole, monkeypatch, steps, time_between_epochs_kept, kept
+):
+    monkeypatch.setattr(checkpoints, "TIME_BETWEEN_EPOCHS_KEPT", time_between_epochs_kept)
     cut_after(steps)
     with pytest.raises(PowerCut):
         fit_potential(splits, tmp_path, model, fit, run)
     assert not (tmp_path / "metrics.json").exists()
+    assert read_state(tmp_path)["global_step"] == kept
     fit_potential(splits, tmp_path, model, fit, replace(run, resume=tmp_path))
     assert_same_end(tmp_path, whole)
 
