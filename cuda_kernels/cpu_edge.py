@@ -129,19 +129,25 @@ class Edge:
         """A vector of `width` channels of which `used` exist; the others are zero."""
         return self.transfer(element, channel, width, used, None, role)
 
+    def store_vector(self, element, value, pointer, width: int) -> None:
+        """Gradients with respect to weights, which nobody reads soon, go past the caches if their place is aligned."""
+        row, size = self.problem.row(kind(element[0])), self.problem.item_bytes
+        aligned = row.length % width == 0 and row.blocks[element[1]].offset % width == 0
+        past_caches = kind(element[0]) == "w" and aligned
+        store = self.builder.store(value, pointer, align=size * width if past_caches else size)
+        if past_caches:
+            store.set_metadata("nontemporal", self.builder.module.add_metadata([I32(1)]))
+
     def transfer(self, element, channel, width, used, value, role):
         """Load the element's channels, or store `value` to them."""
         builder, vector = self.builder, ir.VectorType(self.scalar, width)
         stride = self.problem.row(kind(element[0])).blocks[element[1]].channel_stride
         pointer = self.pointer(element, channel, role)
-        size = self.problem.item_bytes
         if stride == 1 and used == width:
             pointer = builder.bitcast(pointer, vector.as_pointer())
-            return (
-                builder.load(pointer, align=size, typ=vector)
-                if value is None
-                else builder.store(value, pointer, align=size)
-            )
+            if value is None:
+                return builder.load(pointer, align=self.problem.item_bytes, typ=vector)
+            return self.store_vector(element, value, pointer, width)
         places = [builder.gep(pointer, [I64(n * stride)], source_etype=self.scalar) for n in range(used)]
         if value is not None:
             for n, place in enumerate(places):

@@ -7,6 +7,7 @@ that a vector register is filled by one load; the caller brings other layouts to
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 
 import llvmlite.binding as llvm
 import numba
@@ -26,47 +27,66 @@ EDGES_AHEAD = 4
 time (nequip-aspirin of 64 molecules on two cores of an AMD EPYC: 4.1 to 2.7 ms)."""
 
 
-def compile_kernel(problem: Problem, contraction: Contraction, owner: str):
-    """The compiled kernel of one pass.
+def compile_kernel(problem: Problem, passes: Sequence[tuple[str, Contraction]]):
+    """The compiled kernel of one or two passes.
 
     Args:
-        owner: "g" if a thread owns a target node and walks its incoming edges, "x" if it owns a source node and walks
-            its outgoing edges. Outputs of that kind are the rows that it owns.
+        passes: (owner, contraction): with owner "g" a thread owns a target node and walks its incoming edges, with "x"
+            it owns a source node and walks its outgoing edges. Outputs of that kind are the rows that it owns.
 
     Returns:
-        kernel(inputs, outputs, first, edges, others, rows): tuples of addresses (int) of the contraction's inputs and
-        outputs, and addresses of int32 arrays: row r has the list positions first[r] to first[r + 1], with edge number
-        edges[p] and, at the other end, node others[p]. Writes the rows of its outputs; the GIL is released.
+        kernel(*operands, pieces): for each pass, and twice for a single one, its inputs, outputs, lists and number of
+        rows. The first three are tuples of addresses (int), lists that of the int32 arrays first, edges and others. Row
+        r has the list positions first[r] to first[r + 1], with edge number edges[p] and, at the other end, node
+        others[p]. Writes the rows of its outputs, which begin at multiples of 64 bytes; the GIL is released.
+
+    A thread walks a piece of the first pass's rows, then one of the second's. Where nodes have neighbours of about
+    their own number, as in a batch of molecules, the two have edges in common, whose weights are then still in cache.
     """
-    inputs, outputs = contraction.inputs, contraction.outputs
-    read_index, contract_edge, write_rows = _parts(problem, contraction, owner)
-    number = np.dtype(problem.dtype)
-    owned_numbers = problem.row(owner).length * sum(kind(output) == owner for output in outputs)
+    walks = [_walk(problem, contraction, owner) for owner, contraction in passes]
+    walk, walk_again = walks if len(walks) == 2 else (*walks, _nothing)
 
     @numba.njit(parallel=True, nogil=True)
-    def kernel(inputs, outputs, first, edges, others, rows):
+    def kernel(inputs, outputs, lists, rows, inputs_again, outputs_again, lists_again, rows_again, pieces):
+        for piece in numba.prange(pieces):
+            walk(inputs, outputs, lists, rows, piece, pieces)
+            walk_again(inputs_again, outputs_again, lists_again, rows_again, piece, pieces)
+
+    address = types.uint64
+    counts = [(len(contraction.inputs), len(contraction.outputs), 3) for _, contraction in (passes[0], passes[-1])]
+    operands = [[*(types.UniTuple(address, n) for n in count), types.int64] for count in counts]
+    specs = [(owner, contraction.spec) for owner, contraction in passes]
+    kernel._cache = _DiskCache(cache.key("cpu", problem.key, specs, _host()))
+    kernel.compile(types.void(*operands[0], *operands[1], types.int64))
+    kernel.disable_compile()
+    return kernel
+
+
+def _walk(problem: Problem, contraction: Contraction, owner: str):
+    """walk(inputs, outputs, lists, rows, piece, pieces): one piece of the rows of a pass."""
+    read_index, contract_edge, write_rows, finish_stores = _parts(problem, contraction, owner)
+    number = np.dtype(problem.dtype)
+    owned_numbers = problem.row(owner).length * sum(kind(output) == owner for output in contraction.outputs)
+
+    @numba.njit(inline="always")  # compiled once, as part of the kernel
+    def walk(inputs, outputs, lists, rows, piece, pieces):
+        first, edges, others = lists
         last = read_index(first, rows) - 1
-        for row in numba.prange(rows):
+        for row in range(rows * piece // pieces, rows * (piece + 1) // pieces):
             sums = np.zeros(owned_numbers, number)
             for position in range(read_index(first, row), read_index(first, row + 1)):
                 edge, other = read_index(edges, position), read_index(others, position)
                 later_edge = read_index(edges, min(position + EDGES_AHEAD, last))
                 contract_edge(inputs, outputs, sums, row, edge, other, later_edge)
             write_rows(outputs, sums, row)
+        finish_stores()
 
-    address = types.uint64
-    signature = types.void(
-        types.UniTuple(address, len(inputs)),
-        types.UniTuple(address, len(outputs)),
-        address,
-        address,
-        address,
-        types.int64,
-    )
-    kernel._cache = _DiskCache(cache.key("cpu", problem.key, contraction.spec, owner, _host()))
-    kernel.compile(signature)
-    kernel.disable_compile()
-    return kernel
+    return walk
+
+
+@numba.njit(inline="always")
+def _nothing(inputs, outputs, lists, rows, piece, pieces):
+    """In place of a second pass."""
 
 
 def compile_transposition(problem: Problem, kind: str):
@@ -173,4 +193,14 @@ def _parts(problem: Problem, contraction: Contraction, owner: str):
 
         return types.void(outputs, sums, index), codegen
 
-    return read_index, contract_edge, write_rows
+    @intrinsic
+    def finish_stores(typingctx):
+        """Those that go past the caches are seen by other threads after this."""
+
+        def codegen(context, builder, signature, arguments):
+            builder.fence("seq_cst")
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
+    return read_index, contract_edge, write_rows, finish_stores

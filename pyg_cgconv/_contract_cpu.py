@@ -30,19 +30,19 @@ def contract(problem: Problem, contraction: Contraction, inputs, lists, sources:
         name: POOL.empty((rows[kind(name)], problem.row(kind(name)).length), inputs[0].dtype)
         for name in contraction.outputs
     }
-    for owner, part in owned_passes(contraction):
+    passes = tuple(owned_passes(contraction))
+    operands = []
+    for owner, part in passes:
         starts, _, edges, others, _ = lists[owner == "x"]
-        cpu_launch.launch(
-            problem,
-            part,
-            owner,
-            _addresses(values[name] for name in part.inputs),
-            _addresses(outputs[name] for name in part.outputs),
-            _addresses((starts, edges, others)),
-            rows[owner],
-            rows["y"],
-            threads,
+        operands.append(
+            (
+                _addresses(values[name] for name in part.inputs),
+                _addresses(outputs[name] for name in part.outputs),
+                _addresses((starts, edges, others)),
+                rows[owner],
+            )
         )
+    cpu_launch.launch(problem, passes, operands, rows["y"], threads)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)  # numba's OpenMP pool sets that of the library which both may have loaded
     return list(outputs.values())

@@ -22,7 +22,7 @@ ARITHMETIC = re.compile(r"\tv(?:fn?m(?:add|sub)\d+|mul|add|sub)(ps|ss)\s.*%([xyz
 @pytest.mark.parametrize(("contraction", "owner"), [(FORWARD, "g"), (BACKWARD, "x")], ids=["forward", "backward"])
 def test_channels_fill_vector_registers(contraction, owner, monkeypatch, tmp_path):
     monkeypatch.setenv("PYG_CGCONV_CACHE", str(tmp_path))
-    kernel = compile_kernel(named("mace-medium", layout="ir_mul").problem, contraction, owner)
+    kernel = compile_kernel(named("mace-medium", layout="ir_mul").problem, [(owner, contraction)])
     found = ARITHMETIC.findall("".join(kernel.inspect_asm().values()))
     widest = {64: "z", 32: "y"}[vector_bytes()]
     wide = sum(kind == "ps" and register == widest for kind, register in found)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
+from cuda_kernels import cpu_launch
 from cuda_kernels.polynomial import FORWARD
 from pyg_cgconv import TensorProductConv, _ops
 from pyg_cgconv._edges import SortedEdges
@@ -307,20 +308,38 @@ def test_backend_and_device_must_agree():
         layer(*graph(layer))
 
 
+def with_derivatives(layer, x, edge_index, edge_attr, weight):
+    """The output, its derivatives and theirs."""
+    inputs = [t.detach().requires_grad_() for t in (x, edge_attr, weight)]
+    out = layer(inputs[0], edge_index, *inputs[1:])
+    first = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
+    return [out, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), inputs)]
+
+
+def assert_equal(results):
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
 def test_results_do_not_depend_on_the_number_of_threads():
     layer = TensorProductConv("32x0e+32x1o", "0e+1o", "32x0e+32x1o")
-    x, edge_index, edge_attr, weight = graph(layer, nodes=100, edges=4_000, dtype=torch.float32)
-    inputs = [t.requires_grad_() for t in (x, edge_attr, weight)]
+    arguments = graph(layer, nodes=100, edges=4_000, dtype=torch.float32)
     threads, results = torch.get_num_threads(), []
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            out = layer(x, edge_index, edge_attr, weight)
-            first = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
-            second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
-            results.append([out, *first, *second])
+            results.append(with_derivatives(layer, *arguments))
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)
-    for result in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+    assert_equal(results)
+
+
+def test_results_do_not_depend_on_the_pieces_that_threads_take(monkeypatch):
+    layer = TensorProductConv("16x0e+16x1o", "0e+1o", "16x0e+16x1o", layout="ir_mul")
+    arguments = graph(layer, nodes=40, edges=300)
+    results = []
+    for piece_bytes in (1, 10_000, 1 << 40):
+        monkeypatch.setattr(cpu_launch, "PIECE_BYTES", piece_bytes)
+        results.append(with_derivatives(layer, *arguments))
+    assert_equal(results)
