@@ -1,7 +1,8 @@
-"""Forward, backward and double backward of this layer and of every installed peer, beside the memory-bandwidth floor.
+"""Forward, backward and double backward of this layer and of every installed peer, beside the limit of the machine.
 
-The floor is the time to read each input and write each output once at the bandwidth of a large copy. Every row is first
-compared with e3nn in float64 on the edges of some target nodes.
+The limit is the time to read each input and write each output once at the bandwidth of a large copy, or that of this
+layer's multiply-adds at the rate of a large matrix product, whichever is longer. Every row is first compared with e3nn
+in float64 on the edges of some target nodes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cuda_kernels.cache import installed_version
 from cuda_kernels.problem import LAYOUTS
 
 from . import graphs, peers, timing
-from .measure import ORDERS, STEP, Setting, measure
+from .measure import ORDERS, STEP, Setting, limit, measure
 from .problems import PROBLEMS
 
 DEFAULT_PROBLEMS, DEFAULT_GRAPHS = ("mace-large", "mace-medium", "nequip-aspirin"), ("molecules",)
@@ -49,11 +50,12 @@ def _is_wanted(row: dict, options: argparse.Namespace) -> bool:
 def _measured(options: argparse.Namespace) -> dict:
     """Every problem on every graph by every contender; rows are printed and written as they come."""
     device = torch.device(options.device)
-    bandwidth = timing.bandwidth(device)
-    setting = Setting(device, getattr(torch, options.dtype), bandwidth, options.repeats, options.steps)
+    dtype = getattr(torch, options.dtype)
+    bandwidth, arithmetic = timing.bandwidth(device), timing.arithmetic(device, dtype)
+    setting = Setting(device, dtype, bandwidth, arithmetic, options.repeats, options.steps)
     contenders = {f"pyg_cgconv {layout}": (peers.ours, layout) for layout in options.layouts}
     contenders |= {name: (peers.PEERS[name], options.layouts[0]) for name in options.peers}
-    report: dict = {"machine": _machine(device, bandwidth), "rows": []}
+    report: dict = {"machine": _machine(device, bandwidth, arithmetic), "rows": []}
     for problem in options.problems or DEFAULT_PROBLEMS:
         for graph in options.graphs or DEFAULT_GRAPHS:
             for name, (make, layout) in contenders.items():
@@ -67,10 +69,10 @@ def _measured(options: argparse.Namespace) -> dict:
 
 
 def line(row: dict) -> str:
-    """A row of the table, in brackets the fraction of the copy bandwidth that is reached."""
-    ms, floors = row["ms"], row.get("floor_ms")
+    """A row of the table, in brackets the fraction that is reached of what the machine can do."""
+    ms = row["ms"]
     cells = [f"{row['problem']:15} {row['graph']:10} {row['peer']:20}"]
-    cells += [f"{ms[order]:9.3f} ms ({floors[order] / ms[order]:4.2f})" for order in ORDERS if order in ms]
+    cells += [f"{ms[order]:9.3f} ms ({limit(row, order) / ms[order]:4.2f})" for order in ORDERS if order in ms]
     if STEP in ms:
         cells.append(f"step {ms[STEP]:9.3f} ms")
     if row.get("host_ms"):
@@ -82,7 +84,7 @@ def line(row: dict) -> str:
     return "  ".join([*cells, row.get("missing", "")]).rstrip()
 
 
-def _machine(device: torch.device, bandwidth: float) -> dict:
+def _machine(device: torch.device, bandwidth: float, arithmetic: float) -> dict:
     packages = ("torch", "numba", "numba-cuda", "e3nn", "torch_scatter", "cuequivariance-torch", "openequivariance")
     versions = {package: installed_version(package) for package in packages}
     name = (
@@ -90,7 +92,12 @@ def _machine(device: torch.device, bandwidth: float) -> dict:
         if device.type == "cuda"
         else f"{platform.machine()}, {torch.get_num_threads()} threads"
     )
-    return {"device": name, "copy_GB_per_s": bandwidth / 1e6, "versions": versions}
+    return {
+        "device": name,
+        "copy_GB_per_s": bandwidth / 1e6,
+        "multiply_adds_per_ns": arithmetic / 1e6,
+        "versions": versions,
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=9, help="calls, of whose times the median is taken")
     parser.add_argument("--steps", action="store_true", help="time training steps on energies and forces too")
     parser.add_argument("--json", help="file for every figure and the machine")
-    parser.add_argument("--plot", help="picture of the bandwidths reached (needs matplotlib)")
+    parser.add_argument("--plot", help="picture of the fractions reached (needs matplotlib)")
     parser.add_argument("--from-json", help="file of --json to take the rows from; nothing is measured")
     return parser
 

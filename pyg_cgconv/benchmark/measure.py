@@ -9,10 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cuda_kernels.operations import multiply_adds
+from cuda_kernels.polynomial import FORWARD
+
 from .._layout import shape, to_ir_mul, to_mul_ir
 from . import graphs, peers, timing
 
-ORDERS = ("forward", "backward", "double_backward")
+BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
+DOUBLE_BACKWARD, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
+ORDERS = {"forward": FORWARD, "backward": BACKWARD, "double_backward": DOUBLE_BACKWARD}
 STEP = "step"
 CHECKED_NODES = 16
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -22,11 +27,13 @@ HOST_BOUND = 1_000
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how the rows of a table are measured; `bandwidth` in bytes a millisecond."""
+    """Where and how the rows of a table are measured; `bandwidth` in bytes and `arithmetic` in multiply-adds a
+    millisecond."""
 
     device: torch.device
     dtype: torch.dtype
     bandwidth: float
+    arithmetic: float
     repeats: int
     steps: bool
 
@@ -36,6 +43,7 @@ def measure(make: Callable, layout: str, problem: str, graph: str, setting: Sett
 
     - nodes, edges: the graph's.
     - floor_ms: for each order, milliseconds to move at copy bandwidth the numbers that must be moved.
+    - arithmetic_ms: for each order, milliseconds of this project's multiply-adds at the rate of a matrix product.
     - ms: milliseconds for each order, and for "step" if wanted; on a GPU those of kernels.
     - host_ms: the same with the host's work, for small graphs on a GPU.
     - memory_MB: peak beside inputs and outputs, for "forward" (and "step") on a GPU.
@@ -63,6 +71,8 @@ def _fill(row: dict, make: Callable, layout: str, problem: str, graph: str, sett
     numbers = (*(rows * dim for rows, dim in shapes), nodes * reference.irreps_out.dim)
     floors = floor(*numbers, setting.dtype.itemsize, setting.bandwidth)
     row |= {"nodes": nodes, "edges": edges, "floor_ms": dict(zip(ORDERS, floors, strict=True))}
+    each_edge = {order: multiply_adds(peers.problem_of(problem), contraction) for order, contraction in ORDERS.items()}
+    row["arithmetic_ms"] = {order: edges * count / setting.arithmetic for order, count in each_edge.items()}
 
     peer = make(problem, layout, edge_index, setting.dtype)
     generator = torch.Generator(device).manual_seed(0)
@@ -79,6 +89,11 @@ def _fill(row: dict, make: Callable, layout: str, problem: str, graph: str, sett
             row["memory_MB"][name] = timing.working_memory(call)
         if "host_ms" in row:
             row["host_ms"][name] = timing.host_milliseconds(call)
+
+
+def limit(row: dict, order: str) -> float:
+    """Milliseconds that neither memory nor arithmetic can do without; rows of older files know of memory alone."""
+    return max(row["floor_ms"][order], row.get("arithmetic_ms", {}).get(order, 0.0))
 
 
 def floor(x: int, y: int, w: int, out: int, item: int, bandwidth: float) -> tuple[float, float, float]:

@@ -11,6 +11,8 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
+from cuda_kernels.problem import Problem
+
 from ..conv import TensorProductConv
 from .problems import PROBLEMS
 
@@ -21,6 +23,12 @@ class Convolution:
 
     run: Callable[[Tensor, Tensor, Tensor], Tensor]
     layout: str
+
+
+@cache
+def problem_of(name: str) -> Problem:
+    """What this project's kernels are generated from."""
+    return TensorProductConv(*PROBLEMS[name]).problem
 
 
 def ours(problem: str, layout: str, edge_index: Tensor, dtype: torch.dtype) -> Convolution:

@@ -1,4 +1,4 @@
-"""A picture of the table: how close to the bandwidth of a copy each contender comes."""
+"""A picture of the table: how close to the limit of the machine each contender comes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ try:
 except ImportError as error:
     raise ImportError("--plot needs matplotlib: pip install 'pyg-cgconv[train]'") from error
 
-from .measure import ORDERS
+from .measure import ORDERS, limit
 
 COLORS = {
     "pyg_cgconv ir_mul": "#08519c",
@@ -36,7 +36,7 @@ def draw(report: dict, file: str) -> None:
         for name in contenders:
             timed = [row for row in rows if row["peer"] == name and order in row["ms"]]
             places = [pitch * groups.index((row["problem"], row["graph"])) + left[name] for row in timed]
-            reached = [row["floor_ms"][order] / row["ms"][order] for row in timed]
+            reached = [limit(row, order) / row["ms"][order] for row in timed]
             panel.bar(places, reached, BAR, color=COLORS[name], label=name)
         panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
         panel.set_title(order.replace("_", " "), loc="left", fontsize="medium")
@@ -45,7 +45,7 @@ def draw(report: dict, file: str) -> None:
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xticks([pitch * i for i in range(len(groups))], ["\n".join(group) for group in groups], fontsize=8)
-    figure.supylabel("fraction of the copy bandwidth")
+    figure.supylabel("fraction of the limit")
     machine = report["machine"]
     figure.suptitle(f"{machine['device']}, copies at {machine['copy_GB_per_s'] / 1e3:.2f} TB/s, {rows[0]['dtype']}")
     handles, labels = panels[0].get_legend_handles_labels()

@@ -53,6 +53,13 @@ def bandwidth(device: torch.device) -> float:
     return 2 * 4 * numbers / milliseconds(lambda: target.copy_(source), device, 7)
 
 
+def arithmetic(device: torch.device, dtype: torch.dtype) -> float:
+    """Multiply-adds a millisecond of a large matrix product, in full precision."""
+    n = 8192 if device.type == "cuda" else 2048
+    matrix = torch.ones(n, n, dtype=dtype, device=device)
+    return n**3 / milliseconds(lambda: matrix @ matrix, device, 5)
+
+
 def _wall(function) -> float:
     start = time.perf_counter()
     function()

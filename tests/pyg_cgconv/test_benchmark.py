@@ -1,15 +1,16 @@
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pyg_cgconv.benchmark import graphs, peers, timing
 from pyg_cgconv.benchmark.__main__ import line, main
-from pyg_cgconv.benchmark.measure import ORDERS, STEP, Setting, check, floor, measure, step
+from pyg_cgconv.benchmark.measure import ORDERS, STEP, Setting, check, floor, limit, measure, step
 from pyg_cgconv.benchmark.plot import COLORS
 
-CPU = Setting(torch.device("cpu"), torch.float32, bandwidth=1e6, repeats=1, steps=False)
+CPU = Setting(torch.device("cpu"), torch.float32, bandwidth=1e6, arithmetic=1e6, repeats=1, steps=False)
 
 
 def inputs_of(problem: str, nodes: int, edges: int) -> list[torch.Tensor]:
@@ -125,6 +126,17 @@ def test_a_contender_keeps_the_times_that_it_had_when_its_memory_ran_out():
 
 def test_the_floor_counts_each_number_once():
     assert floor(1, 2, 3, 4, 8, 1.0) == (80, 128, 208)
+
+
+def test_the_limit_is_the_slower_of_memory_and_arithmetic():
+    slow_memory, slow_arithmetic = (
+        measure(peers.ours, "ir_mul", "nequip-water", "molecule", replace(CPU, bandwidth=b, arithmetic=a))
+        for b, a in ((1.0, 1e9), (1e9, 1.0))
+    )
+    for order in ORDERS:
+        assert limit(slow_memory, order) == slow_memory["floor_ms"][order] > slow_memory["arithmetic_ms"][order]
+        assert limit(slow_arithmetic, order) == slow_arithmetic["arithmetic_ms"][order]
+    assert limit({"floor_ms": {"forward": 2.0}}, "forward") == 2.0, "a row of an older file"
 
 
 def test_a_wrong_result_is_not_timed():
