@@ -12,7 +12,8 @@ from torch_geometric.data import Data
 from .potential import Potential
 
 MAX_EDGES = 100_000
-"""Structures with more keep a GPU busy for longer than the launches take."""
+"""Structures with more keep a GPU busy for about as long as the launches take (14 ms with four blocks of 128 channels
+on an H200): an estimate, not a measurement. A graph keeps the memory of its intermediate results."""
 
 ROOM = 1.1
 """Edges of a graph by those of the list that it was made for: later lists of the same atoms differ by a few percent."""

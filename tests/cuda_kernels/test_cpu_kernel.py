@@ -16,20 +16,37 @@ BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
 ARITHMETIC = re.compile(r"\tv(?:fn?m(?:add|sub)\d+|mul|add|sub)(ps|ss)\s.*%([xyz])mm")
 
 
-@pytest.mark.skipif(
+reads_assembly = pytest.mark.skipif(
     platform.machine() != "x86_64" or vector_bytes() < 32, reason="reads the assembly of x86-64 with AVX"
 )
+
+
+def assembly(contraction, owner) -> str:
+    kernel = compile_kernel(named("mace-medium", layout="ir_mul").problem, [(owner, contraction)])
+    return "".join(kernel.inspect_asm().values())
+
+
+@reads_assembly
 @pytest.mark.parametrize(("contraction", "owner"), [(FORWARD, "g"), (BACKWARD, "x")], ids=["forward", "backward"])
 def test_channels_fill_vector_registers(contraction, owner, monkeypatch, tmp_path):
     monkeypatch.setenv("PYG_CGCONV_CACHE", str(tmp_path))
-    kernel = compile_kernel(named("mace-medium", layout="ir_mul").problem, [(owner, contraction)])
-    found = ARITHMETIC.findall("".join(kernel.inspect_asm().values()))
+    found = ARITHMETIC.findall(assembly(contraction, owner))
     widest = {64: "z", 32: "y"}[vector_bytes()]
     wide = sum(kind == "ps" and register == widest for kind, register in found)
     products = sum(len(path.coefficients) for path in named("mace-medium").problem.paths)
     assert wide > products, "the arithmetic of all paths is there"
     # What is the same for all channels is computed once an edge, number by number.
     assert sum(kind == "ss" for kind, _ in found) < 3 * products
+
+
+@reads_assembly
+def test_weights_are_fetched_ahead_and_their_gradients_go_past_the_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYG_CGCONV_CACHE", str(tmp_path))
+    paths = len(named("mace-medium").problem.paths)
+    forward, backward = assembly(FORWARD, "g"), assembly(BACKWARD, "x")
+    assert forward.count("\tprefetch") == backward.count("\tprefetch") == paths
+    assert forward.count("\tvmovntps") == 0
+    assert backward.count("\tvmovntps") == paths
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
