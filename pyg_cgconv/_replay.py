@@ -18,6 +18,10 @@ on an H200): an estimate, not a measurement. A graph keeps the memory of its int
 ROOM = 1.1
 """Edges of a graph by those of the list that it was made for: later lists of the same atoms differ by a few percent."""
 
+WARM_UP = 3
+"""Calls before a capture: kernels are compiled at the first one, and what TorchScript specialises, for the reference
+backend, at the second."""
+
 KEPT = ("z", "pos", "edge_index", "edge_shift", "cell")
 
 
@@ -76,7 +80,8 @@ class Replay:
 
         self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         with torch.cuda.stream(self._stream):
-            compute()  # what is compiled or chosen at first use
+            for _ in range(WARM_UP):
+                compute()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             output = compute()
