@@ -82,9 +82,6 @@ class Contraction:
         return Contraction(terms, ()).restricted(set(wanted) & occurring), names
 
 
-FORWARD = Contraction((tuple(KINDS),), ("g",))
-
-
 def kind(operand: str) -> str:
     return operand[0]
 
@@ -310,3 +307,8 @@ def _sum_of_products(path: Path, products, i: int, read, arithmetic):
         else:
             total = arithmetic.fma(value, read((w, path.weight, 0)), total)
     return total
+
+
+FORWARD = Contraction((tuple(KINDS),), ("g",))
+BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
+DOUBLE_BACKWARD, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))

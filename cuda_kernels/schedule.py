@@ -70,7 +70,7 @@ def zeroed_outputs(problem: Problem, contraction: Contraction, owner: str) -> li
 
 
 @cache
-def owned_passes(contraction: Contraction) -> list[tuple[str, Contraction]]:
+def owned_passes(contraction: Contraction) -> tuple[tuple[str, Contraction], ...]:
     """Passes in which every node's row is written by the one thread or warp that owns the node: no atomics, one order
     of additions.
 
@@ -81,8 +81,8 @@ def owned_passes(contraction: Contraction) -> list[tuple[str, Contraction]]:
     at_target = [output for output in outputs if kind(output) == "g"]
     at_source = [output for output in outputs if kind(output) == "x"]
     if not at_source:
-        return [("g", contraction)]
+        return (("g", contraction),)
     if not at_target:
-        return [("x", contraction)]
+        return (("x", contraction),)
     rest = [output for output in outputs if output not in at_source]
-    return [("g", contraction.restricted(rest)), ("x", contraction.restricted(at_source))]
+    return ("g", contraction.restricted(rest)), ("x", contraction.restricted(at_source))

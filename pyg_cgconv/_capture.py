@@ -1,9 +1,24 @@
-"""Whether a CUDA graph is being captured, and which."""
+"""Capturing CUDA graphs, and whether one is being captured and which."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+# Other threads, such as those that pin batches, may go on with calls that a capture must not contain.
+CAPTURE_MODE = "thread_local"
+
+
+@contextmanager
+def on_stream(stream: torch.cuda.Stream) -> Iterator[None]:
+    """After what the current stream has been given, and before what it will be given."""
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
 def is_captured(tensor: Tensor) -> bool:

@@ -30,7 +30,7 @@ def contract(problem: Problem, contraction: Contraction, inputs, lists, sources:
         name: POOL.empty((rows[kind(name)], problem.row(kind(name)).length), inputs[0].dtype)
         for name in contraction.outputs
     }
-    passes = tuple(owned_passes(contraction))
+    passes = owned_passes(contraction)
     operands = []
     for owner, part in passes:
         starts, _, edges, others, _ = lists[owner == "x"]

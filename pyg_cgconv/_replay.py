@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
+from ._capture import CAPTURE_MODE, on_stream
 from .potential import Potential
 
 MAX_EDGES = 100_000
@@ -21,8 +23,6 @@ ROOM = 1.1
 WARM_UP = 3
 """Calls before a capture: kernels are compiled at the first one, and what TorchScript specialises, for the reference
 backend, at the second."""
-
-KEPT = ("z", "pos", "edge_index", "edge_shift", "cell")
 
 
 class Replay:
@@ -72,29 +72,25 @@ class Replay:
         edges = math.ceil(ROOM * data.num_edges)
         self._input = padded(data, edges, self.potential.cutoff)
         self._edge_index = data.edge_index
-        size = (data.num_nodes, data.num_nodes)
-        self._input.edge_index = EdgeIndex(self._input.edge_index, sparse_size=size, sort_order="col")
+        structure, size = copy.copy(self._input), (data.num_nodes, data.num_nodes)
+        structure.edge_index = EdgeIndex(self._input.edge_index, sparse_size=size, sort_order="col")  # the same memory
 
         def compute():
-            return self.potential(self._input, compute_stress=compute_stress)
+            return self.potential(structure, compute_stress=compute_stress)
 
-        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-        with torch.cuda.stream(self._stream):
+        with on_stream(self._stream):
             for _ in range(WARM_UP):
                 compute()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode=CAPTURE_MODE):
             output = compute()
-        torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
         self._graph, self._output, self._shape = graph, output, (data.num_nodes, edges, compute_stress)
         self.captures += 1
 
     def _fill(self, data: Data) -> None:
         """Puts another list, and whatever came with it, where the graph reads it."""
-        given = padded(data, self._shape[1], self.potential.cutoff)
-        for name in KEPT:
-            kept = self._input[name]
-            (kept.as_tensor() if isinstance(kept, EdgeIndex) else kept).copy_(given[name])
+        for name, value in padded(data, self._shape[1], self.potential.cutoff):
+            self._input[name].copy_(value)
         self._edge_index = data.edge_index
 
 

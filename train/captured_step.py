@@ -8,11 +8,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch_geometric.data import Batch
 
+from pyg_cgconv._capture import CAPTURE_MODE, on_stream
 from train.padded_frames import PaddedFrames
 from train.padding import PaddedSize
-
-# Other threads, such as those that pin batches, may go on with calls that a capture must not contain.
-CAPTURE_MODE = "thread_local"
 
 
 class CapturedStep:
@@ -85,7 +83,7 @@ class CapturedStep:
         key = (size, constants)
         if key not in self.graphs:
             self.graphs[key] = None
-            with _on_stream(self._stream):
+            with on_stream(self._stream):
                 self._step(size, constants)
             return
         if self.graphs[key] is None:
@@ -118,12 +116,3 @@ class CapturedStep:
         finally:
             for group, values in zip(groups, seen, strict=True):
                 group.update(values)
-
-
-@contextmanager
-def _on_stream(stream: torch.cuda.Stream) -> Iterator[None]:
-    """After what the current stream has been given, and before what it will be given."""
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream().wait_stream(stream)

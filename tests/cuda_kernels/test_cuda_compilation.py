@@ -5,18 +5,20 @@ import pytest
 pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
 
 from cuda_kernels.cuda_kernel import compile_pass, segment_assembly
-from cuda_kernels.polynomial import FORWARD
+from cuda_kernels.polynomial import BACKWARD, DOUBLE_BACKWARD, FORWARD
 from cuda_kernels.schedule import segments
 from pyg_cgconv import TensorProductConv
 from pyg_cgconv.benchmark.problems import PROBLEMS
 from tests.problems import named
 
-BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
-DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
 HOPPER = (9, 0)
 
+every_order = pytest.mark.parametrize(
+    "contraction", [FORWARD, BACKWARD, DOUBLE_BACKWARD], ids=["forward", "backward", "double_backward"]
+)
 
-@pytest.mark.parametrize("contraction", [FORWARD, BACKWARD, DOUBLE], ids=["forward", "backward", "double_backward"])
+
+@every_order
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_named_problems_do_not_spill(name, contraction):
     binaries = compile_pass(named(name, layout="ir_mul").problem, contraction, "g", HOPPER)
@@ -29,7 +31,7 @@ HIGH_DEGREE = ("128x6e", "1x3e", "128x6e")
 MANY_PATHS = ("+".join(["32x0e+32x1o"] * 34), "0e+1o", "0e+1o+1e+2e")
 
 
-@pytest.mark.parametrize("contraction", [FORWARD, BACKWARD, DOUBLE], ids=["forward", "backward", "double_backward"])
+@every_order
 @pytest.mark.parametrize(("irreps", "paths"), [(HIGH_DEGREE, 1), (MANY_PATHS, 204)], ids=["l = 6", "204 paths"])
 def test_high_degrees_and_many_paths_do_not_spill(irreps, paths, contraction):
     problem = TensorProductConv(*irreps, layout="ir_mul").problem

@@ -3,11 +3,9 @@
 import pytest
 
 from cuda_kernels.operations import multiply_adds
-from cuda_kernels.polynomial import FORWARD
+from cuda_kernels.polynomial import BACKWARD, FORWARD
 from cuda_kernels.problem import Path, Problem, channel_row, edge_row, weight_row
 from tests.problems import named
-
-BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
 
 
 @pytest.mark.parametrize("multiplicity", [1, 7, 64])

@@ -1,13 +1,10 @@
 import pytest
 
-from cuda_kernels.polynomial import FORWARD, kind
+from cuda_kernels.polynomial import BACKWARD, DOUBLE_BACKWARD, FORWARD, kind
 from cuda_kernels.schedule import owned_passes, segments
 from cuda_kernels.segment import REGISTERS
 from pyg_cgconv.benchmark.problems import PROBLEMS
 from tests.problems import named
-
-BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
-DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
 
 
 @pytest.mark.parametrize(
@@ -17,7 +14,7 @@ DOUBLE, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_segments_hold_every_path_once(name, owner, capability, budget):
     problem = named(name).problem
-    cut = segments(problem, DOUBLE, owner, capability, budget)
+    cut = segments(problem, DOUBLE_BACKWARD, owner, capability, budget)
     assert sorted(n for segment in cut for n in segment.paths) == list(range(len(problem.paths)))
     assert all(segment.registers <= budget or len(segment.paths) == 1 for segment in cut)
     assert all(segment.fits and segment.stages >= 2 for segment in cut)
@@ -35,7 +32,7 @@ def test_only_the_first_segment_of_a_block_overwrites_it():
     assert written == set(range(len(problem.x.blocks)))
 
 
-@pytest.mark.parametrize("contraction", [FORWARD, BACKWARD, DOUBLE], ids=lambda c: c.spec)
+@pytest.mark.parametrize("contraction", [FORWARD, BACKWARD, DOUBLE_BACKWARD], ids=lambda c: c.spec)
 def test_passes_share_out_the_outputs_by_owner(contraction):
     passes = owned_passes(contraction)
     assert sorted(o for _, part in passes for o in part.outputs) == sorted(contraction.outputs)
