@@ -11,6 +11,7 @@ from torch_geometric.data import Batch
 from pyg_cgconv._capture import CAPTURE_MODE, on_stream
 from train.padded_frames import PaddedFrames
 from train.padding import PaddedSize
+from train.soap import Soap
 
 
 class CapturedStep:
@@ -24,13 +25,13 @@ class CapturedStep:
         loss: ``loss(batch, constants)``, a scalar, from operations that a CUDA graph can hold. What it keeps beside its
             result, such as means over an epoch, it must write to memory that stays.
         clip: called between gradients and optimiser step; scales ``param.grad`` in place.
-        optimizer: fused, such as ``torch.optim.Adam(..., fused=True)``, whose learning rate a graph can read from
-            memory. It may change with each step.
+        optimizer: one whose learning rate, which may change with each step, a graph can read from memory:
+            :class:`train.soap.Soap` or a fused one of PyTorch, such as ``torch.optim.Adam(..., fused=True)``.
         frames: where the batches come from.
         capture: False runs every step as the first one, without a graph; so on a CPU.
 
     Raises:
-        ValueError: the optimiser is not fused, or there is no GPU to capture on.
+        ValueError: the optimiser is another one, or there is no GPU to capture on.
     """
 
     def __init__(
@@ -42,10 +43,12 @@ class CapturedStep:
         *,
         capture: bool = True,
     ):
-        if not all(group.get("fused") and "capturable" in group for group in optimizer.param_groups):
+        fused = all(group.get("fused") and "capturable" in group for group in optimizer.param_groups)
+        if not (fused or isinstance(optimizer, Soap)):
             raise ValueError(
-                f"optimizer: a captured step needs a fused one that can be captured, got {type(optimizer).__name__} "
-                f"with fused={optimizer.param_groups[0].get('fused')}; use torch.optim.Adam(..., fused=True)"
+                f"optimizer: a captured step needs Soap or a fused one that can be captured, got "
+                f"{type(optimizer).__name__} with fused={optimizer.param_groups[0].get('fused')}; use "
+                "torch.optim.Adam(..., fused=True)"
             )
         if capture and frames.device.type != "cuda":
             raise ValueError(f"capture: the frames lie on {frames.device}, CUDA graphs need a GPU; use capture=False")
@@ -108,9 +111,9 @@ class CapturedStep:
     def _rates_on_device(self, capturable: bool) -> Iterator[None]:
         """The optimiser reads its learning rates from the device; schedules and checkpoints still see numbers."""
         groups = self.optimizer.param_groups
-        seen = [{"lr": group["lr"], "capturable": group["capturable"]} for group in groups]
-        for rate, group in zip(self._rates, groups, strict=True):
-            group.update(lr=rate, capturable=capturable)
+        seen = [{name: group[name] for name in ("lr", "capturable") if name in group} for group in groups]
+        for rate, group, values in zip(self._rates, groups, seen, strict=True):
+            group.update({"lr": rate, "capturable": capturable} if "capturable" in values else {"lr": rate})
         try:
             yield
         finally:

@@ -17,6 +17,7 @@ from train.loss import difference, penalty, residuals, sum_over_labels
 from train.metrics import MEV_PER_EV, UNITS
 from train.options import FitOptions, ModelOptions
 from train.schedule import constant, cosine, plateau, training_progress, training_timer
+from train.soap import TURN_EVERY, Soap
 from train.statistics import Statistics
 
 MONITOR = "val/loss"
@@ -98,7 +99,10 @@ class PotentialModule(LightningModule):
 
     def configure_optimizers(self):
         fit = self.fit_options
-        optimizer = torch.optim.Adam(self.parameters(), lr=fit.lr, amsgrad=True, fused=True)
+        if fit.optimizer == "soap":
+            optimizer = Soap(self.parameters(), lr=fit.lr)
+        else:
+            optimizer = torch.optim.Adam(self.parameters(), lr=fit.lr, amsgrad=True, fused=True)
         if fit.schedule == "cosine":
             schedules = cosine(optimizer, fit.warmup_steps, lambda step: training_progress(self.trainer, step))
         elif fit.schedule == "plateau":
@@ -106,6 +110,11 @@ class PotentialModule(LightningModule):
         else:
             schedules = constant(optimizer, fit.warmup_steps)
         return [optimizer], schedules
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure) -> None:
+        if isinstance(optimizer.optimizer, Soap) and self.global_step % TURN_EVERY == 0:
+            optimizer.optimizer.turn()
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric) -> None:
         # Lightning would step a plateau schedule after the checkpoint of the epoch, which would know nothing of it.

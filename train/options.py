@@ -47,7 +47,9 @@ class OptimiserOptions:
         batch_size: frames that a device takes at a time.
         accumulate: batches of each device that make an optimiser step. A step sees batch_size x accumulate x devices x
             nodes frames.
-        lr: highest learning rate of Adam (AMSGrad).
+        optimizer: soap, Adam along the directions in which gradients vary; or adam (AMSGrad), which needs
+            several times as many steps for the same errors.
+        lr: highest learning rate: what a step changes weights by, at most, in units of their initial size.
         schedule: of the learning rate. cosine falls to zero at max_epochs or max_time, whichever comes first; plateau
             falls when the validation loss stalls; constant stays.
         warmup_steps: steps over which the learning rate rises to lr.
@@ -63,7 +65,8 @@ class OptimiserOptions:
 
     batch_size: int = 5
     accumulate: int = 1
-    lr: float = 0.01
+    optimizer: Literal["soap", "adam"] = "soap"
+    lr: float = 0.03
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup_steps: int = 100
     plateau_factor: float = 0.8

@@ -52,7 +52,7 @@ def _measured(options: argparse.Namespace) -> dict:
     device = torch.device(options.device)
     dtype = getattr(torch, options.dtype)
     bandwidth, arithmetic = timing.bandwidth(device), timing.arithmetic(device, dtype)
-    setting = Setting(device, dtype, bandwidth, arithmetic, options.repeats, options.steps)
+    setting = Setting(device, dtype, bandwidth, arithmetic, options.seconds, options.steps)
     contenders = {f"pyg_cgconv {layout}": (peers.ours, layout) for layout in options.layouts}
     contenders |= {name: (peers.PEERS[name], options.layouts[0]) for name in options.peers}
     report: dict = {"machine": _machine(device, bandwidth, arithmetic), "rows": []}
@@ -123,7 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     option("--layouts", LAYOUTS, ["ir_mul", "mul_ir"], "of this project; the first also of peers that know both")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=9, help="calls, of whose times the median is taken")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="how long each call is repeated for the median of its times"
+    )
     parser.add_argument("--steps", action="store_true", help="time training steps on energies and forces too")
     parser.add_argument("--json", help="file for every figure and the machine")
     parser.add_argument("--plot", help="picture of the fractions reached (needs matplotlib)")

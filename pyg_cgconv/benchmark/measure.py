@@ -26,13 +26,13 @@ HOST_BOUND = 1_000
 @dataclass(frozen=True)
 class Setting:
     """Where and how the rows of a table are measured; `bandwidth` in bytes and `arithmetic` in multiply-adds a
-    millisecond."""
+    millisecond, `seconds` for each time."""
 
     device: torch.device
     dtype: torch.dtype
     bandwidth: float
     arithmetic: float
-    repeats: int
+    seconds: float
     steps: bool
 
 
@@ -82,7 +82,7 @@ def _fill(row: dict, make: Callable, layout: str, problem: str, graph: str, sett
     if on_gpu and edges < HOST_BOUND:
         row["host_ms"] = {}
     for name, call in calls(peer.run, inputs, setting.steps):
-        row["ms"][name] = timing.milliseconds(call, device, setting.repeats)
+        row["ms"][name] = timing.milliseconds(call, device, setting.seconds)
         if "memory_MB" in row and name in ("forward", STEP):
             row["memory_MB"][name] = timing.working_memory(call)
         if "host_ms" in row:

@@ -12,16 +12,22 @@ from torch import Tensor
 HIDING_CYCLES = 4_000_000
 """About 2 ms of a GPU's time, in which the host gets ahead: what is timed afterwards is kernels, not launches."""
 
+LEAST_CALLS = 7
+
 HOST_CALLS = 200
 """Calls without a synchronisation between them: enough that the one at their end does not count."""
 
 
-def milliseconds(function: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The median time of a call after two that warm up; on a GPU that of its kernels, with the host's cost hidden."""
+def milliseconds(function: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """The median time of a call, of at least :data:`LEAST_CALLS` and as many as take so many seconds, after two that
+    warm up; on a GPU that of its kernels, with the host's cost hidden."""
     once = _kernels if device.type == "cuda" else _wall
     for _ in range(2):
         function()
-    return statistics.median(once(function) for _ in range(repeats))
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < LEAST_CALLS or time.perf_counter() < end:
+        times.append(once(function))
+    return statistics.median(times)
 
 
 def host_milliseconds(function: Callable[[], object]) -> float:
@@ -50,14 +56,14 @@ def bandwidth(device: torch.device) -> float:
     numbers = 2**29 if device.type == "cuda" else 2**26
     source = torch.ones(numbers, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    return 2 * 4 * numbers / milliseconds(lambda: target.copy_(source), device, 7)
+    return 2 * 4 * numbers / milliseconds(lambda: target.copy_(source), device, 0)
 
 
 def arithmetic(device: torch.device, dtype: torch.dtype) -> float:
     """Multiply-adds a millisecond of a large matrix product, in full precision."""
     n = 8192 if device.type == "cuda" else 2048
     matrix = torch.ones(n, n, dtype=dtype, device=device)
-    return n**3 / milliseconds(lambda: matrix @ matrix, device, 5)
+    return n**3 / milliseconds(lambda: matrix @ matrix, device, 0)
 
 
 def _wall(function) -> float:

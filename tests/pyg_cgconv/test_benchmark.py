@@ -10,7 +10,7 @@ from pyg_cgconv.benchmark.__main__ import line, main
 from pyg_cgconv.benchmark.measure import ORDERS, STEP, Setting, check, floor, limit, measure, step
 from pyg_cgconv.benchmark.plot import COLORS
 
-CPU = Setting(torch.device("cpu"), torch.float32, bandwidth=1e6, arithmetic=1e6, repeats=1, steps=False)
+CPU = Setting(torch.device("cpu"), torch.float32, bandwidth=1e6, arithmetic=1e6, seconds=0, steps=False)
 
 
 def inputs_of(problem: str, nodes: int, edges: int) -> list[torch.Tensor]:
@@ -66,7 +66,7 @@ def test_a_hub_and_its_regular_twin_have_the_same_size():
 
 def test_rows_are_printed_written_and_drawn(tmp_path, capsys):
     table, picture, again = (tmp_path / name for name in ("rows.json", "rows.png", "again.svg"))
-    options = ["--problems", "nequip-water", "--graphs", "molecule", "--device", "cpu", "--repeats", "1", "--steps"]
+    options = ["--problems", "nequip-water", "--graphs", "molecule", "--device", "cpu", "--seconds", "0", "--steps"]
     rows = main([*options, "--json", str(table), "--plot", str(picture)])
     printed = capsys.readouterr().out
     assert json.loads(table.read_text())["rows"] == rows

@@ -1,5 +1,7 @@
 """Steps against a plain loop over PyG's batches; with graphs where there is a GPU, without them on a CPU."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from pyg_cgconv import Potential
 from train.captured_step import CapturedStep
 from train.loss import penalty, residuals, sum_over_labels
 from train.padded_frames import PaddedFrames
+from train.soap import Soap
 
 from .conftest import CUTOFF
 
@@ -28,6 +31,11 @@ def potential(device) -> Potential:
 @pytest.fixture
 def frames(splits, device) -> PaddedFrames:
     return PaddedFrames(splits.train[:10], CUTOFF, device)
+
+
+@pytest.fixture(params=["adam", "soap"])
+def optimizer_of(request) -> Callable[[Potential], torch.optim.Optimizer]:
+    return {"adam": adam, "soap": lambda potential: Soap(potential.parameters())}[request.param]
 
 
 def adam(potential: Potential, **arguments) -> torch.optim.Adam:
@@ -50,8 +58,9 @@ def new_step(potential: Potential, frames: PaddedFrames, optimizer: torch.optim.
     )
 
 
-def plain_losses(potential: Potential, frames: list, rates: list[float], weights: list[float]) -> list[float]:
-    optimizer = adam(potential)
+def plain_losses(
+    potential: Potential, frames: list, optimizer, rates: list[float], weights: list[float]
+) -> list[float]:
     losses = []
     device = next(potential.parameters()).device
     for numbers, rate, weight in zip(BATCHES, rates, weights, strict=True):
@@ -65,17 +74,17 @@ def plain_losses(potential: Potential, frames: list, rates: list[float], weights
     return losses
 
 
-def test_steps_are_those_of_a_plain_loop(potential, frames, splits):
+def test_steps_are_those_of_a_plain_loop(potential, frames, splits, optimizer_of):
     """Also with a learning rate and a weight of the loss that change."""
     rates = np.linspace(0.02, 0.002, len(BATCHES)).astype(np.float32).tolist()  # a rate on the device is a float32
     weights = [1.0] * 5 + [10.0] * 3
     first = [weight.detach().clone() for weight in potential.parameters()]
-    expected = plain_losses(potential, splits.train, rates, weights)
+    expected = plain_losses(potential, splits.train, optimizer_of(potential), rates, weights)
     plain = [weight.detach().clone() for weight in potential.parameters()]
     for weight, start in zip(potential.parameters(), first, strict=True):
         weight.data.copy_(start)
 
-    optimizer, found = adam(potential), []
+    optimizer, found = optimizer_of(potential), []
     step = new_step(potential, frames, optimizer)
     for numbers, rate, weight in zip(BATCHES, rates, weights, strict=True):
         optimizer.param_groups[0]["lr"] = rate
@@ -86,15 +95,15 @@ def test_steps_are_those_of_a_plain_loop(potential, frames, splits):
         assert (other - start).abs().max() > 1e-3
 
 
-def test_optimizer_looks_as_if_nothing_had_happened(potential, frames):
+def test_optimizer_looks_as_if_nothing_had_happened(potential, frames, optimizer_of):
     """Schedules and checkpoints see a number for the learning rate."""
-    optimizer = adam(potential)
+    optimizer = optimizer_of(potential)
     settings = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
     step = new_step(potential, frames, optimizer)
     for numbers in BATCHES:
         step(torch.tensor(numbers))
     assert {name: value for name, value in optimizer.param_groups[0].items() if name != "params"} == settings
-    assert all(state["step"] == len(BATCHES) for state in optimizer.state.values())
+    assert all(state.get("step", len(BATCHES)) == len(BATCHES) for state in optimizer.state.values())
 
 
 def test_loss_is_overwritten_by_the_next_step(potential, frames):

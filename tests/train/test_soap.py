@@ -1,0 +1,164 @@
+"""SOAP against its published form, one matrix at a time with QR decompositions, and against Adam."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from train import soap
+from train.soap import TURN_EVERY, Soap
+
+SHAPES = [(6, 4), (4, 6), (5, 5), (6, 4), (1, 7), (7, 1), (1, 1)]
+
+
+def random_weights(shapes=SHAPES, dtype=torch.float64) -> list[torch.nn.Parameter]:
+    torch.manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(shape, dtype=dtype)) for shape in shapes]
+
+
+def take_steps(optimizer: Soap, steps: range) -> None:
+    """Steps with random gradients, of directions that differ in size, and turns of the bases between them."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for k in steps:
+        for place, weight in enumerate(weights):
+            weight.grad = random_gradient(weight, place, k)
+        if k % TURN_EVERY == 0:
+            optimizer.turn()
+        optimizer.step()
+
+
+def random_gradient(weight: Tensor, place: int, step: int) -> Tensor:
+    torch.manual_seed(1000 * place + step)
+    rows, columns = (torch.logspace(0, -1, n, dtype=weight.dtype) for n in weight.shape)
+    return rows[:, None] * torch.randn(weight.shape, dtype=weight.dtype) * columns + 0.1
+
+
+def published(weight: Tensor, place: int, steps: range, lr: float, beta1: float, beta2: float, eps: float) -> Tensor:
+    """Algorithm 3 of the paper, with the identity as the first basis and without correction of the bias."""
+    weight = weight.detach().clone()
+    momentum, second_moment = torch.zeros_like(weight), torch.zeros_like(weight)
+    left, right = (torch.zeros(n, n, dtype=weight.dtype) for n in weight.shape)
+    u, w = (torch.eye(n, dtype=weight.dtype) for n in weight.shape)
+    for k in steps:
+        if k % TURN_EVERY == 0 and k:
+            u, w = qr(left @ u), qr(right @ w)
+        gradient = random_gradient(weight, place, k)
+        left, right = left.lerp(gradient @ gradient.T, 1 - beta2), right.lerp(gradient.T @ gradient, 1 - beta2)
+        momentum = momentum.lerp(gradient, 1 - beta1)
+        second_moment = second_moment.lerp((u.T @ gradient @ w) ** 2, 1 - beta2)
+        weight -= lr * u @ ((u.T @ momentum @ w) / (second_moment.sqrt() + eps)) @ w.T
+    return weight
+
+
+def qr(matrix: Tensor) -> Tensor:
+    q, r = torch.linalg.qr(matrix)
+    return q * r.diagonal().sign()
+
+
+def test_steps_are_the_published_ones(monkeypatch):
+    monkeypatch.setattr(soap, "DAMPING", 0.0)  # not in the paper
+    weights, settings = random_weights(), (0.1, 0.9, 0.95, 1e-6)
+    expected = [published(weight, place, range(50), *settings) for place, weight in enumerate(weights)]
+    lr, *betas, eps = settings
+    take_steps(Soap(weights, lr, betas, eps), range(50))
+    for weight, other in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight.detach(), other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [8, 24])
+def test_far_fewer_steps_than_adam_where_directions_are_not_those_of_the_weights(size):
+    """Least squares whose rows and columns are mixed by rotations: Adam scales entries, SOAP directions."""
+    torch.manual_seed(0)
+    rotations = [torch.linalg.qr(torch.randn(size, size, dtype=torch.float64))[0] for _ in range(2)]
+    scales = torch.logspace(0, -1.5, size, dtype=torch.float64)
+    left, right = (rotation * scales for rotation in rotations)
+    wanted = torch.randn(size, size, dtype=torch.float64)
+
+    def error(kind) -> float:
+        weight = torch.nn.Parameter(torch.zeros_like(wanted))
+        optimizer = kind([weight])
+        for k in range(600):
+            optimizer.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * k / 600))
+            optimizer.zero_grad()
+            (left.T @ (weight - wanted) @ right).square().sum().backward()
+            if kind is Soap and k % TURN_EVERY == 0:
+                optimizer.turn()
+            optimizer.step()
+        return float((weight.detach() - wanted).square().mean())
+
+    assert error(Soap) < 0.1 * error(torch.optim.Adam)
+
+
+def test_bases_stay_orthonormal_where_gradients_span_few_directions():
+    (weight,) = random_weights([(12, 9)], torch.float32)
+    optimizer = Soap([weight])
+    for k in range(10 * TURN_EVERY):
+        torch.manual_seed(k % 2)  # two gradients of rank 1
+        weight.grad = torch.randn(12, 1) @ torch.randn(1, 9)
+        if k % TURN_EVERY == 0:
+            optimizer.turn()
+        optimizer.step()
+    for side, n in enumerate(weight.shape):
+        (basis,) = optimizer.state[weight][f"basis_{side}"]
+        torch.testing.assert_close(basis.T @ basis, torch.eye(n), rtol=0, atol=1e-4)
+        assert not torch.equal(basis, torch.eye(n))
+    assert weight.isfinite().all()
+
+
+def test_no_gradient_makes_no_step():
+    (weight,) = random_weights([(3, 4)])
+    before = weight.detach().clone()
+    weight.grad = torch.zeros_like(weight)
+    optimizer = Soap([weight])
+    for _ in range(2):
+        optimizer.step()
+        optimizer.turn()
+    assert torch.equal(weight, before)
+
+
+def test_weights_without_gradient_or_entries_are_left_alone():
+    used, unused, empty = random_weights([(3, 4), (3, 4), (0, 4)])
+    before = unused.detach().clone()
+    used.grad, empty.grad = torch.randn_like(used), torch.zeros_like(empty)
+    optimizer = Soap([used, unused, empty])
+    optimizer.step()
+    optimizer.turn()
+    assert torch.equal(unused, before)
+    unused.grad = torch.randn_like(unused)
+    optimizer.step()
+    assert not torch.equal(unused, before)
+
+
+def test_goes_on_from_its_state_bit_for_bit(tmp_path):
+    whole, stopped, other = (random_weights() for _ in range(3))
+    optimizer = Soap(whole)
+    take_steps(optimizer, range(3 * TURN_EVERY))
+    first = Soap(stopped)
+    take_steps(first, range(TURN_EVERY + 5))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    for weight, found in zip(other, stopped, strict=True):
+        weight.data.copy_(found.data)
+    second = Soap(other)
+    take_steps(second, range(2))  # is forgotten
+    for weight, found in zip(other, stopped, strict=True):
+        weight.data.copy_(found.data)
+    second.load_state_dict(torch.load(tmp_path / "state.pt"))
+    take_steps(copy.deepcopy(second), range(0))
+    take_steps(second, range(TURN_EVERY + 5, 3 * TURN_EVERY))
+    assert all(torch.equal(weight, expected) for weight, expected in zip(other, whole, strict=True))
+
+
+def test_learning_rate_may_be_a_tensor():
+    found = []
+    for lr in (0.3, torch.tensor(0.3)):
+        weights = random_weights(dtype=torch.float32)
+        take_steps(Soap(weights, lr), range(3))
+        found.append([weight.detach() for weight in weights])
+    torch.testing.assert_close(*found)
+
+
+def test_weights_that_are_no_matrices_are_refused():
+    with pytest.raises(ValueError, match=r"params: expected matrices, got a weight of shape \(3,\)"):
+        Soap([torch.nn.Parameter(torch.zeros(3))])

@@ -1,0 +1,166 @@
+"""SOAP: Adam along the directions in which gradients vary, for weights that are matrices, as a potential's all are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+# Steps between two turns of the bases; errors were the same with 10, a tenth larger with 50.
+TURN_EVERY = 20
+# Bases are n x n, so longer sides of a weight are cut into pieces, which do not know of each other.
+MAX_BASIS = 512
+# Of the sum of a covariance's eigenvalues: directions that gradients never have stay apart from each other.
+DAMPING = 1e-5
+# Of a matrix with a diagonal of ones, so that rounding errors leave it positive definite.
+SHIFT = 1e-6
+
+
+class Soap(Optimizer):
+    r"""Adam in a basis that turns (Vyas et al., `SOAP <https://arxiv.org/abs/2409.11321>`_).
+
+    .. math::
+        \mathbf{L} \leftarrow \beta_2 \mathbf{L} + (1 - \beta_2) \mathbf{G} \mathbf{G}^T, \qquad
+        \mathbf{R} \leftarrow \beta_2 \mathbf{R} + (1 - \beta_2) \mathbf{G}^T \mathbf{G}
+
+    .. math::
+        \mathbf{M} \leftarrow \beta_1 \mathbf{M} + (1 - \beta_1) \mathbf{G}, \qquad
+        \mathbf{V} \leftarrow \beta_2 \mathbf{V} + (1 - \beta_2) (\mathbf{P}^T \mathbf{G} \mathbf{Q})^{\odot 2}
+
+    .. math::
+        \mathbf{W} \leftarrow \mathbf{W} - \eta \, \mathbf{P}
+            \frac{\mathbf{P}^T \mathbf{M} \mathbf{Q}}{\sqrt{\mathbf{V}} + \epsilon} \mathbf{Q}^T
+
+    for each weight W (r, c) with gradient G, where the columns of P (r, r) and Q (c, c) are eigenvectors of L and R as
+    they were at the last :meth:`turn`. Until the first this is Adam, without its correction of the first steps' bias:
+    the moments' ratio hardly has one.
+
+    Weights of one shape are taken together, and the learning rate may be a tensor, so that a CUDA graph holds a step in
+    few kernels.
+
+    Args:
+        params: Weights of two dimensions.
+        lr: Learning rate :math:`\eta`, a number or a scalar on the weights' device: the largest that a step changes
+            weights by, about.
+        betas: :math:`\beta_1, \beta_2`.
+        eps: :math:`\epsilon`, in units of the gradient.
+
+    Raises:
+        ValueError: a weight is no matrix.
+    """
+
+    def __init__(self, params, lr: float | Tensor = 0.03, betas: tuple[float, float] = (0.95, 0.95), eps: float = 1e-8):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+        self._stacks: dict[tuple[int, ...], list[_Stack]] = {}
+        for weight in (weight for group in self.param_groups for weight in group["params"]):
+            if weight.ndim != 2:
+                raise ValueError(f"params: expected matrices, got a weight of shape {tuple(weight.shape)}; use Adam")
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for stack in self._stacks_of(group):
+                stack.step(group["lr"], *group["betas"], group["eps"])
+        return loss
+
+    @torch.no_grad()
+    def turn(self) -> None:
+        """Turns the bases towards the eigenvectors of the covariances; to be called every :data:`TURN_EVERY` steps."""
+        for stack in (stack for stacks in self._stacks.values() for stack in stacks):
+            stack.turn()
+
+    def __setstate__(self, state) -> None:
+        super().__setstate__(state)  # which loads a checkpoint, too
+        self._stacks = {}
+
+    def _stacks_of(self, group: dict) -> list[_Stack]:
+        weights = [weight for weight in group["params"] if weight.grad is not None and weight.numel()]
+        key = tuple(map(id, weights))
+        if key not in self._stacks:
+            by_shape = defaultdict(list)
+            for weight in weights:
+                by_shape[_pieces(weight).shape[1:]].append(weight)
+            self._stacks[key] = [_Stack(alike, [self.state[weight] for weight in alike]) for alike in by_shape.values()]
+        return self._stacks[key]
+
+
+class _Stack:
+    """Weights whose pieces have one shape (r, c), k in all. Their states (pieces, ...) are views of tensors (k, ...).
+
+    Args:
+        weights: which.
+        states: of each weight; read where there is something in them already, and filled.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], states: Sequence[dict]):
+        self.weights, self.states, pieces = weights, states, [_pieces(weight) for weight in weights]
+        self.counts, shape = [len(cut) for cut in pieces], pieces[0].shape[1:]
+        self.momentum = self._together("momentum", [torch.zeros_like(cut) for cut in pieces])
+        self.second_moment = self._together("second_moment", [torch.zeros_like(cut) for cut in pieces])
+        self.covariance, self.basis = {}, {}
+        for side, n in enumerate(shape):
+            if n > 1 and (n <= MAX_BASIS or n == min(shape)):
+                zeros = [cut.new_zeros(len(cut), n, n) for cut in pieces]
+                identities = [torch.eye(n, dtype=cut.dtype, device=cut.device).expand(len(cut), n, n) for cut in pieces]
+                self.covariance[side] = self._together(f"covariance_{side}", zeros)
+                self.basis[side] = self._together(f"basis_{side}", identities)
+
+    def step(self, lr: float | Tensor, beta1: float, beta2: float, eps: float) -> None:
+        gradient = torch.cat([_pieces(weight.grad) for weight in self.weights])
+        self.momentum.lerp_(gradient, 1 - beta1)
+        for side, covariance in self.covariance.items():
+            a, b = (gradient, gradient.mT) if side == 0 else (gradient.mT, gradient)
+            covariance.baddbmm_(a, b, beta=beta2, alpha=1 - beta2)
+        self.second_moment.lerp_(self._rotated(gradient).square_(), 1 - beta2)
+        change = self._rotated(self.momentum) / (self.second_moment.sqrt() + eps)
+        change = self._rotated(change, back=True) * lr
+        pieces = [_pieces(weight) for weight in self.weights]  # views
+        torch._foreach_sub_(pieces, change.split(self.counts))
+
+    def turn(self) -> None:
+        for side, covariance in self.covariance.items():
+            basis = self.basis[side]
+            trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+            basis.copy_(_orthonormal(covariance @ basis + DAMPING * trace * basis, otherwise=basis))
+
+    def _rotated(self, x: Tensor, back: bool = False) -> Tensor:
+        """x (k, r, c) with its rows and columns in the bases, or back from there."""
+        for side, basis in self.basis.items():
+            by_columns = basis.mT if back else basis
+            x = by_columns.mT @ x if side == 0 else x @ by_columns
+        return x
+
+    def _together(self, name: str, initial: Sequence[Tensor]) -> Tensor:
+        """What the states have under this name, or else ``initial``, in one tensor, of which they get views."""
+        together = torch.cat([state.get(name, value) for state, value in zip(self.states, initial, strict=True)])
+        for state, view in zip(self.states, together.split(self.counts), strict=True):
+            state[name] = view
+        return together
+
+
+def _pieces(matrix: Tensor) -> Tensor:
+    """A view (pieces, r, c) of the matrix, cut along its longer side into as few equal pieces as have no side of more
+    than ``MAX_BASIS`` there."""
+    longer = int(matrix.shape[1] > matrix.shape[0])
+    n = matrix.shape[longer]
+    pieces = next(count for count in range(1, n + 1) if n % count == 0 and n <= count * MAX_BASIS)
+    return matrix.unflatten(longer, (pieces, n // pieces)).movedim(longer, 0)
+
+
+def _orthonormal(x: Tensor, otherwise: Tensor) -> Tensor:
+    """The columns of each x (k, n, n) made orthonormal from the first to the last, ``otherwise`` where rounding errors
+    prevent that: a QR decomposition by Cholesky's, which a GPU does for all matrices together, twice, for precision."""
+    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    x = x / x.norm(dim=1, keepdim=True)
+    for _ in range(2):
+        factor, _ = torch.linalg.cholesky_ex(x.mT @ x + SHIFT * identity)
+        x = torch.linalg.solve_triangular(factor, x.mT, upper=False).mT
+    error = (x.mT @ x - identity).abs().amax((1, 2), keepdim=True)
+    return torch.where(error < 0.01, x, otherwise)  # an error that is not a number is not
