@@ -6,7 +6,7 @@ The way of a run, one module each:
 - ``run`` says what is done in which order and owns the run folder; ``qm9_run`` does so for a property of molecules;
 - ``data`` and ``sampler`` make batches, ``statistics`` the energy reference and the force scale (``qm9_statistics``);
 - ``module`` has errors and optimiser (``qm9_module``, with ``qm9_readout``), made of ``loss``, ``epoch_mean``,
-  ``schedule``;
+  ``schedule`` and ``soap``;
 - ``fitting`` is one training, whatever it learns, by Lightning's ``loop`` with ``averaging``, ``checkpoints`` and
   ``progress``;
 - on a GPU, ``captured_fit`` gives that loop steps that are CUDA graphs (``captured_step``), on ``padded_frames`` of few

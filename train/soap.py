@@ -15,8 +15,6 @@ TURN_EVERY = 20
 MAX_BASIS = 512
 # Of the sum of a covariance's eigenvalues: directions that gradients never have stay apart from each other.
 DAMPING = 1e-5
-# Of a matrix with a diagonal of ones, so that rounding errors leave it positive definite.
-SHIFT = 1e-6
 
 
 class Soap(Optimizer):
@@ -38,8 +36,8 @@ class Soap(Optimizer):
     they were at the last :meth:`turn`. Until the first this is Adam, without its correction of the first steps' bias:
     the moments' ratio hardly has one.
 
-    Weights of one shape are taken together, and the learning rate may be a tensor, so that a CUDA graph holds a step in
-    few kernels.
+    Weights of one shape are taken together, and the learning rate may be a tensor: a CUDA graph can hold a step, in few
+    kernels, which the authors' implementation does not allow.
 
     Args:
         params: Weights of two dimensions.
@@ -156,11 +154,13 @@ def _pieces(matrix: Tensor) -> Tensor:
 
 def _orthonormal(x: Tensor, otherwise: Tensor) -> Tensor:
     """The columns of each x (k, n, n) made orthonormal from the first to the last, ``otherwise`` where rounding errors
-    prevent that: a QR decomposition by Cholesky's, which a GPU does for all matrices together, twice, for precision."""
-    identity = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    prevent that: a QR decomposition by Cholesky's, which a GPU does for all matrices together.
+
+    It squares the condition number, and reduced precision of matrix products shall not matter: hence float64.
+    """
+    x = x.double()
     x = x / x.norm(dim=1, keepdim=True)
-    for _ in range(2):
-        factor, _ = torch.linalg.cholesky_ex(x.mT @ x + SHIFT * identity)
-        x = torch.linalg.solve_triangular(factor, x.mT, upper=False).mT
-    error = (x.mT @ x - identity).abs().amax((1, 2), keepdim=True)
-    return torch.where(error < 0.01, x, otherwise)  # an error that is not a number is not
+    factor, _ = torch.linalg.cholesky_ex(x.mT @ x)
+    x = torch.linalg.solve_triangular(factor, x.mT, upper=False).mT
+    error = (x.mT @ x - torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)).abs().amax((1, 2), keepdim=True)
+    return torch.where(error < 1e-3, x.to(otherwise.dtype), otherwise)  # an error that is not a number is not
