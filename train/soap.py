@@ -52,7 +52,7 @@ class Soap(Optimizer):
 
     def __init__(self, params, lr: float | Tensor = 0.03, betas: tuple[float, float] = (0.95, 0.95), eps: float = 1e-8):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
-        self._stacks: dict[tuple[int, ...], list[_Stack]] = {}
+        self._stacks: dict[int, tuple[list[int], list[_Stack]]] = {}
         for weight in (weight for group in self.param_groups for weight in group["params"]):
             if weight.ndim != 2:
                 raise ValueError(f"params: expected matrices, got a weight of shape {tuple(weight.shape)}; use Adam")
@@ -63,30 +63,33 @@ class Soap(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for stack in self._stacks_of(group):
+        for place, group in enumerate(self.param_groups):
+            weights = [weight for weight in group["params"] if weight.grad is not None and weight.numel()]
+            for stack in self._stacks_of(place, weights):
                 stack.step(group["lr"], *group["betas"], group["eps"])
         return loss
 
     @torch.no_grad()
     def turn(self) -> None:
         """Turns the bases towards the eigenvectors of the covariances; to be called every :data:`TURN_EVERY` steps."""
-        for stack in (stack for stacks in self._stacks.values() for stack in stacks):
-            stack.turn()
+        for place, group in enumerate(self.param_groups):
+            for stack in self._stacks_of(place, [weight for weight in group["params"] if weight in self.state]):
+                stack.turn()
 
     def __setstate__(self, state) -> None:
         super().__setstate__(state)  # which loads a checkpoint, too
         self._stacks = {}
 
-    def _stacks_of(self, group: dict) -> list[_Stack]:
-        weights = [weight for weight in group["params"] if weight.grad is not None and weight.numel()]
-        key = tuple(map(id, weights))
-        if key not in self._stacks:
+    def _stacks_of(self, group: int, weights: Sequence[Tensor]) -> list[_Stack]:
+        """The stacks of these weights of a group: those of the last call, unless weights or states are others now."""
+        known, stacks = self._stacks.get(group, (None, []))
+        if known != (key := [id(weight) for weight in weights]):
             by_shape = defaultdict(list)
             for weight in weights:
                 by_shape[_pieces(weight).shape[1:]].append(weight)
-            self._stacks[key] = [_Stack(alike, [self.state[weight] for weight in alike]) for alike in by_shape.values()]
-        return self._stacks[key]
+            stacks = [_Stack(alike, [self.state[weight] for weight in alike]) for alike in by_shape.values()]
+            self._stacks[group] = key, stacks
+        return stacks
 
 
 class _Stack:

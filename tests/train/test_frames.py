@@ -127,7 +127,7 @@ def test_a_run_goes_on_by_its_folder_alone(finished):
 
 def test_what_shapes_the_fit_cannot_change_when_a_run_goes_on(finished):
     folder, _ = finished
-    with pytest.raises(ValueError, match=r"channels=8 \(it was 4\), lr=0.5 \(it was 0.01\)"):
+    with pytest.raises(ValueError, match=r"channels=8 \(it was 4\), lr=0.5 \(it was 0.02\)"):
         main(["frames", "--resume", str(folder), "--channels", "8", "--lr", "0.5"])
 
 

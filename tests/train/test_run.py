@@ -25,7 +25,7 @@ def read_column(path, name: str) -> list[float]:
 def finished(tmp_path_factory, splits, model, fit, run):
     """Folder and metrics of one training, long enough to learn and rough enough to get worse now and then."""
     folder = tmp_path_factory.mktemp("run")
-    return folder, train(splits, folder, model, replace(fit, max_epochs=10, lr=0.05), run)
+    return folder, train(splits, folder, model, replace(fit, max_epochs=10, lr=0.1), run)
 
 
 def test_run_folder_holds_everything(finished):

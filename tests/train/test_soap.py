@@ -1,6 +1,5 @@
 """SOAP against its published form, one matrix at a time with QR decompositions, and against Adam."""
 
-import copy
 import math
 
 import pytest
@@ -23,7 +22,7 @@ def take_steps(optimizer: Soap, steps: range) -> None:
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for k in steps:
         for place, weight in enumerate(weights):
-            weight.grad = random_gradient(weight, place, k)
+            weight.grad = random_gradient(weight.cpu(), place, k).to(weight.device)
         if k % TURN_EVERY == 0:
             optimizer.turn()
         optimizer.step()
@@ -35,16 +34,15 @@ def random_gradient(weight: Tensor, place: int, step: int) -> Tensor:
     return rows[:, None] * torch.randn(weight.shape, dtype=weight.dtype) * columns + 0.1
 
 
-def published(weight: Tensor, place: int, steps: range, lr: float, beta1: float, beta2: float, eps: float) -> Tensor:
+def published(weight: Tensor, gradients: list[Tensor], lr: float, beta1: float, beta2: float, eps: float) -> Tensor:
     """Algorithm 3 of the paper, with the identity as the first basis and without correction of the bias."""
     weight = weight.detach().clone()
     momentum, second_moment = torch.zeros_like(weight), torch.zeros_like(weight)
     left, right = (torch.zeros(n, n, dtype=weight.dtype) for n in weight.shape)
     u, w = (torch.eye(n, dtype=weight.dtype) for n in weight.shape)
-    for k in steps:
+    for k, gradient in enumerate(gradients):
         if k % TURN_EVERY == 0 and k:
             u, w = qr(left @ u), qr(right @ w)
-        gradient = random_gradient(weight, place, k)
         left, right = left.lerp(gradient @ gradient.T, 1 - beta2), right.lerp(gradient.T @ gradient, 1 - beta2)
         momentum = momentum.lerp(gradient, 1 - beta1)
         second_moment = second_moment.lerp((u.T @ gradient @ w) ** 2, 1 - beta2)
@@ -57,14 +55,33 @@ def qr(matrix: Tensor) -> Tensor:
     return q * r.diagonal().sign()
 
 
+SETTINGS = (0.1, 0.9, 0.95, 1e-6)
+
+
 def test_steps_are_the_published_ones(monkeypatch):
     monkeypatch.setattr(soap, "DAMPING", 0.0)  # not in the paper
-    weights, settings = random_weights(), (0.1, 0.9, 0.95, 1e-6)
-    expected = [published(weight, place, range(50), *settings) for place, weight in enumerate(weights)]
-    lr, *betas, eps = settings
+    weights, expected = random_weights(), []
+    for place, weight in enumerate(weights):
+        expected.append(published(weight, [random_gradient(weight, place, k) for k in range(50)], *SETTINGS))
+    lr, *betas, eps = SETTINGS
     take_steps(Soap(weights, lr, betas, eps), range(50))
     for weight, other in zip(weights, expected, strict=True):
-        torch.testing.assert_close(weight.detach(), other, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(weight.detach(), other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_long_side_is_cut(monkeypatch, axis):
+    monkeypatch.setattr(soap, "DAMPING", 0.0)
+    monkeypatch.setattr(soap, "MAX_BASIS", 4)
+    (weight,) = random_weights([(9, 2) if axis == 0 else (2, 9)])
+    gradients = [random_gradient(weight, 0, k) for k in range(50)]
+    cut = zip(
+        weight.split(3, axis), zip(*(gradient.split(3, axis) for gradient in gradients), strict=True), strict=True
+    )
+    expected = torch.cat([published(piece, of_piece, *SETTINGS) for piece, of_piece in cut], axis)
+    lr, *betas, eps = SETTINGS
+    take_steps(Soap([weight], lr, betas, eps), range(50))
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [8, 24])
@@ -107,6 +124,18 @@ def test_bases_stay_orthonormal_where_gradients_span_few_directions():
     assert weight.isfinite().all()
 
 
+@pytest.mark.cuda
+def test_a_gpu_takes_the_same_steps():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    weights = random_weights()
+    others = [torch.nn.Parameter(weight.detach().cuda()) for weight in weights]
+    for each in (weights, others):
+        take_steps(Soap(each, 0.1), range(2 * TURN_EVERY + 5))
+    for weight, other in zip(weights, others, strict=True):
+        torch.testing.assert_close(other.detach().cpu(), weight.detach(), rtol=1e-7, atol=1e-7)
+
+
 def test_no_gradient_makes_no_step():
     (weight,) = random_weights([(3, 4)])
     before = weight.detach().clone()
@@ -126,17 +155,20 @@ def test_weights_without_gradient_or_entries_are_left_alone():
     optimizer.step()
     optimizer.turn()
     assert torch.equal(unused, before)
+    moment = optimizer.state[used]["momentum"].clone()
     unused.grad = torch.randn_like(unused)
     optimizer.step()
     assert not torch.equal(unused, before)
+    torch.testing.assert_close(optimizer.state[used]["momentum"][0], moment[0].lerp(used.grad, 0.05))
 
 
-def test_goes_on_from_its_state_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("stop", [TURN_EVERY + 5, 2 * TURN_EVERY])
+def test_goes_on_from_its_state_bit_for_bit(tmp_path, stop):
     whole, stopped, other = (random_weights() for _ in range(3))
     optimizer = Soap(whole)
     take_steps(optimizer, range(3 * TURN_EVERY))
     first = Soap(stopped)
-    take_steps(first, range(TURN_EVERY + 5))
+    take_steps(first, range(stop))
     torch.save(first.state_dict(), tmp_path / "state.pt")
     for weight, found in zip(other, stopped, strict=True):
         weight.data.copy_(found.data)
@@ -145,8 +177,7 @@ def test_goes_on_from_its_state_bit_for_bit(tmp_path):
     for weight, found in zip(other, stopped, strict=True):
         weight.data.copy_(found.data)
     second.load_state_dict(torch.load(tmp_path / "state.pt"))
-    take_steps(copy.deepcopy(second), range(0))
-    take_steps(second, range(TURN_EVERY + 5, 3 * TURN_EVERY))
+    take_steps(second, range(stop, 3 * TURN_EVERY))
     assert all(torch.equal(weight, expected) for weight, expected in zip(other, whole, strict=True))
 
 
