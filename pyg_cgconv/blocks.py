@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .conv import TensorProductConv
 from .equivariant import Gate, Linear, SpeciesLinear
+from .products import NodeProducts
 from .radial import RadialNetwork
 
 
@@ -24,8 +25,9 @@ class InteractionBlock(nn.Module):
         \mathbf{x}'_i = \mathrm{gate}\big(\mathbf{L}_2 \mathbf{m}_i + \mathbf{S}^{(z_i)} \mathbf{x}_i\big)
 
     with the average number of neighbours :math:`\bar N`, linear maps L, a linear map S for each species, and weights
-    from a radial network. Without the self-connection S an atom without neighbours gets zeros. Features are in the
-    layout ir_mul.
+    from a radial network. Without the self-connection S an atom without neighbours gets zeros. With products, the gate
+    takes those of :math:`\mathbf{m}_i`, too (:class:`~pyg_cgconv.products.NodeProducts`). Features are in the layout
+    ir_mul.
 
     Args:
         irreps_in: Node features, each irrep once.
@@ -35,6 +37,7 @@ class InteractionBlock(nn.Module):
         radial_hidden: Widths of the radial network's hidden layers.
         avg_num_neighbors: :math:`\bar N`.
         num_species: Number of species; None leaves out the self-connection.
+        products: Whether there are products of messages, which then have all irreps of ``irreps_sh``.
         backend: As in :class:`TensorProductConv`.
 
     Shapes:
@@ -53,6 +56,7 @@ class InteractionBlock(nn.Module):
         radial_hidden: Sequence[int] = (64, 64),
         avg_num_neighbors: float = 1.0,
         num_species: int | None = None,
+        products: bool = False,
         backend: str = "auto",
     ):
         super().__init__()
@@ -64,18 +68,24 @@ class InteractionBlock(nn.Module):
 
         self.gate = Gate(self.irreps_out)
         self.linear_in = Linear(self.irreps_in, self.irreps_in)
-        self.conv = TensorProductConv(
-            self.irreps_in, self.irreps_sh, self.gate.irreps_in, layout="ir_mul", backend=backend
-        )
+        messages = self.gate.irreps_in
+        if products:  # of which those of other irreps are of use, too
+            messages = messages + o3.Irreps([slot for slot in self.irreps_sh if slot.ir not in messages])
+        self.conv = TensorProductConv(self.irreps_in, self.irreps_sh, messages, layout="ir_mul", backend=backend)
         self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel)
         self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in)
         self.self_connection = (
             None if num_species is None else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species)
         )
+        self.products = (
+            NodeProducts(self.conv.irreps_out, self.irreps_in.count("0e"), self.gate.irreps_in) if products else None
+        )
 
     def forward(self, x: Tensor, one_hot: Tensor, edge_index: Tensor, edge_sh: Tensor, edge_radial: Tensor) -> Tensor:
         messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, self.radial(edge_radial))
         out = self.linear_out(messages)
+        if self.products is not None:
+            out = out + self.products(messages)
         if self.self_connection is not None:
             out = out + self.self_connection(x, one_hot)
         return self.gate(out)

@@ -54,6 +54,8 @@ class Potential(nn.Module):
             2e ...). Features that blocks cannot reach, or that later ones cannot turn into the readout, are left out:
             with fewer than four layers an energy has no use for the others.
         hidden_irreps: Hidden features by name, such as "64x0e+32x1o+16x2e", instead of ``channels`` and ``parity``.
+        products: Whether blocks multiply an atom's messages with each other, as MACE does: smaller errors from the same
+            data for half as much time again.
         num_radial: Bessel functions.
         radial_hidden: Hidden widths of the radial networks.
         cutoff_power: Exponent of the polynomial envelope.
@@ -88,6 +90,7 @@ class Potential(nn.Module):
         layers: int = 3,
         parity: bool = False,
         hidden_irreps: str | o3.Irreps | None = None,
+        products: bool = False,
         num_radial: int = 8,
         radial_hidden: Sequence[int] = (64, 64),
         cutoff_power: int = 6,
@@ -115,6 +118,7 @@ class Potential(nn.Module):
             "lmax": int(lmax),
             "layers": int(layers),
             "hidden_irreps": str(hidden),
+            "products": bool(products),
             "num_radial": int(num_radial),
             "radial_hidden": [int(width) for width in radial_hidden],
             "cutoff_power": int(cutoff_power),
@@ -150,6 +154,7 @@ class Potential(nn.Module):
                 radial_hidden=radial_hidden,
                 avg_num_neighbors=avg_num_neighbors,
                 num_species=len(numbers) if k > 0 else None,  # so that an isolated atom's energy is its shift
+                products=products,
                 backend=backend,
             )
             self.blocks.append(block)

@@ -35,9 +35,9 @@ def potential():
     return make().eval()
 
 
-@pytest.fixture(params=["natural", "both parities"], scope="module")
+@pytest.fixture(params=[{}, {"parity": True}, {"products": True}], ids=str, scope="module")
 def either(request):
-    return make(parity=request.param == "both parities").eval()
+    return make(**request.param).eval()
 
 
 def molecule(seed=0, n=6, dtype=torch.float64):
@@ -221,9 +221,9 @@ def test_force_loss_trains(potential):
         )
 
 
-@pytest.mark.parametrize("parity", [False, True])
-def test_every_weight_is_trained(parity):
-    model = make(parity=parity, layers=3).train()
+@pytest.mark.parametrize("options", [{}, {"parity": True}, {"products": True}], ids=str)
+def test_every_weight_is_trained(options):
+    model = make(**options, layers=3).train()
     out = model(molecule())
     (out["forces"].square().sum() + out["energy"].sum()).backward()
     for name, weight in model.named_parameters():
