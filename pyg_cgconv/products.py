@@ -7,12 +7,13 @@ from itertools import accumulate, combinations_with_replacement
 
 import torch
 from e3nn import o3
-from torch import Tensor, nn
+from torch import Tensor
 
+from ._exact import ExactBuffers
 from .equivariant import Linear
 
 
-class NodeProducts(nn.Module):
+class NodeProducts(ExactBuffers):
     r"""Products of two irreps of a node, channel by channel, between linear maps: MACE's contraction of correlation
     order 2 (Batatia et al., `Higher order equivariant message passing neural networks
     <https://arxiv.org/abs/2206.07697>`_), with the same weights for all species.
@@ -36,6 +37,8 @@ class NodeProducts(nn.Module):
         - **output:** (n, irreps_out.dim)
     """
 
+    exact = ("coefficients",)
+
     def __init__(self, irreps_in, channels: int, irreps_out):
         super().__init__()
         self.channels, self.irreps_out = channels, o3.Irreps(irreps_out)
@@ -56,13 +59,6 @@ class NodeProducts(nn.Module):
         x = x.unflatten(1, (-1, self.channels))
         pairs = (x[:, :, None] * x[:, None, :]).flatten(1, 2)
         return (self.coefficients.to(x.dtype) @ pairs).flatten(1)
-
-    def _apply(self, fn, recurse=True):
-        """Moves the module, but keeps the coefficients at float64, whatever it is cast to."""
-        coefficients = self.coefficients
-        super()._apply(fn, recurse)
-        self.coefficients = coefficients.to(self.coefficients.device)
-        return self
 
     def extra_repr(self) -> str:
         return f"{self.factors} -> {self.irreps_products}"
