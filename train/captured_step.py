@@ -113,7 +113,7 @@ class CapturedStep:
         groups = self.optimizer.param_groups
         seen = [{name: group[name] for name in ("lr", "capturable") if name in group} for group in groups]
         for rate, group, values in zip(self._rates, groups, seen, strict=True):
-            group.update({"lr": rate, "capturable": capturable} if "capturable" in values else {"lr": rate})
+            group.update({name: {"lr": rate, "capturable": capturable}[name] for name in values})
         try:
             yield
         finally:

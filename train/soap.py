@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-# Steps between two turns of the bases; errors were the same with 10, a tenth larger with 50.
+# Steps between two turns of the bases; errors were the same with 10, a fifteenth larger with 50.
 TURN_EVERY = 20
 # Bases are n x n, so longer sides of a weight are cut into pieces, which do not know of each other.
 MAX_BASIS = 512

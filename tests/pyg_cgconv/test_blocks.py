@@ -2,14 +2,10 @@ import pytest
 import torch
 from e3nn import o3
 
-from pyg_cgconv._layout import to_ir_mul, to_mul_ir
+from pyg_cgconv._layout import shape, to_ir_mul, to_mul_ir
 from pyg_cgconv.blocks import InteractionBlock, reachable, wanted_irreps
 
 IRREPS, SH = o3.Irreps("4x0e+3x1o"), o3.Irreps("0e+1o")
-
-
-def blocks(irreps):
-    return [(mul, ir.dim) for mul, ir in irreps]
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +25,13 @@ def inputs(n=5, edges=12):
 
 def test_rotation_and_inversion(block):
     x, one_hot, edge_index, sh, radial = inputs()
-    out = to_mul_ir(block(to_ir_mul(x, blocks(IRREPS)), one_hot, edge_index, sh, radial), blocks(block.irreps_out))
+    out = to_mul_ir(block(to_ir_mul(x, shape(IRREPS)), one_hot, edge_index, sh, radial), shape(block.irreps_out))
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     for rotation in (o3.rand_matrix(), -o3.rand_matrix()):
         turn_x, turn_sh, turn_out = (i.D_from_matrix(rotation).mT for i in (IRREPS, SH, block.irreps_out))
-        turned = block(to_ir_mul(x @ turn_x, blocks(IRREPS)), one_hot, edge_index, sh @ turn_sh, radial)
-        torch.testing.assert_close(to_mul_ir(turned, blocks(block.irreps_out)), out @ turn_out)
+        turned = block(to_ir_mul(x @ turn_x, shape(IRREPS)), one_hot, edge_index, sh @ turn_sh, radial)
+        torch.testing.assert_close(to_mul_ir(turned, shape(block.irreps_out)), out @ turn_out)
     torch.set_default_dtype(before)
 
 

@@ -3,14 +3,11 @@ import torch
 from e3nn import nn as e3nn_nn
 from e3nn import o3
 
-from pyg_cgconv._layout import to_ir_mul, to_mul_ir
+from pyg_cgconv._layout import shape, to_ir_mul, to_mul_ir
 from pyg_cgconv.equivariant import Gate, Linear, SpeciesLinear
+from tests.rotations import assert_equivariant
 
 IN, OUT = o3.Irreps("5x0e+3x1o+2x0e+4x1o+1x2e"), o3.Irreps("6x0e+2x1o+3x2e")
-
-
-def blocks(irreps):
-    return [(mul, ir.dim) for mul, ir in irreps]
 
 
 def test_linear_equals_e3nn():
@@ -22,7 +19,7 @@ def test_linear_equals_e3nn():
             rows = [IN[k].mul for k in layer.slots[out]]
             start = sum(rows[: layer.slots[out].index(instruction.i_in)])
             weight.copy_(layer.weights[out][start : start + weight.shape[0]])
-    expected = to_ir_mul(theirs(to_mul_ir(x, blocks(IN))), blocks(OUT))
+    expected = to_ir_mul(theirs(to_mul_ir(x, shape(IN))), shape(OUT))
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)  # e3nn keeps its path weights in float32
 
 
@@ -58,27 +55,18 @@ def test_gate_equals_e3nn():
     )
     assert gate.irreps_in.dim == theirs.irreps_in.dim
     x = torch.randn(6, gate.irreps_in.dim)
-    even, odd, vectors, tensors = to_mul_ir(x, blocks(gate.irreps_in)).split([9, 3, 6, 15], dim=1)
+    even, odd, vectors, tensors = to_mul_ir(x, shape(gate.irreps_in)).split([9, 3, 6, 15], dim=1)
     slots = {"9x0e": even, "3x0o": odd, "2x1o": vectors, "3x2e": tensors}
     expected = theirs(torch.cat([slots[str(slot)] for slot in theirs.irreps_in], dim=1))
     # e3nn estimates the normalisation of activations by sampling
-    torch.testing.assert_close(to_mul_ir(gate(x), blocks(irreps)), expected, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(to_mul_ir(gate(x), shape(irreps)), expected, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("irreps", ["8x0e", "8x0e+4x0o", "2x0e+3x1o+3x1e+1x2e"])
 @pytest.mark.parametrize("make", [Gate, lambda irreps: Linear("2x0e+1x0o+2x1o+1x1e+3x2e+1x0e", irreps)])
 def test_equivariance(irreps, make):
     layer = make(irreps).double()
-    irreps_in, irreps_out = layer.irreps_in, layer.irreps_out
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    for rotation in (o3.rand_matrix(), -o3.rand_matrix()):
-        turned_in, turned_out = (i.D_from_matrix(rotation).mT for i in (irreps_in, irreps_out))
-        x = torch.randn(4, irreps_in.dim)  # mul_ir, the layout of D
-        out = to_mul_ir(layer(to_ir_mul(x, blocks(irreps_in))), blocks(irreps_out))
-        out_of_turned = to_mul_ir(layer(to_ir_mul(x @ turned_in, blocks(irreps_in))), blocks(irreps_out))
-        torch.testing.assert_close(out_of_turned, out @ turned_out)
-    torch.set_default_dtype(before)
+    assert_equivariant(layer, layer.irreps_in, layer.irreps_out)
 
 
 def test_irreps_in_two_slots_are_refused():

@@ -4,12 +4,9 @@ import pytest
 import torch
 from e3nn import o3
 
-from pyg_cgconv._layout import to_ir_mul, to_mul_ir
+from pyg_cgconv._layout import shape, to_ir_mul, to_mul_ir
 from pyg_cgconv.products import NodeProducts
-
-
-def blocks(irreps):
-    return [(mul, ir.dim) for mul, ir in irreps]
+from tests.rotations import assert_equivariant
 
 
 @pytest.mark.parametrize(
@@ -25,7 +22,7 @@ def test_products_are_those_of_e3nn(irreps, wanted):
     torch.manual_seed(0)
     module = NodeProducts(irreps, 3, wanted).double()
     x = torch.randn(5, module.factors.dim, dtype=torch.float64)
-    found = to_mul_ir(module.multiplied(to_ir_mul(x, blocks(module.factors))), blocks(module.irreps_products))
+    found = to_mul_ir(module.multiplied(to_ir_mul(x, shape(module.factors))), shape(module.irreps_products))
     columns = module.irreps_products.slices()
     for (mul, ir), place in zip(module.irreps_products, columns, strict=True):
         expected = torch.cat(products(x, module.factors, ir), dim=1)
@@ -53,16 +50,7 @@ def products(x: torch.Tensor, factors: o3.Irreps, wanted: o3.Irrep) -> list[torc
 def test_rotation_and_inversion():
     torch.manual_seed(0)
     irreps_in, irreps_out = o3.Irreps("2x0e+3x1o+4x1o+2x2e+2x1e"), o3.Irreps("3x0e+2x0o+3x1o+2x1e+1x2e+2x2o")
-    module = NodeProducts(irreps_in, 3, irreps_out).double()
-    x = torch.randn(5, irreps_in.dim, dtype=torch.float64)
-    out = to_mul_ir(module(to_ir_mul(x, blocks(irreps_in))), blocks(irreps_out))
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    for rotation in (o3.rand_matrix(), -o3.rand_matrix()):
-        turn_x, turn_out = (irreps.D_from_matrix(rotation).mT for irreps in (irreps_in, irreps_out))
-        turned = module(to_ir_mul(x @ turn_x, blocks(irreps_in)))
-        torch.testing.assert_close(to_mul_ir(turned, blocks(irreps_out)), out @ turn_out)
-    torch.set_default_dtype(before)
+    out = assert_equivariant(NodeProducts(irreps_in, 3, irreps_out).double(), irreps_in, irreps_out)
     assert out.abs().sum(0).min() > 1e-3
 
 
