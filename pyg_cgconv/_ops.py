@@ -32,6 +32,11 @@ def register(problem: Problem) -> dict[torch.dtype, str]:
     return {dtype: variant.key for dtype, variant in variants.items()}
 
 
+def row_length(problem: str, kind: str) -> int:
+    """Numbers in a row of this kind of the problem registered under this name."""
+    return _problems[problem].row(kind).length
+
+
 def convolve(problem: str, x: Tensor, y: Tensor, w: Tensor, edges: SortedEdges, deterministic: bool) -> Tensor:
     """out_i = sum over edges j->i of CG(x_j, y_e; w_e): differentiable any number of times.
 
@@ -148,9 +153,18 @@ def _summed(problem: Problem, contraction: Contraction, outputs: list[Tensor]) -
     return [t.sum(0) if kind(name) == "w" else t for name, t in zip(contraction.outputs, outputs, strict=True)]
 
 
+def run(problem: str, contraction: Contraction, operands, lists, sources: int, deterministic: bool) -> list[Tensor]:
+    """The outputs of a contraction of the registered problem; no gradients are recorded.
+
+    Args:
+        operands: in the order of the contraction's inputs.
+        lists: of the edges, by target and by source, as in `SortedEdges`.
+    """
+    return _run(_problems[problem], contraction, operands, lists, sources, deterministic)
+
+
 def _contract_real(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
-    lists = by_target, by_source
-    return _run(_problems[problem], Contraction.parse(spec), inputs, lists, sources, deterministic)
+    return run(problem, Contraction.parse(spec), inputs, (by_target, by_source), sources, deterministic)
 
 
 def _contract_fake(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from e3nn import o3
+from torch import Tensor
 
 from cuda_kernels.problem import Path, Problem, channel_row, edge_row, weight_row
 
@@ -18,7 +19,7 @@ def build(product: o3.TensorProduct, layout: str) -> Problem:
     edge_blocks = _starts([multiplicity for multiplicity, _ in product.irreps_in2])
     weight_shapes, weight_blocks, paths = [], 0, []
     for instruction in product.instructions:
-        coefficients = _coefficients(product, instruction)
+        coefficients = _nonzero(_product_tensor(product, instruction))
         for copy in range(product.irreps_in2[instruction.i_in2].mul):
             weight = weight_blocks + copy if instruction.has_weight else None
             edge = edge_blocks[instruction.i_in2] + copy
@@ -36,6 +37,38 @@ def build(product: o3.TensorProduct, layout: str) -> Problem:
     )
 
 
+def build_square(product: o3.TensorProduct) -> Problem:
+    """The problem (float32, ir_mul) of a symmetric bilinear map that is ``product`` where both inputs are equal: a
+    convolution with features x, weights v and the edge feature 1. Slots of equal irreps become one.
+
+    Args:
+        product: of two inputs of the same irreps and one multiplicity; all paths have mode "uuu" and no weights.
+    """
+    irreps, channels = product.irreps_in1, product.irreps_in1[0].mul
+    starts = _starts([ir.dim for _, ir in irreps])
+    components, products = starts[-1], {ir: [] for _, ir in product.irreps_out}
+    for instruction in product.instructions:
+        a, b = (slice(starts[n], starts[n + 1]) for n in (instruction.i_in1, instruction.i_in2))
+        block = _product_tensor(product, instruction)
+        tensor = block.new_zeros(components, components, block.shape[2])
+        tensor[a, b] = block
+        products[product.irreps_out[instruction.i_out].ir].append((tensor + tensor.transpose(0, 1)) / 2)
+    outputs = [torch.stack(tensors, dim=-1).flatten(2) for tensors in products.values()]  # (i, j, (component, product))
+    paths = [
+        Path(0, 0, j, out, coefficients)
+        for out, tensor in enumerate(outputs)
+        for j in range(components)
+        if (coefficients := _nonzero(tensor[:, j : j + 1]))
+    ]
+    return Problem(
+        x=channel_row([(channels, components)], "ir_mul"),
+        y=edge_row([(1, 1)], "ir_mul"),
+        w=weight_row([(channels, 1)] * components),
+        g=channel_row([(channels, tensor.shape[2]) for tensor in outputs], "ir_mul"),
+        paths=tuple(paths),
+    )
+
+
 def _starts(counts) -> list[int]:
     starts = [0]
     for count in counts:
@@ -43,9 +76,8 @@ def _starts(counts) -> list[int]:
     return starts
 
 
-def _coefficients(product: o3.TensorProduct, instruction) -> tuple[tuple[int, int, int, float], ...]:
-    """(i, j, k, C[i, j, k] * path weight) in float64, values that agree up to rounding made equal, so that they are
-    found equal."""
+def _product_tensor(product: o3.TensorProduct, instruction) -> Tensor:
+    """(2 l1 + 1, 2 l2 + 1, 2 l3 + 1) Clebsch-Gordan coefficients times the path's normalisation, in float64."""
     ls = (
         irreps[n].ir.l
         for irreps, n in (
@@ -54,7 +86,11 @@ def _coefficients(product: o3.TensorProduct, instruction) -> tuple[tuple[int, in
             (product.irreps_out, instruction.i_out),
         )
     )
-    tensor = o3.wigner_3j(*ls, dtype=torch.float64) * instruction.path_weight
+    return o3.wigner_3j(*ls, dtype=torch.float64) * instruction.path_weight
+
+
+def _nonzero(tensor: Tensor) -> tuple[tuple[int, int, int, float], ...]:
+    """(i, j, k, coefficient), values that agree up to rounding made equal, so that they are found equal."""
     magnitudes: list[float] = []
     result = []
     for i, j, k in (tensor.abs() > _ZERO).nonzero().tolist():

@@ -78,7 +78,9 @@ class InteractionBlock(nn.Module):
             None if num_species is None else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species)
         )
         self.products = (
-            NodeProducts(self.conv.irreps_out, self.irreps_in.count("0e"), self.gate.irreps_in) if products else None
+            NodeProducts(self.conv.irreps_out, self.irreps_in.count("0e"), self.gate.irreps_in, backend)
+            if products
+            else None
         )
 
     def forward(self, x: Tensor, one_hot: Tensor, edge_index: Tensor, edge_sh: Tensor, edge_radial: Tensor) -> Tensor:

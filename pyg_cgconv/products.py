@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from itertools import accumulate, combinations_with_replacement
+from itertools import combinations_with_replacement
 
 import torch
 from e3nn import o3
-from torch import Tensor
+from torch import Tensor, nn
 
-from ._exact import ExactBuffers
+from . import _ops, _problem
+from ._layout import shape, to_ir_mul, to_mul_ir
+from ._reference import ReferenceProduct
+from ._square import square
 from .equivariant import Linear
 
 
-class NodeProducts(ExactBuffers):
+class NodeProducts(nn.Module):
     r"""Products of two irreps of a node, channel by channel, between linear maps: MACE's contraction of correlation
     order 2 (Batatia et al., `Higher order equivariant message passing neural networks
     <https://arxiv.org/abs/2206.07697>`_), with the same weights for all species.
@@ -31,48 +33,57 @@ class NodeProducts(ExactBuffers):
         irreps_in: Features, in the layout ir_mul; an irrep may occur in several slots.
         channels: Channels u of each irrep that is multiplied.
         irreps_out: Wanted features, each irrep once.
+        backend: As in :class:`~pyg_cgconv.TensorProductConv`.
 
     Shapes:
         - **input:** (n, irreps_in.dim)
         - **output:** (n, irreps_out.dim)
     """
 
-    exact = ("coefficients",)
-
-    def __init__(self, irreps_in, channels: int, irreps_out):
+    def __init__(self, irreps_in, channels: int, irreps_out, backend: str = "auto"):
         super().__init__()
-        self.channels, self.irreps_out = channels, o3.Irreps(irreps_out)
+        self.irreps_out = o3.Irreps(irreps_out)
         self.factors = o3.Irreps([(channels, ir) for ir in sorted({ir for _, ir in o3.Irreps(irreps_in)})])
-        products = {ir: _products([ir for _, ir in self.factors], ir) for _, ir in self.irreps_out}
-        self.irreps_products = o3.Irreps([(channels * len(found), ir) for ir, found in products.items() if found])
-        # Rows are (irrep, component, product): the layout ir_mul.
-        rows = [torch.stack(found).permute(3, 0, 1, 2).flatten(0, 1) for found in products.values() if found]
-        self.register_buffer("coefficients", torch.cat(rows).flatten(1), persistent=False)
+        slots, instructions = _products(self.factors, self.irreps_out)
+        self.irreps_products = slots.simplify()
+        self._reference = ReferenceProduct(
+            self.factors, self.factors, slots, instructions, "mul_ir", shared_weights=True
+        )
+        self.backend = backend
         self.linear_in = Linear(irreps_in, self.factors)
         self.linear_out = Linear(self.irreps_products, self.irreps_out)
+        self._register()
+
+    def _register(self) -> None:
+        fused = self.backend != "reference"
+        product = self._reference.product(torch.float64, torch.device("cpu"))
+        self.problem_names = _ops.register(_problem.build_square(product)) if fused else {}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._register()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear_out(self.multiplied(self.linear_in(x)))
 
     def multiplied(self, x: Tensor) -> Tensor:
         """The products y (n, irreps_products.dim) of features (n, factors.dim)."""
-        x = x.unflatten(1, (-1, self.channels))
-        pairs = (x[:, :, None] * x[:, None, :]).flatten(1, 2)
-        return (self.coefficients.to(x.dtype) @ pairs).flatten(1)
+        if self.problem_names:
+            return square(self.problem_names[x.dtype], x)
+        x = to_mul_ir(x, shape(self.factors))
+        return to_ir_mul(self._reference(x, x, None), shape(self.irreps_products))
 
     def extra_repr(self) -> str:
         return f"{self.factors} -> {self.irreps_products}"
 
 
-def _products(irreps: list[o3.Irrep], wanted: o3.Irrep) -> list[Tensor]:
-    """Coefficients (m, m, 2l+1), by components of all ``irreps`` twice, of each product that is ``wanted``."""
-    ends = list(accumulate(ir.dim for ir in irreps))
-    found = []
-    for (end_a, a), (end_b, b) in combinations_with_replacement(zip(ends, irreps, strict=True), 2):
-        antisymmetric = a == b and (2 * a.l + wanted.l) % 2
-        if wanted in a * b and not antisymmetric:
-            coefficients = torch.zeros(ends[-1], ends[-1], wanted.dim, dtype=torch.float64)
-            block = coefficients[end_a - a.dim : end_a, end_b - b.dim : end_b]
-            block.copy_(math.sqrt(wanted.dim) * o3.wigner_3j(a.l, b.l, wanted.l, dtype=torch.float64))
-            found.append(coefficients)
-    return found
+def _products(factors: o3.Irreps, wanted: o3.Irreps) -> tuple[o3.Irreps, list]:
+    """The products of two of the factors that are ``wanted``, a slot each, and e3nn's instructions for them."""
+    slots, instructions = [], []
+    for _, ir in wanted:
+        for (a, (channels, ir_a)), (b, (_, ir_b)) in combinations_with_replacement(enumerate(factors), 2):
+            antisymmetric = a == b and (2 * ir_a.l + ir.l) % 2
+            if ir in ir_a * ir_b and not antisymmetric:
+                instructions.append((a, b, len(slots), "uuu", False))
+                slots.append((channels, ir))
+    return o3.Irreps(slots), instructions
