@@ -91,6 +91,17 @@ class PolynomialCutoff(nn.Module):
         return f"cutoff={self.cutoff}, power={self.power}"
 
 
+def of_species(basis: Tensor, one_hot: Tensor) -> Tensor:
+    r"""A radial basis for each species, zero but that of the edge's: a :class:`RadialNetwork` then has first weights
+    for each. Times the root of the number of species, which is the part of the network's fan-in in use.
+
+    Shapes:
+        - **input:** basis (E, num_basis), one-hot species (E, S), of the neighbour
+        - **output:** (E, num_basis * S)
+    """
+    return (basis[:, :, None] * (math.sqrt(one_hot.shape[1]) * one_hot)[:, None, :]).flatten(1)
+
+
 class RadialNetwork(nn.Module):
     r"""A multilayer perceptron from a radial basis to the weights of an edge's paths.
 

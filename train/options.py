@@ -23,6 +23,7 @@ class ModelOptions:
         parity: features of both parities of each angular momentum, not only that of the spherical harmonics; energies
             have a use for them from four layers on.
         products: products of each atom's messages with each other, as in MACE: smaller errors, slower steps.
+        radial_species: radial networks know the element of the neighbour: smaller errors where there are few elements.
         num_radial: Bessel functions of the distance.
         radial_hidden: widths of the hidden layers of the radial networks.
         cutoff_power: exponent of the polynomial that makes everything smooth at the cutoff.
@@ -35,6 +36,7 @@ class ModelOptions:
     layers: int = 3
     parity: bool = False
     products: bool = False
+    radial_species: bool = False
     num_radial: int = 8
     radial_hidden: tuple[int, ...] = (64, 64)
     cutoff_power: int = 6

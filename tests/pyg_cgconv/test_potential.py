@@ -35,7 +35,7 @@ def potential():
     return make().eval()
 
 
-@pytest.fixture(params=[{}, {"parity": True}, {"products": True}], ids=str, scope="module")
+@pytest.fixture(params=[{}, {"parity": True}, {"products": True, "radial_species": True}], ids=str, scope="module")
 def either(request):
     return make(**request.param).eval()
 
@@ -221,7 +221,7 @@ def test_force_loss_trains(potential):
         )
 
 
-@pytest.mark.parametrize("options", [{}, {"parity": True}, {"products": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"parity": True}, {"products": True}, {"radial_species": True}], ids=str)
 def test_every_weight_is_trained(options):
     model = make(**options, layers=3).train()
     out = model(molecule())
