@@ -37,12 +37,14 @@ class InteractionBlock(nn.Module):
         radial_hidden: Widths of the radial network's hidden layers.
         avg_num_neighbors: :math:`\bar N`.
         num_species: Number of species; None leaves out the self-connection.
+        radial_species: Number of species of which the radial network has factors, or None.
         products: Whether there are products of messages, which then have all irreps of ``irreps_sh``.
         backend: As in :class:`TensorProductConv`.
 
     Shapes:
         - **input:** node features (n, irreps_in.dim), one-hot species (n, S), edge indices (2, E),
-          edge features (E, irreps_sh.dim), radial functions (E, num_basis)
+          edge features (E, irreps_sh.dim), radial functions (E, num_basis); with ``radial_species`` also the one-hot
+          species of the edges' sources (E, S)
         - **output:** node features (n, self.irreps_out.dim)
     """
 
@@ -56,6 +58,7 @@ class InteractionBlock(nn.Module):
         radial_hidden: Sequence[int] = (64, 64),
         avg_num_neighbors: float = 1.0,
         num_species: int | None = None,
+        radial_species: int | None = None,
         products: bool = False,
         backend: str = "auto",
     ):
@@ -72,7 +75,7 @@ class InteractionBlock(nn.Module):
         if products:  # of which those of other irreps are of use, too
             messages = messages + o3.Irreps([slot for slot in self.irreps_sh if slot.ir not in messages])
         self.conv = TensorProductConv(self.irreps_in, self.irreps_sh, messages, layout="ir_mul", backend=backend)
-        self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel)
+        self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel, radial_species)
         self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in)
         self.self_connection = (
             None if num_species is None else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species)
@@ -83,8 +86,17 @@ class InteractionBlock(nn.Module):
             else None
         )
 
-    def forward(self, x: Tensor, one_hot: Tensor, edge_index: Tensor, edge_sh: Tensor, edge_radial: Tensor) -> Tensor:
-        messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, self.radial(edge_radial))
+    def forward(
+        self,
+        x: Tensor,
+        one_hot: Tensor,
+        edge_index: Tensor,
+        edge_sh: Tensor,
+        edge_radial: Tensor,
+        edge_one_hot: Tensor | None = None,
+    ) -> Tensor:
+        weight = self.radial(edge_radial, edge_one_hot)
+        messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight)
         out = self.linear_out(messages)
         if self.products is not None:
             out = out + self.products(messages)

@@ -24,7 +24,7 @@ from ._derivatives import forces, slope, virial, volume
 from ._exact import ExactBuffers
 from .blocks import InteractionBlock, wanted_irreps
 from .equivariant import Gate, Linear
-from .radial import BesselBasis, PolynomialCutoff, of_species
+from .radial import BesselBasis, PolynomialCutoff
 from .spherical import spherical_harmonics
 
 
@@ -57,8 +57,7 @@ class Potential(ExactBuffers):
         hidden_irreps: Hidden features by name, such as "64x0e+32x1o+16x2e", instead of ``channels`` and ``parity``.
         products: Whether blocks multiply an atom's messages with each other, as MACE does: smaller errors from the same
             data for half as much time again.
-        radial_species: Whether the radial networks' first weights are others for each species of the neighbour: smaller
-            errors at the same speed where there are few species (time and memory grow with their number).
+        radial_species: Whether the radial networks know the species of the neighbour: smaller errors at the same speed.
         num_radial: Bessel functions.
         radial_hidden: Hidden widths of the radial networks.
         cutoff_power: Exponent of the polynomial envelope.
@@ -157,10 +156,11 @@ class Potential(ExactBuffers):
                 irreps,
                 self.irreps_sh,
                 wanted,
-                num_basis=num_radial * (len(numbers) if radial_species else 1),
+                num_basis=num_radial,
                 radial_hidden=radial_hidden,
                 avg_num_neighbors=avg_num_neighbors,
                 num_species=len(numbers) if k > 0 else None,  # so that an isolated atom's energy is its shift
+                radial_species=len(numbers) if radial_species else None,
                 products=products,
                 backend=backend,
             )
@@ -258,11 +258,10 @@ class Potential(ExactBuffers):
         sh = spherical_harmonics(atoms.vectors / distance[:, None], self.irreps_sh.lmax)
         radial = self.basis(distance) * self.envelope(distance)[:, None]
         one_hot = nn.functional.one_hot(atoms.species, len(self.atomic_numbers)).to(radial.dtype)
-        if self.hyperparameters["radial_species"]:
-            radial = of_species(radial, one_hot[atoms.edge_index[0]])
+        neighbour = one_hot[atoms.edge_index[0]] if self.hyperparameters["radial_species"] else None
         x = self.embedding(one_hot)
         for block in self.blocks:
-            x = block(x, one_hot, atoms.edge_index, sh, radial)
+            x = block(x, one_hot, atoms.edge_index, sh, radial, neighbour)
         return self.readout(x)
 
     def save(self, path) -> None:

@@ -91,17 +91,6 @@ class PolynomialCutoff(nn.Module):
         return f"cutoff={self.cutoff}, power={self.power}"
 
 
-def of_species(basis: Tensor, one_hot: Tensor) -> Tensor:
-    r"""A radial basis for each species, zero but that of the edge's: a :class:`RadialNetwork` then has first weights
-    for each. Times the root of the number of species, which is the part of the network's fan-in in use.
-
-    Shapes:
-        - **input:** basis (E, num_basis), one-hot species (E, S), of the neighbour
-        - **output:** (E, num_basis * S)
-    """
-    return (basis[:, :, None] * (math.sqrt(one_hot.shape[1]) * one_hot)[:, None, :]).flatten(1)
-
-
 class RadialNetwork(nn.Module):
     r"""A multilayer perceptron from a radial basis to the weights of an edge's paths.
 
@@ -113,31 +102,38 @@ class RadialNetwork(nn.Module):
     activation 1, as in e3nn: outputs have unit variance for inputs of unit variance. There is no bias, so the output
     vanishes, as smoothly as its input, where the input does: multiply the basis by an envelope.
 
+    With species, the result of :math:`\mathbf{W}_1` is multiplied by factors for the species of the edge, standard
+    normal at first: the weights of an edge then depend on what the neighbour is, too.
+
     The output is the largest tensor of a model (E x num_weights).
 
     Args:
         num_basis: Inputs an edge.
         hidden: Widths of the hidden layers; may be empty.
         num_weights: Outputs an edge, ``conv.weight_numel``.
+        num_species: Number of species S; None for a function of the distance alone.
 
     Shapes:
-        - **input:** (E, num_basis)
+        - **input:** (E, num_basis); with species also one-hot species (E, S)
         - **output:** (E, num_weights)
     """
 
-    def __init__(self, num_basis: int, hidden: Sequence[int], num_weights: int):
+    def __init__(self, num_basis: int, hidden: Sequence[int], num_weights: int, num_species: int | None = None):
         super().__init__()
         self.widths = [int(num_basis), *(int(width) for width in hidden), int(num_weights)]
         if min(self.widths) < 1:
             raise ValueError(f"hidden: expected positive widths, got layers {self.widths}")
         self.weights = nn.ParameterList(torch.randn(shape) for shape in pairwise(self.widths))
+        self.factors = None if num_species is None else nn.Parameter(torch.randn(num_species, self.widths[1]))
         gains = [1.0, *[SILU_GAIN] * (len(self.weights) - 1)]
         self.scales = [gain / math.sqrt(len(weight)) for gain, weight in zip(gains, self.weights, strict=True)]
 
-    def forward(self, basis: Tensor) -> Tensor:
+    def forward(self, basis: Tensor, one_hot: Tensor | None = None) -> Tensor:
         # Gains multiply the weights, which are few, and not the activations, which are as many as edges.
         first, *later = scale_each(self.weights, self.scales)
         out = basis @ first
+        if self.factors is not None:
+            out = out * (one_hot @ self.factors)
         for weight in later:
             out = silu(out) @ weight
         return out

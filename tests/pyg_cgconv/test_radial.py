@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pyg_cgconv.radial import SILU_GAIN, BesselBasis, PolynomialCutoff, RadialNetwork, of_species
+from pyg_cgconv.radial import SILU_GAIN, BesselBasis, PolynomialCutoff, RadialNetwork
 
 CUTOFF = 4.0
 
@@ -90,13 +90,13 @@ def test_network_of_nothing_is_nothing():
     assert RadialNetwork(8, (16, 16), 30)(torch.zeros(0, 8)).shape == (0, 30)
 
 
-def test_each_species_has_first_weights_of_its_own():
+def test_species_scale_the_first_hidden_layer():
     torch.manual_seed(0)
-    network, alone = RadialNetwork(3 * 8, (16,), 5), RadialNetwork(8, (16,), 5)
+    network, alone = RadialNetwork(8, (16,), 5, num_species=3), RadialNetwork(8, (16,), 5)
     basis, species = torch.randn(6, 8), torch.tensor([0, 2, 1, 2, 2, 0])
-    out = network(of_species(basis, torch.nn.functional.one_hot(species, 3).float()))
+    out = network(basis, torch.nn.functional.one_hot(species, 3).float())
     for n in range(3):
-        alone.weights[0].data = network.weights[0].data.view(8, 3, 16)[:, n]
+        alone.weights[0].data = network.weights[0].data * network.factors.data[n]
         alone.weights[1].data = network.weights[1].data
         torch.testing.assert_close(out[species == n], alone(basis[species == n]))
 
