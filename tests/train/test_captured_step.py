@@ -23,7 +23,8 @@ BATCHES = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [3, 5, 7, 9], [1, 4, 6, 2], [2, 6
 @pytest.fixture
 def potential(device) -> Potential:
     torch.manual_seed(0)
-    potential = Potential(["H", "C", "O"], CUTOFF, channels=4, lmax=1, layers=1, radial_hidden=(4,), dtype="float64")
+    size = {"channels": 4, "lmax": 1, "layers": 1, "radial_hidden": (4,)}
+    potential = Potential(["H", "C", "O"], CUTOFF, **size, products=True, radial_species=True, dtype="float64")
     potential.validate = False
     return potential.to(device)
 
