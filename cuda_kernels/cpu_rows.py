@@ -38,16 +38,24 @@ def write_row(
 
     A row is in cache, so that the transposition costs no memory traffic of its own.
     """
-    for compact, wanted in zip(problem.component_major().row(kind).blocks, problem.row(kind).blocks, strict=True):
-        start, end = (
-            builder.add(a, I64(b.offset * problem.item_bytes)) for a, b in ((source, compact), (target, wanted))
-        )  # blocks have one offset in both orders
+    item, row = problem.item_bytes, problem.row(kind)
+    if row == problem.component_major().row(kind):
+        _copy(builder, source, target, row.length * item)
+        return
+    for compact, wanted in zip(problem.component_major().row(kind).blocks, row.blocks, strict=True):
+        # Blocks have one offset in both orders.
+        start, end = (builder.add(a, I64(b.offset * item)) for a, b in ((source, compact), (target, wanted)))
         if compact == wanted:
-            size, flag = compact.multiplicity * compact.dim * problem.item_bytes, ir.IntType(1)
-            copy = declare(builder.module, "llvm.memcpy.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, flag])
-            builder.call(copy, [builder.inttoptr(end, POINTER), builder.inttoptr(start, POINTER), I64(size), flag(0)])
+            _copy(builder, start, end, compact.multiplicity * compact.dim * item)
         else:
-            _write_transposed(builder, SCALAR[problem.dtype], problem.item_bytes, compact, start, end, width, back)
+            _write_transposed(builder, SCALAR[problem.dtype], item, compact, start, end, width, back)
+
+
+def _copy(builder: ir.IRBuilder, source, target, size: int) -> None:
+    flag = ir.IntType(1)
+    copy = declare(builder.module, "llvm.memcpy.p0.p0.i64", ir.VoidType(), [POINTER, POINTER, I64, flag])
+    pointers = [builder.inttoptr(address, POINTER) for address in (target, source)]
+    builder.call(copy, [*pointers, I64(size), flag(0)])
 
 
 def _write_transposed(builder, scalar, item: int, block: Block, source, target, width: int, back: bool) -> None:

@@ -108,10 +108,12 @@ class Problem:
 
     @cache  # noqa: B019
     def component_major(self) -> Problem:
-        """The same problem with x and g in the layout ir_mul."""
-        shapes = {kind: [(block.multiplicity, block.dim) for block in self.row(kind).blocks] for kind in "xg"}
-        rows = {kind: channel_row(shape, "ir_mul") for kind, shape in shapes.items()}
-        return self if all(self.row(kind) == row for kind, row in rows.items()) else replace(self, **rows)
+        """The same problem, the channels of a component of x or g side by side: those in other layouts are ir_mul."""
+        others = [kind for kind in "xg" if any(block.channel_stride != 1 for block in self.row(kind).blocks)]
+        shapes = {kind: [(block.multiplicity, block.dim) for block in self.row(kind).blocks] for kind in others}
+        return (
+            replace(self, **{kind: channel_row(shape, "ir_mul") for kind, shape in shapes.items()}) if others else self
+        )
 
     def describe(self) -> str:
         """A table of the paths, for people."""

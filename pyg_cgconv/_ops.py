@@ -32,9 +32,9 @@ def register(problem: Problem) -> dict[torch.dtype, str]:
     return {dtype: variant.key for dtype, variant in variants.items()}
 
 
-def row_length(problem: str, kind: str) -> int:
-    """Numbers in a row of this kind of the problem registered under this name."""
-    return _problems[problem].row(kind).length
+def registered(name: str) -> Problem:
+    """The problem that :func:`register` gave this name."""
+    return _problems[name]
 
 
 def convolve(problem: str, x: Tensor, y: Tensor, w: Tensor, edges: SortedEdges, deterministic: bool) -> Tensor:
@@ -74,7 +74,7 @@ def _contract(problem: Problem, contraction: Contraction, edges: SortedEdges, de
         lists = edges.by_target, edges.by_source if backward and deterministic else ()
     else:
         lists = edges.by_target, edges.by_source if backward else ()
-    return tuple(_run(problem, contraction, operands, lists, edges.sources, deterministic))
+    return tuple(run(problem, contraction, operands, lists, edges.sources, deterministic))
 
 
 class _Contract(torch.autograd.Function):
@@ -129,9 +129,13 @@ def _derivative(contraction: Contraction, given: tuple[bool, ...], needed: tuple
     return derivative, sources, [outputs.get(name) for name in contraction.inputs]
 
 
-def _run(
-    problem: Problem, contraction: Contraction, operands, lists, sources: int, deterministic: bool
-) -> list[Tensor]:
+def run(problem: Problem, contraction: Contraction, operands, lists, sources: int, deterministic: bool) -> list[Tensor]:
+    """The outputs of a contraction; no gradients are recorded.
+
+    Args:
+        operands: in the order of the contraction's inputs.
+        lists: of the edges, by target and by source, as in `SortedEdges`.
+    """
     if operands[0].is_cuda:
         outputs = _device("cuda").contract(problem, contraction, operands, lists, sources, deterministic)
     else:
@@ -153,18 +157,8 @@ def _summed(problem: Problem, contraction: Contraction, outputs: list[Tensor]) -
     return [t.sum(0) if kind(name) == "w" else t for name, t in zip(contraction.outputs, outputs, strict=True)]
 
 
-def run(problem: str, contraction: Contraction, operands, lists, sources: int, deterministic: bool) -> list[Tensor]:
-    """The outputs of a contraction of the registered problem; no gradients are recorded.
-
-    Args:
-        operands: in the order of the contraction's inputs.
-        lists: of the edges, by target and by source, as in `SortedEdges`.
-    """
-    return _run(_problems[problem], contraction, operands, lists, sources, deterministic)
-
-
 def _contract_real(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:
-    return run(problem, Contraction.parse(spec), inputs, (by_target, by_source), sources, deterministic)
+    return run(_problems[problem], Contraction.parse(spec), inputs, (by_target, by_source), sources, deterministic)
 
 
 def _contract_fake(problem, spec, inputs, by_target, by_source, sources, deterministic) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 FORMAT = "pyg_cgconv.Potential"
 # Raise it whenever an older program would read the same content as another potential, or not at all.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, metadata: dict) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import torch
 from e3nn import o3
 from torch import Tensor
 
-from cuda_kernels.problem import Path, Problem, channel_row, edge_row, weight_row
+from cuda_kernels.problem import Block, Path, Problem, Row, channel_row, edge_row, weight_row
 
 from ._layout import shape
 
@@ -39,34 +41,48 @@ def build(product: o3.TensorProduct, layout: str) -> Problem:
 
 def build_square(product: o3.TensorProduct) -> Problem:
     """The problem (float32, ir_mul) of a symmetric bilinear map that is ``product`` where both inputs are equal: a
-    convolution with features x, weights v and the edge feature 1. Slots of equal irreps become one.
+    convolution with features x, as weights v the same or others, number by number, and the edge feature 1.
+
+    A number of v is the weight of many paths, so their gradients by v would overwrite each other: take those by x.
 
     Args:
-        product: of two inputs of the same irreps and one multiplicity; all paths have mode "uuu" and no weights.
+        product: of two inputs of the same irreps and one multiplicity, each path of mode "uuu" without weights to a
+            slot of its own, slots of equal irreps side by side: in the output these are one.
     """
     irreps, channels = product.irreps_in1, product.irreps_in1[0].mul
-    starts = _starts([ir.dim for _, ir in irreps])
-    components, products = starts[-1], {ir: [] for _, ir in product.irreps_out}
+    components = _starts([ir.dim for _, ir in irreps])
+    paths = []
     for instruction in product.instructions:
-        a, b = (slice(starts[n], starts[n + 1]) for n in (instruction.i_in1, instruction.i_in2))
-        block = _product_tensor(product, instruction)
-        tensor = block.new_zeros(components, components, block.shape[2])
-        tensor[a, b] = block
-        products[product.irreps_out[instruction.i_out].ir].append((tensor + tensor.transpose(0, 1)) / 2)
-    outputs = [torch.stack(tensors, dim=-1).flatten(2) for tensors in products.values()]  # (i, j, (component, product))
-    paths = [
-        Path(0, 0, j, out, coefficients)
-        for out, tensor in enumerate(outputs)
-        for j in range(components)
-        if (coefficients := _nonzero(tensor[:, j : j + 1]))
-    ]
+        a, b, out = instruction.i_in1, instruction.i_in2, instruction.i_out
+        coefficients = _nonzero(_product_tensor(product, instruction))
+        orders = {(a, b): coefficients}
+        if a != b:
+            orders = {
+                (a, b): tuple((i, j, k, c / 2) for i, j, k, c in coefficients),
+                (b, a): tuple((j, i, k, c / 2) for i, j, k, c in coefficients),
+            }
+        for (x, v), terms in orders.items():
+            for n in sorted({j for _, j, _, _ in terms}):
+                of_n = tuple((i, 0, k, c) for i, j, k, c in terms if j == n)
+                paths.append(Path(x=x, y=0, weight=components[v] + n, out=out, coefficients=of_n))
     return Problem(
-        x=channel_row([(channels, components)], "ir_mul"),
+        x=channel_row(shape(irreps), "ir_mul"),
         y=edge_row([(1, 1)], "ir_mul"),
-        w=weight_row([(channels, 1)] * components),
-        g=channel_row([(channels, tensor.shape[2]) for tensor in outputs], "ir_mul"),
+        w=weight_row([(channels, 1)] * components[-1]),
+        g=_joined_row(product.irreps_out, channels),
         paths=tuple(paths),
     )
+
+
+def _joined_row(slots: o3.Irreps, channels: int) -> Row:
+    """The row, in ir_mul, of slots of equal multiplicity, where those of equal irreps are one block of memory."""
+    blocks, offset = [], 0
+    for ir, group in groupby(ir for _, ir in slots):
+        count = len(list(group))
+        stride = count * channels
+        blocks += [Block(offset + n * channels, channels, ir.dim, stride, 1) for n in range(count)]
+        offset += stride * ir.dim
+    return Row(tuple(blocks), offset)
 
 
 def _starts(counts) -> list[int]:

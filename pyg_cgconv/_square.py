@@ -24,7 +24,14 @@ _library = torch.library.Library("pyg_cgconv", "FRAGMENT")
 
 def square(problem: str, x: Tensor) -> Tensor:
     """B(x, x) for features x (n, x.length) of the problem with this registered name: (n, g.length), differentiable any
-    number of times."""
+    number of times.
+
+    Raises:
+        ValueError: x has another shape.
+    """
+    length = _ops.registered(problem).x.length
+    if x.dim() != 2 or x.shape[1] != length:
+        raise ValueError(f"x: expected shape (n, {length}), got {tuple(x.shape)}")
     return torch.ops.pyg_cgconv.square(problem, x)
 
 
@@ -46,7 +53,9 @@ def _contracted(problem: str, contraction: Contraction, rows: Tensor, factor: fl
     node = starts[:-1]
     loops = starts, node, node, node, node[:0]  # an edge from each node to itself, listed as in SortedEdges
     edge_features = rows.new_full((nodes, 1), factor)
-    (out,) = _ops.run(problem, contraction, [rows, edge_features, weights], (loops, loops), nodes, True)
+    (out,) = _ops.run(
+        _ops.registered(problem), contraction, [rows, edge_features, weights], (loops, loops), nodes, True
+    )
     return out
 
 
@@ -81,7 +90,7 @@ def _define(name: str, operands: str, run, gradients, row: str) -> None:
     """The operation with ``operands`` that ``run`` computes; it returns rows of the kind ``row``."""
 
     def fake(problem: str, rows: Tensor, *_) -> Tensor:
-        return rows.new_empty((rows.shape[0], _ops.row_length(problem, row)))
+        return rows.new_empty((rows.shape[0], _ops.registered(problem).row(row).length))
 
     _library.define(f"{name}(str problem, {operands}) -> Tensor")
     for key in ("CPU", "CUDA"):

@@ -19,15 +19,15 @@ class InteractionBlock(nn.Module):
     accurate interatomic potentials <https://arxiv.org/abs/2101.03164>`_).
 
     .. math::
-        \mathbf{m}_i = \frac{1}{\sqrt{\bar N}} \sum_{j \in \mathcal{N}(i)}
-                       \mathrm{TP}\big(\mathbf{L}_1 \mathbf{x}_j, Y(\hat{\mathbf{r}}_{ij}); \mathbf{w}(r_{ij})\big),
+        \mathbf{m}_i = \frac{1}{\sqrt{\bar N}} \sum_{j \in \mathcal{N}(i)} \mathrm{TP}\big(
+                       \mathbf{L}_1 \mathbf{x}_j, Y(\hat{\mathbf{r}}_{ij}); \mathbf{w}(r_{ij}, z_j)\big),
         \qquad
         \mathbf{x}'_i = \mathrm{gate}\big(\mathbf{L}_2 \mathbf{m}_i + \mathbf{S}^{(z_i)} \mathbf{x}_i\big)
 
     with the average number of neighbours :math:`\bar N`, linear maps L, a linear map S for each species, and weights
-    from a radial network. Without the self-connection S an atom without neighbours gets zeros. With products, the gate
-    takes those of :math:`\mathbf{m}_i`, too (:class:`~pyg_cgconv.products.NodeProducts`). Features are in the layout
-    ir_mul.
+    from a radial network, which may know the species of the neighbour. Without the self-connection S an atom without
+    neighbours gets zeros. With products, the gate takes those of :math:`\mathbf{m}_i`, too
+    (:class:`~pyg_cgconv.products.NodeProducts`). Features are in the layout ir_mul.
 
     Args:
         irreps_in: Node features, each irrep once.
@@ -37,14 +37,14 @@ class InteractionBlock(nn.Module):
         radial_hidden: Widths of the radial network's hidden layers.
         avg_num_neighbors: :math:`\bar N`.
         num_species: Number of species; None leaves out the self-connection.
-        radial_species: Number of species of which the radial network has factors, or None.
+        num_radial_species: Number of species; None leaves them out of the radial network.
         products: Whether there are products of messages, which then have all irreps of ``irreps_sh``.
         backend: As in :class:`TensorProductConv`.
 
     Shapes:
         - **input:** node features (n, irreps_in.dim), one-hot species (n, S), edge indices (2, E),
-          edge features (E, irreps_sh.dim), radial functions (E, num_basis); with ``radial_species`` also the one-hot
-          species of the edges' sources (E, S)
+          edge features (E, irreps_sh.dim), radial functions (E, num_basis); with ``num_radial_species`` also the
+          one-hot species of the edges' sources (E, S)
         - **output:** node features (n, self.irreps_out.dim)
     """
 
@@ -58,7 +58,7 @@ class InteractionBlock(nn.Module):
         radial_hidden: Sequence[int] = (64, 64),
         avg_num_neighbors: float = 1.0,
         num_species: int | None = None,
-        radial_species: int | None = None,
+        num_radial_species: int | None = None,
         products: bool = False,
         backend: str = "auto",
     ):
@@ -75,13 +75,18 @@ class InteractionBlock(nn.Module):
         if products:  # of which those of other irreps are of use, too
             messages = messages + o3.Irreps([slot for slot in self.irreps_sh if slot.ir not in messages])
         self.conv = TensorProductConv(self.irreps_in, self.irreps_sh, messages, layout="ir_mul", backend=backend)
-        self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel, radial_species)
+        self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel, num_radial_species)
         self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in)
         self.self_connection = (
             None if num_species is None else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species)
         )
         self.products = (
-            NodeProducts(self.conv.irreps_out, self.irreps_in.count("0e"), self.gate.irreps_in, backend)
+            NodeProducts(
+                self.conv.irreps_out,
+                self.irreps_in.count("0e"),
+                self.gate.irreps_in,
+                fused=self.conv.backend != "reference",
+            )
             if products
             else None
         )

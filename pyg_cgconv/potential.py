@@ -57,7 +57,8 @@ class Potential(ExactBuffers):
         hidden_irreps: Hidden features by name, such as "64x0e+32x1o+16x2e", instead of ``channels`` and ``parity``.
         products: Whether blocks multiply an atom's messages with each other, as MACE does: smaller errors from the same
             data for half as much time again.
-        radial_species: Whether the radial networks know the species of the neighbour: smaller errors at the same speed.
+        radial_species: Whether the radial networks know the species of the neighbour: smaller errors at about the same
+            speed.
         num_radial: Bessel functions.
         radial_hidden: Hidden widths of the radial networks.
         cutoff_power: Exponent of the polynomial envelope.
@@ -160,7 +161,7 @@ class Potential(ExactBuffers):
                 radial_hidden=radial_hidden,
                 avg_num_neighbors=avg_num_neighbors,
                 num_species=len(numbers) if k > 0 else None,  # so that an isolated atom's energy is its shift
-                radial_species=len(numbers) if radial_species else None,
+                num_radial_species=len(numbers) if radial_species else None,
                 products=products,
                 backend=backend,
             )
@@ -258,10 +259,10 @@ class Potential(ExactBuffers):
         sh = spherical_harmonics(atoms.vectors / distance[:, None], self.irreps_sh.lmax)
         radial = self.basis(distance) * self.envelope(distance)[:, None]
         one_hot = nn.functional.one_hot(atoms.species, len(self.atomic_numbers)).to(radial.dtype)
-        neighbour = one_hot[atoms.edge_index[0]] if self.hyperparameters["radial_species"] else None
+        edge_one_hot = one_hot[atoms.source] if self.hyperparameters["radial_species"] else None
         x = self.embedding(one_hot)
         for block in self.blocks:
-            x = block(x, one_hot, atoms.edge_index, sh, radial, neighbour)
+            x = block(x, one_hot, atoms.edge_index, sh, radial, edge_one_hot)
         return self.readout(x)
 
     def save(self, path) -> None:

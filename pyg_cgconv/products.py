@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from itertools import combinations_with_replacement
 
-import torch
 from e3nn import o3
 from torch import Tensor, nn
 
 from . import _ops, _problem
+from ._instructions import tensor_product
 from ._layout import shape, to_ir_mul, to_mul_ir
 from ._reference import ReferenceProduct
 from ._square import square
 from .equivariant import Linear
+
+_UNCOMPILED = {"compile_left_right": False, "compile_right": False}  # only the paths' normalisation is read
 
 
 class NodeProducts(nn.Module):
@@ -33,31 +35,31 @@ class NodeProducts(nn.Module):
         irreps_in: Features, in the layout ir_mul; an irrep may occur in several slots.
         channels: Channels u of each irrep that is multiplied.
         irreps_out: Wanted features, each irrep once.
-        backend: As in :class:`~pyg_cgconv.TensorProductConv`.
+        fused: Whether the products are those of the generated kernels; otherwise they are e3nn's.
+
+    Raises:
+        ValueError: no product of two irreps of the input is wanted.
 
     Shapes:
         - **input:** (n, irreps_in.dim)
         - **output:** (n, irreps_out.dim)
     """
 
-    def __init__(self, irreps_in, channels: int, irreps_out, backend: str = "auto"):
+    def __init__(self, irreps_in, channels: int, irreps_out, *, fused: bool = True):
         super().__init__()
         self.irreps_out = o3.Irreps(irreps_out)
         self.factors = o3.Irreps([(channels, ir) for ir in sorted({ir for _, ir in o3.Irreps(irreps_in)})])
         slots, instructions = _products(self.factors, self.irreps_out)
         self.irreps_products = slots.simplify()
-        self._reference = ReferenceProduct(
-            self.factors, self.factors, slots, instructions, "mul_ir", shared_weights=True
-        )
-        self.backend = backend
+        arguments = self.factors, self.factors, slots, instructions
+        self._reference = ReferenceProduct(*arguments, "mul_ir", shared_weights=True)
+        self.problem = _problem.build_square(tensor_product(*arguments, **_UNCOMPILED)) if fused else None
         self.linear_in = Linear(irreps_in, self.factors)
         self.linear_out = Linear(self.irreps_products, self.irreps_out)
         self._register()
 
     def _register(self) -> None:
-        fused = self.backend != "reference"
-        product = self._reference.product(torch.float64, torch.device("cpu"))
-        self.problem_names = _ops.register(_problem.build_square(product)) if fused else {}
+        self._problem_names = {} if self.problem is None else _ops.register(self.problem)
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
@@ -67,9 +69,9 @@ class NodeProducts(nn.Module):
         return self.linear_out(self.multiplied(self.linear_in(x)))
 
     def multiplied(self, x: Tensor) -> Tensor:
-        """The products y (n, irreps_products.dim) of features (n, factors.dim)."""
-        if self.problem_names:
-            return square(self.problem_names[x.dtype], x)
+        """The products y (n, irreps_products.dim) of features (n, factors.dim), float32 or float64."""
+        if self.problem is not None:
+            return square(self._problem_names[x.dtype], x)
         x = to_mul_ir(x, shape(self.factors))
         return to_ir_mul(self._reference(x, x, None), shape(self.irreps_products))
 
@@ -86,4 +88,6 @@ def _products(factors: o3.Irreps, wanted: o3.Irreps) -> tuple[o3.Irreps, list]:
             if ir in ir_a * ir_b and not antisymmetric:
                 instructions.append((a, b, len(slots), "uuu", False))
                 slots.append((channels, ir))
+    if not slots:
+        raise ValueError(f"irreps_out: no product of two of {factors} is one of {wanted}")
     return o3.Irreps(slots), instructions

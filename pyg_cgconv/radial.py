@@ -95,15 +95,15 @@ class RadialNetwork(nn.Module):
     r"""A multilayer perceptron from a radial basis to the weights of an edge's paths.
 
     .. math::
-        \mathbf{w} = \mathbf{W}_K \, \sigma(\mathbf{W}_{K-1} \cdots \sigma(\mathbf{W}_1 \mathbf{b})), \qquad
-        \sigma(z) = c \, \mathrm{silu}(z)
+        \mathbf{w} = \mathbf{W}_K \, \sigma(\mathbf{W}_{K-1} \cdots \sigma(\mathbf{a}_s \odot \mathbf{W}_1 \mathbf{b})),
+        \qquad \sigma(z) = c \, \mathrm{silu}(z)
+
+    with factors a for the species s of the neighbour, or without.
 
     Weights are standard normal and divided by the root of their fan-in in use, and c makes the second moment of an
-    activation 1, as in e3nn: outputs have unit variance for inputs of unit variance. There is no bias, so the output
-    vanishes, as smoothly as its input, where the input does: multiply the basis by an envelope.
-
-    With species, the result of :math:`\mathbf{W}_1` is multiplied by factors for the species of the edge, standard
-    normal at first: the weights of an edge then depend on what the neighbour is, too.
+    activation 1, as in e3nn: outputs have unit variance for inputs of unit variance (1.1 with factors, which are
+    standard normal, too). There is no bias, so the output vanishes, as smoothly as its input, where the input does:
+    multiply the basis by an envelope.
 
     The output is the largest tensor of a model (E x num_weights).
 
@@ -112,6 +112,9 @@ class RadialNetwork(nn.Module):
         hidden: Widths of the hidden layers; may be empty.
         num_weights: Outputs an edge, ``conv.weight_numel``.
         num_species: Number of species S; None for a function of the distance alone.
+
+    Raises:
+        ValueError: a width is not positive, or species are given to a network without or not to one with them.
 
     Shapes:
         - **input:** (E, num_basis); with species also one-hot species (E, S)
@@ -123,12 +126,17 @@ class RadialNetwork(nn.Module):
         self.widths = [int(num_basis), *(int(width) for width in hidden), int(num_weights)]
         if min(self.widths) < 1:
             raise ValueError(f"hidden: expected positive widths, got layers {self.widths}")
+        if num_species is not None and num_species < 1:
+            raise ValueError(f"num_species: expected at least 1, or None, got {num_species}")
         self.weights = nn.ParameterList(torch.randn(shape) for shape in pairwise(self.widths))
         self.factors = None if num_species is None else nn.Parameter(torch.randn(num_species, self.widths[1]))
         gains = [1.0, *[SILU_GAIN] * (len(self.weights) - 1)]
         self.scales = [gain / math.sqrt(len(weight)) for gain, weight in zip(gains, self.weights, strict=True)]
 
     def forward(self, basis: Tensor, one_hot: Tensor | None = None) -> Tensor:
+        if (one_hot is None) != (self.factors is None):
+            expected = "None, as the network has no species" if self.factors is None else f"(E, {len(self.factors)})"
+            raise ValueError(f"one_hot: expected {expected}, got {None if one_hot is None else tuple(one_hot.shape)}")
         # Gains multiply the weights, which are few, and not the activations, which are as many as edges.
         first, *later = scale_each(self.weights, self.scales)
         out = basis @ first

@@ -23,7 +23,7 @@ class ModelOptions:
         parity: features of both parities of each angular momentum, not only that of the spherical harmonics; energies
             have a use for them from four layers on.
         products: products of each atom's messages with each other, as in MACE: smaller errors, slower steps.
-        radial_species: radial networks know the element of the neighbour: smaller errors, as fast.
+        radial_species: radial networks know the element of the neighbour: smaller errors, about as fast.
         num_radial: Bessel functions of the distance.
         radial_hidden: widths of the hidden layers of the radial networks.
         cutoff_power: exponent of the polynomial that makes everything smooth at the cutoff.

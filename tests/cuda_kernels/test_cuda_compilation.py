@@ -9,6 +9,7 @@ from cuda_kernels.polynomial import BACKWARD, DOUBLE_BACKWARD, FORWARD
 from cuda_kernels.schedule import segments
 from pyg_cgconv import TensorProductConv
 from pyg_cgconv.benchmark.problems import PROBLEMS
+from pyg_cgconv.products import NodeProducts
 from tests.problems import named
 
 HOPPER = (9, 0)
@@ -58,3 +59,18 @@ def test_the_backward_adds_to_sources_in_the_cache():
     text = segment_assembly(segment)
     assert "red.global.add.f32" in text
     assert "atom." not in text
+
+
+@pytest.mark.parametrize(("channels", "compute_capability"), [(128, HOPPER), (128, (8, 6)), (5, HOPPER)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_of_features_fit_and_have_no_atomics(channels, compute_capability, dtype):
+    irreps = "+".join(f"{channels}x{ir}" for ir in ("0e", "1o", "2e", "3o"))
+    problem = NodeProducts(irreps, channels, irreps).problem.with_dtype(dtype)
+    by_features, _ = FORWARD.derivative(("g",), ("x",))
+    for contraction, owner in ((FORWARD, "g"), (by_features, "x")):
+        binaries = compile_pass(problem, contraction, owner, compute_capability)
+        assert len(binaries) <= 11
+        assert [b.stack_bytes for b in binaries] == [0] * len(binaries)
+        assert all(b.shared_bytes <= (227 if compute_capability == HOPPER else 99) * 1024 for b in binaries)
+        for segment in segments(problem, contraction, owner, compute_capability):
+            assert "red.global.add" not in segment_assembly(segment)

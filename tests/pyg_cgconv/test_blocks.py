@@ -8,12 +8,11 @@ from pyg_cgconv.blocks import InteractionBlock, reachable, wanted_irreps
 IRREPS, SH = o3.Irreps("4x0e+3x1o"), o3.Irreps("0e+1o")
 
 
-@pytest.fixture(scope="module")
-def block():
+@pytest.fixture(params=[{}, {"products": True, "num_radial_species": 2}], ids=["plain", "products"], scope="module")
+def block(request):
     torch.manual_seed(0)
-    return InteractionBlock(
-        IRREPS, SH, "4x0e+2x0o+3x1o+2x1e", num_basis=3, radial_hidden=(4,), avg_num_neighbors=2.0, num_species=2
-    ).double()
+    size = {"num_basis": 3, "radial_hidden": (4,), "avg_num_neighbors": 2.0, "num_species": 2}
+    return InteractionBlock(IRREPS, SH, "4x0e+2x0o+3x1o+2x1e", **size, **request.param).double()
 
 
 def inputs(n=5, edges=12):
@@ -23,14 +22,19 @@ def inputs(n=5, edges=12):
     return x, one_hot, edge_index, torch.randn(edges, SH.dim).double(), torch.rand(edges, 3).double()
 
 
+def species_of_edges(block, one_hot, edge_index):
+    return [] if block.radial.factors is None else [one_hot[edge_index[0]]]
+
+
 def test_rotation_and_inversion(block):
     x, one_hot, edge_index, sh, radial = inputs()
-    out = to_mul_ir(block(to_ir_mul(x, shape(IRREPS)), one_hot, edge_index, sh, radial), shape(block.irreps_out))
+    edges = [radial, *species_of_edges(block, one_hot, edge_index)]
+    out = to_mul_ir(block(to_ir_mul(x, shape(IRREPS)), one_hot, edge_index, sh, *edges), shape(block.irreps_out))
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     for rotation in (o3.rand_matrix(), -o3.rand_matrix()):
         turn_x, turn_sh, turn_out = (i.D_from_matrix(rotation).mT for i in (IRREPS, SH, block.irreps_out))
-        turned = block(to_ir_mul(x @ turn_x, shape(IRREPS)), one_hot, edge_index, sh @ turn_sh, radial)
+        turned = block(to_ir_mul(x @ turn_x, shape(IRREPS)), one_hot, edge_index, sh @ turn_sh, *edges)
         torch.testing.assert_close(to_mul_ir(turned, shape(block.irreps_out)), out @ turn_out)
     torch.set_default_dtype(before)
 
@@ -54,7 +58,7 @@ def test_without_messages_and_self_connection_nothing_is_left(block):
     lonely = InteractionBlock(IRREPS, SH, "4x0e+3x1o+2x1e", num_basis=3, radial_hidden=(4,)).double()
     x, one_hot, edge_index, sh, radial = inputs(edges=0)
     assert (lonely(x, one_hot, edge_index, sh, radial) == 0).all()
-    assert (block(x, one_hot, edge_index, sh, radial) != 0).any()
+    assert (block(x, one_hot, edge_index, sh, radial, *species_of_edges(block, one_hot, edge_index)) != 0).any()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_metadata_is_empty_at_first():
 
 def test_the_file_names_its_format(file):
     saved = torch.load(file, weights_only=True)
-    assert (saved["format"], saved["format_version"]) == ("pyg_cgconv.Potential", 1)
+    assert (saved["format"], saved["format_version"]) == ("pyg_cgconv.Potential", 2)
 
 
 @pytest.mark.parametrize("metadata", [{"weights": torch.zeros(2)}, {"cutoff": object()}])
@@ -59,11 +59,19 @@ def test_a_foreign_file_is_refused_by_name(tmp_path, content):
 
 
 def test_a_later_format_is_refused_by_name(potential, file, monkeypatch):
-    monkeypatch.setattr(_potential_file, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(_potential_file, "FORMAT_VERSION", 3)
     potential.save(file)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"model\.pt' has format version 2, this program reads 1 and earlier: install"):
+    with pytest.raises(ValueError, match=r"model\.pt' has format version 3, this program reads 2 and earlier: install"):
         Potential.load(file)
+
+
+def test_the_first_format_is_read(potential, file):
+    saved = torch.load(file, weights_only=True)
+    for name in ("products", "radial_species"):  # which it did not know
+        del saved["hyperparameters"][name]
+    torch.save({**saved, "format_version": 1}, file)
+    assert Potential.load(file).hyperparameters == potential.hyperparameters
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -109,6 +109,9 @@ def test_species_scale_the_first_hidden_layer():
         (lambda: PolynomialCutoff(-1.0), "cutoff"),
         (lambda: PolynomialCutoff(5.0, 2), "power"),
         (lambda: RadialNetwork(8, (0,), 3), "hidden"),
+        (lambda: RadialNetwork(8, (4,), 3, num_species=0), "num_species"),
+        (lambda: RadialNetwork(8, (4,), 3, num_species=2)(torch.zeros(1, 8)), "one_hot"),
+        (lambda: RadialNetwork(8, (4,), 3)(torch.zeros(1, 8), torch.zeros(1, 2)), "one_hot"),
     ],
 )
 def test_mistakes_are_named(make, argument):
