@@ -32,6 +32,20 @@ def register(problem: Problem) -> dict[torch.dtype, str]:
     return {dtype: variant.key for dtype, variant in variants.items()}
 
 
+class WithProblem:
+    """A module whose ``problem`` (None if it has no kernels) the operation knows, also that of a copy in another
+    process."""
+
+    problem: Problem | None
+
+    def _register(self) -> None:
+        self._problem_names = {} if self.problem is None else register(self.problem)
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._register()
+
+
 def registered(name: str) -> Problem:
     """The problem that :func:`register` gave this name."""
     return _problems[name]

@@ -19,7 +19,7 @@ from ._reference import ReferenceProduct
 BACKENDS = ("auto", "cuda", "cpu", "reference")
 
 
-class TensorProductConv(MessagePassing):
+class TensorProductConv(_ops.WithProblem, MessagePassing):
     r"""Equivariant convolution with the Clebsch-Gordan tensor product of node and edge features, as in the `"Tensor
     field networks" <https://arxiv.org/abs/1802.08219>`_ and `"NequIP" <https://arxiv.org/abs/2101.03164>`_ papers.
 
@@ -95,13 +95,6 @@ class TensorProductConv(MessagePassing):
         self._reference = ReferenceProduct(*arguments, layout, shared_weights)
         self.problem = None if self.backend == "reference" else _problem.build(product, layout)
         self._dims = self.irreps_in.dim, self.irreps_edge.dim  # torch.compile cannot trace e3nn's irreps
-        self._register()
-
-    def _register(self) -> None:
-        self._problem_names = {} if self.problem is None else _ops.register(self.problem)
-
-    def __setstate__(self, state: dict) -> None:
-        super().__setstate__(state)
         self._register()
 
     def forward(

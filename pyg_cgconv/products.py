@@ -17,7 +17,7 @@ from .equivariant import Linear
 _UNCOMPILED = {"compile_left_right": False, "compile_right": False}  # only the paths' normalisation is read
 
 
-class NodeProducts(nn.Module):
+class NodeProducts(_ops.WithProblem, nn.Module):
     r"""Products of two irreps of a node, channel by channel, between linear maps: MACE's contraction of correlation
     order 2 (Batatia et al., `Higher order equivariant message passing neural networks
     <https://arxiv.org/abs/2206.07697>`_), with the same weights for all species.
@@ -56,13 +56,6 @@ class NodeProducts(nn.Module):
         self.problem = _problem.build_square(tensor_product(*arguments, **_UNCOMPILED)) if fused else None
         self.linear_in = Linear(irreps_in, self.factors)
         self.linear_out = Linear(self.irreps_products, self.irreps_out)
-        self._register()
-
-    def _register(self) -> None:
-        self._problem_names = {} if self.problem is None else _ops.register(self.problem)
-
-    def __setstate__(self, state: dict) -> None:
-        super().__setstate__(state)
         self._register()
 
     def forward(self, x: Tensor) -> Tensor:
