@@ -109,11 +109,12 @@ class Problem:
     @cache  # noqa: B019
     def component_major(self) -> Problem:
         """The same problem, the channels of a component of x or g side by side: those in other layouts are ir_mul."""
-        others = [kind for kind in "xg" if any(block.channel_stride != 1 for block in self.row(kind).blocks)]
-        shapes = {kind: [(block.multiplicity, block.dim) for block in self.row(kind).blocks] for kind in others}
-        return (
-            replace(self, **{kind: channel_row(shape, "ir_mul") for kind, shape in shapes.items()}) if others else self
-        )
+        rows = {
+            kind: channel_row([(block.multiplicity, block.dim) for block in self.row(kind).blocks], "ir_mul")
+            for kind in "xg"
+            if any(block.channel_stride != 1 for block in self.row(kind).blocks)
+        }
+        return replace(self, **rows) if rows else self
 
     def describe(self) -> str:
         """A table of the paths, for people."""

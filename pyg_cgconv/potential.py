@@ -21,14 +21,13 @@ from ._arguments import (
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
 from ._capture import is_captured
 from ._derivatives import forces, slope, virial, volume
-from ._exact import ExactBuffers
 from .blocks import InteractionBlock, wanted_irreps
 from .equivariant import Gate, Linear
 from .radial import BesselBasis, PolynomialCutoff
 from .spherical import spherical_harmonics
 
 
-class Potential(ExactBuffers):
+class Potential(nn.Module):
     r"""A message-passing potential in the manner of NequIP (Batzner et al., `E(3)-equivariant graph neural networks for
     data-efficient and accurate interatomic potentials <https://arxiv.org/abs/2101.03164>`_).
 
@@ -82,8 +81,6 @@ class Potential(ExactBuffers):
     Raises:
         ValueError: an argument makes no sense; it is named.
     """
-
-    exact = ("shift", "scale")
 
     def __init__(
         self,
@@ -264,6 +261,13 @@ class Potential(ExactBuffers):
         for block in self.blocks:
             x = block(x, one_hot, atoms.edge_index, sh, radial, edge_one_hot)
         return self.readout(x)
+
+    def _apply(self, fn, recurse=True):
+        """Moves the module, but keeps shift and scale at float64, whatever the parameters are cast to."""
+        shift, scale = self.shift, self.scale
+        super()._apply(fn, recurse)
+        self.shift, self.scale = shift.to(self.shift.device), scale.to(self.scale.device)
+        return self
 
     def save(self, path) -> None:
         """Writes hyperparameters, weights and ``metadata`` to one file, which :meth:`load` reads."""
