@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,16 @@ def on_stream(stream: torch.cuda.Stream) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     torch.cuda.current_stream(stream.device).wait_stream(stream)
+
+
+@contextmanager
+def capturing(stream: torch.cuda.Stream, pool=None) -> Iterator[torch.cuda.CUDAGraph]:
+    """A graph of what is done on this stream, in memory of this pool."""
+    # Leaves of earlier derivatives that only garbage still holds would draw in the streams which they were made on.
+    gc.collect()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool, stream, CAPTURE_MODE):
+        yield graph
 
 
 def is_captured(tensor: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
-from ._capture import CAPTURE_MODE, on_stream
+from ._capture import capturing, on_stream
 from .potential import Potential
 
 MAX_EDGES = 100_000
@@ -81,8 +81,7 @@ class Replay:
         with on_stream(self._stream):
             for _ in range(WARM_UP):
                 compute()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode=CAPTURE_MODE):
+        with capturing(self._stream) as graph:
             output = compute()
         self._graph, self._output, self._shape = graph, output, (data.num_nodes, edges, compute_stress)
         self.captures += 1

@@ -3,7 +3,16 @@
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+def validated_weights(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
+    """The ``state_dict`` of the averages, or of the module itself where nothing averages its weights."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, ExponentialMovingAverage):
+            return callback.averages.state_dict()
+    return module.state_dict()
 
 
 class ExponentialMovingAverage(WeightAveraging):
@@ -18,10 +27,15 @@ class ExponentialMovingAverage(WeightAveraging):
         self._update = get_ema_multi_avg_fn(decay)
         super().__init__(use_buffers=False, multi_avg_fn=self._update)
 
+    @property
+    def averages(self) -> LightningModule:
+        """The module with the averages as its weights."""
+        return self._average_model.module
+
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         super().setup(trainer, module, stage)
         if stage == "fit":
-            self._averages, self._weights = list(self._average_model.module.parameters()), list(module.parameters())
+            self._averages, self._weights = list(self.averages.parameters()), list(module.parameters())
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         # Lightning copies the module before it is moved, and would fetch all weights from a GPU at every step.

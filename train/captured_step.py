@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch_geometric.data import Batch
 
-from pyg_cgconv._capture import CAPTURE_MODE, on_stream
+from pyg_cgconv._capture import capturing, on_stream
 from train.padded_frames import PaddedFrames
 from train.padding import PaddedSize
 from train.soap import Soap
@@ -90,9 +90,8 @@ class CapturedStep:
                 self._step(size, constants)
             return
         if self.graphs[key] is None:
-            graph = torch.cuda.CUDAGraph()
             self.optimizer.zero_grad()  # so that gradients get memory of the graph's
-            with torch.cuda.graph(graph, self._pool, self._stream, CAPTURE_MODE):
+            with capturing(self._stream, self._pool) as graph:
                 self._step(size, constants, capturable=True)
             self.graphs[key] = graph
         self.graphs[key].replay()

@@ -1,22 +1,26 @@
 """What is kept of a training while it runs, and how it goes on from there."""
 
 import csv
+import math
 import os
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
+import lightning
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
+from train.averaging import validated_weights
+
 BEST, LAST = "best.ckpt", "last.ckpt"
 # Longest time that a killed training loses in an epoch of hours; a checkpoint is written in a second.
 TIME_BETWEEN_CHECKPOINTS = timedelta(minutes=10)
-# On a GPU an epoch of a small molecule takes less than a second, and a checkpoint a tenth of one.
+# On a GPU an epoch of a small molecule takes less than a second, and the checkpoint of 5 million weights half of one.
 TIME_BETWEEN_EPOCHS_KEPT = timedelta(seconds=20)
 STEPS_BETWEEN_LOOKS = 50  # at the clock: with several devices each look waits for the first one
 
@@ -30,31 +34,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         os.replace(unfinished, path)
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt``: that of the least validation loss, remembered also if the run folder is moved between sessions."""
+class Checkpoints(Checkpoint):
+    """``best.ckpt``, the weights of the least validation loss, and ``last.ckpt``, all that a training needs to go on.
 
-    def __init__(self, folder: Path, monitor: str):
-        name = Path(BEST).stem
-        super().__init__(
-            folder, filename=name, monitor=monitor, enable_version_counter=False, save_on_train_epoch_end=False
-        )
+    Validations are known to the files at the first and the last of them and where 20 seconds have passed; between
+    validations ``last.ckpt`` is written every ten minutes. Until then the best weights stay in the device's memory: on
+    a GPU an epoch of a small molecule takes less time than a file. Both files are written together, so that a training
+    which goes on from the last one finds the best one as it was then, also in a folder that was moved.
 
-    def load_state_dict(self, state_dict: dict) -> None:
-        best = str(Path(self.dirpath) / BEST)
-        score = state_dict["best_model_score"]
-        here = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best}
-        super().load_state_dict(state_dict | here | {"best_k_models": {best: score}, "last_model_path": ""})
-
-
-class LastCheckpoint(Checkpoint):
-    """``last.ckpt``: all that a training needs to go on, after validations and every ten minutes between.
-
-    Of validations less than 20 seconds after the last checkpoint only that of the last epoch gets one. Unlike
-    Lightning's ``save_last`` it does not wait for a better validation loss or for the end of an epoch.
+    Args:
+        folder: where they are written.
+        monitor: the name of the validation loss among the logged metrics.
     """
 
-    def __init__(self, folder: Path):
-        self.path = folder / LAST
+    def __init__(self, folder: Path, monitor: str):
+        self.folder, self.monitor = folder, monitor
+        self.best_loss = math.inf
+        self._best: dict | None = None  # what is not yet in best.ckpt
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best_loss": self.best_loss}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.best_loss = state_dict["best_loss"]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._begun = self._saved = time.monotonic()
@@ -69,19 +71,36 @@ class LastCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn != "fit":
             return
+        loss = float(trainer.callback_metrics[self.monitor])
+        if loss < self.best_loss:
+            self.best_loss, self._best = loss, self._snapshot(trainer, module)
         first, last = self._saved == self._begun, trainer.current_epoch + 1 == trainer.max_epochs
         if first or last or trainer.should_stop or self._is_later_by(TIME_BETWEEN_EPOCHS_KEPT, trainer):
             self._save(trainer)
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path.exists():
-            print(f"stopped; go on with --resume {self.path.parent}", file=sys.stderr)
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and (self.folder / LAST).exists():
+            print(f"stopped; go on with --resume {self.folder}", file=sys.stderr)
+
+    @staticmethod
+    def _snapshot(trainer: Trainer, module: LightningModule) -> dict:
+        """What ``module.load_from_checkpoint`` reads."""
+        return {
+            "state_dict": {name: value.clone() for name, value in validated_weights(trainer, module).items()},
+            module.CHECKPOINT_HYPER_PARAMS_KEY: dict(module.hparams),
+            "epoch": trainer.current_epoch,
+            "global_step": trainer.global_step,
+            "pytorch-lightning_version": lightning.__version__,
+        }
 
     def _is_later_by(self, time_between: timedelta, trainer: Trainer) -> bool:
         return trainer.strategy.broadcast(time.monotonic() - self._saved > time_between.total_seconds())
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
+        if self._best is not None:
+            trainer.strategy.save_checkpoint(self._best, self.folder / BEST)
+            self._best = None
+        trainer.save_checkpoint(self.folder / LAST)
         self._saved = time.monotonic()
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from train.averaging import ExponentialMovingAverage
 from train.captured_fit import CapturedStrategy
-from train.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, continue_log
+from train.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, continue_log
 from train.module import MONITOR
 from train.options import FitOptions, RunOptions
 from train.progress import progress_callback
@@ -50,7 +50,7 @@ def fitting_trainer(folder: Path, fit: FitOptions, run: RunOptions, captured: bo
 
     Its steps are CUDA graphs if ``captured``, see :func:`train.captured_fit.captures`.
     """
-    callbacks = [BestCheckpoint(folder, MONITOR), LastCheckpoint(folder), Timer(fit.max_time, verbose=False)]
+    callbacks = [Checkpoints(folder, MONITOR), Timer(fit.max_time, verbose=False)]
     if fit.ema_decay:
         callbacks.append(ExponentialMovingAverage(fit.ema_decay))
     if fit.patience:

@@ -4,7 +4,7 @@ import pytest
 from lightning.pytorch.strategies import DDPStrategy
 
 from train.averaging import ExponentialMovingAverage
-from train.checkpoints import BestCheckpoint, LastCheckpoint
+from train.checkpoints import Checkpoints
 from train.loop import Patience, fitting_trainer, strategy
 from train.module import MONITOR
 from train.schedule import training_timer
@@ -19,8 +19,8 @@ def test_options_reach_the_trainer(tmp_path, fit, run):
     trainer = fitting_trainer(tmp_path, fit, run)
     assert (trainer.max_epochs, trainer.gradient_clip_val) == (17, 0.25)
     assert training_timer(trainer).time_remaining() == 125.0
-    assert callback(trainer, BestCheckpoint).monitor == MONITOR
-    assert callback(trainer, LastCheckpoint).path == tmp_path / "last.ckpt"
+    assert callback(trainer, Checkpoints).monitor == MONITOR
+    assert callback(trainer, Checkpoints).folder == tmp_path
 
 
 def test_zero_switches_averaging_and_clipping_off(tmp_path, fit, run):

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Timer
 
 from train import checkpoints
-from train.checkpoints import LAST
-from train.module import PotentialModule
+from train.checkpoints import BEST, LAST
+from train.module import MONITOR, PotentialModule
 from train.run import train as fit_potential
 
 STEPS_AN_EPOCH = 10
@@ -190,10 +190,34 @@ def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
         fit_potential(splits, tmp_path / "here", model, fit, run)
     (tmp_path / "here").rename(tmp_path / "there")
     fit_potential(splits, tmp_path / "there", model, replace(fit, lr=0.0001), replace(run, resume=tmp_path / "there"))
-    best = read_state(tmp_path / "there")["callbacks"]
-    scores = [float(state["best_model_score"]) for state in best.values() if "best_model_score" in state]
-    assert scores == pytest.approx([min(float(row["val/loss"]) for row in read_log(tmp_path / "there"))])
+    losses = [float(row["val/loss"]) for row in read_log(tmp_path / "there")]
+    assert read_state(tmp_path / "there")["callbacks"]["Checkpoints"]["best_loss"] == pytest.approx(min(losses))
+    best = torch.load(tmp_path / "there" / BEST, weights_only=False)
+    assert best["epoch"] == losses.index(min(losses))
     assert not (tmp_path / "here").exists()
+
+
+def test_best_weights_are_written_although_worse_ones_were_validated_last(
+    tmp_path, splits, model, fit, run, monkeypatch
+):
+    """Also those of an epoch that got no checkpoint of its own."""
+    losses = iter([3.0, 1.0, 2.0, 4.0])
+    log = PotentialModule.log
+
+    def logged(module, name, value, **options):
+        log(module, name, torch.tensor(next(losses)) if name == MONITOR else value, **options)
+
+    monkeypatch.setattr(PotentialModule, "log", logged)
+    validated = []
+    monkeypatch.setattr(
+        PotentialModule,
+        "on_validation_epoch_start",
+        lambda module: validated.append({name: value.clone() for name, value in module.state_dict().items()}),
+    )
+    fit_potential(splits, tmp_path, model, replace(fit, max_epochs=4), run)
+    best = torch.load(tmp_path / BEST, weights_only=False)
+    assert best["epoch"] == 1
+    assert_same(dict(best["state_dict"]), validated[1])
 
 
 def test_other_training_frames_are_refused(tmp_path, splits, model, fit, run):
