@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from e3nn import o3
 from torch import Tensor, nn
 
+from ._capture import aside
 from .conv import TensorProductConv
 from .equivariant import Gate, Linear, SpeciesLinear
 from .products import NodeProducts
@@ -100,13 +101,14 @@ class InteractionBlock(nn.Module):
         edge_radial: Tensor,
         edge_one_hot: Tensor | None = None,
     ) -> Tensor:
-        weight = self.radial(edge_radial, edge_one_hot)
-        messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight)
+        weight = aside(self.radial, edge_radial, edge_one_hot)
+        connected = None if self.self_connection is None else aside(self.self_connection, x, one_hot)
+        messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight())
+        multiplied = None if self.products is None else aside(self.products, messages)
         out = self.linear_out(messages)
-        if self.products is not None:
-            out = out + self.products(messages)
-        if self.self_connection is not None:
-            out = out + self.self_connection(x, one_hot)
+        for others in (multiplied, connected):
+            if others is not None:
+                out = out + others()
         return self.gate(out)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pyg_cgconv._capture import aside
+
 # Steps between two turns of the bases; errors were the same with 10, a fifteenth larger with 50.
 TURN_EVERY = 20
 # Bases are n x n, so longer sides of a weight are cut into pieces, which do not know of each other.
@@ -65,8 +67,10 @@ class Soap(Optimizer):
                 loss = closure()
         for place, group in enumerate(self.param_groups):
             weights = [weight for weight in group["params"] if weight.grad is not None and weight.numel()]
-            for stack in self._stacks_of(place, weights):
-                stack.step(group["lr"], *group["betas"], group["eps"])
+            options = group["lr"], *group["betas"], group["eps"]
+            steps = [aside(stack.step, *options) for stack in self._stacks_of(place, weights)]
+            for finished in steps:
+                finished()
         return loss
 
     @torch.no_grad()
