@@ -15,6 +15,7 @@ from functools import cache
 
 from . import cache as disk
 from .binary import ENTRY, FOLD_BLOCKS, FOLD_WARPS, Binary
+from .mixing import Table, tiles
 from .polynomial import Contraction, kind
 from .problem import Problem
 from .staging import LANES
@@ -136,6 +137,46 @@ class Pass:
             warps = continuing * -(-self._length // LANES)
             grid = min(FOLD_BLOCKS, -(-warps // FOLD_WARPS)), 1, 1
             _checked(driver.cuLaunchKernel(self._fold, *grid, LANES, FOLD_WARPS, 1, 0, stream, parameters, 0))
+
+
+@cache
+def _mixing_binary(part: str, dtype: str, capability: tuple[int, int]) -> Binary:
+    """A kernel of linear maps of features."""
+
+    def compiled() -> Binary:
+        from .cuda_mixing import compile_mixing
+
+        return compile_mixing(part, dtype, capability)
+
+    return _stored(disk.key("mixing", part, dtype, capability), compiled)
+
+
+class MixingLaunch:
+    """One part of a linear map on one device, ready to launch, as `Pass` is."""
+
+    def __init__(self, part: str, table: Table, dtype: str, device: int):
+        self._binary = _mixing_binary(part, dtype, compute_capability(device))
+        self._function = _function(self._binary)
+        self._blocks, self._blocks_of_nodes = table.blocks()
+
+    def __call__(
+        self, operands: Sequence[int], tables: Sequence[int], nodes: int, length: int, other: int, stream: int
+    ) -> None:
+        """Start the kernel on a stream.
+
+        Args:
+            operands: addresses of what is read, twice, and of what is written.
+            tables: addresses of a `Table`'s arrays on the device.
+            nodes: rows of the features.
+            length, other: numbers in a row of the first operand, and of the other operand that has a row for each node.
+        """
+        blocks = self._blocks + self._blocks_of_nodes * tiles(nodes)
+        if blocks:
+            parameters = _parameters((*operands, *tables, nodes, length, other))
+            shared = self._binary.shared_bytes
+            _checked(
+                driver.cuLaunchKernel(self._function, blocks, 1, 1, *self._binary.block, shared, stream, parameters, 0)
+            )
 
 
 def _function(binary: Binary) -> driver.CUfunction:

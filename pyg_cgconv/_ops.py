@@ -3,6 +3,7 @@ contraction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 
@@ -19,10 +20,18 @@ DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 _FORWARD = FORWARD.spec
 _problems: dict[str, Problem] = {}
 _library = torch.library.Library("pyg_cgconv", "DEF")
-_library.define(
-    "contract(str problem, str spec, Tensor[] inputs, Tensor[] by_target, Tensor[] by_source, SymInt sources, "
-    "bool deterministic) -> Tensor[]"
-)
+
+
+def define(
+    schema: str, runs: dict[str, Callable], fake: Callable, gradients: Callable, setup_context: Callable
+) -> None:
+    """An operation of this library: ``runs`` compute it on a CPU, on CUDA; ``fake`` gives its result's shape."""
+    _library.define(schema)
+    for key, run in runs.items():
+        _library.impl(schema.split("(")[0], run, key)
+    name = f"pyg_cgconv::{schema.split('(')[0]}"
+    torch.library.register_fake(name, fake, lib=_library)
+    torch.library.register_autograd(name, gradients, setup_context=setup_context, lib=_library)
 
 
 def register(problem: Problem) -> dict[torch.dtype, str]:
@@ -201,7 +210,11 @@ def _backward(ctx, gradients):
     return None, None, result, [None] * len(by_target), [None] * len(by_source), None, None
 
 
-for _key in ("CPU", "CUDA"):
-    _library.impl("contract", _contract_real, _key)
-torch.library.register_fake("pyg_cgconv::contract", _contract_fake, lib=_library)
-torch.library.register_autograd("pyg_cgconv::contract", _backward, setup_context=_setup_context, lib=_library)
+define(
+    "contract(str problem, str spec, Tensor[] inputs, Tensor[] by_target, Tensor[] by_source, SymInt sources, "
+    "bool deterministic) -> Tensor[]",
+    {"CPU": _contract_real, "CUDA": _contract_real},
+    _contract_fake,
+    _backward,
+    _setup_context,
+)

@@ -19,7 +19,6 @@ from cuda_kernels.polynomial import FORWARD, Contraction
 from . import _ops
 
 _BY_FEATURES = FORWARD.derivative(("g",), ("x",))[0]
-_library = torch.library.Library("pyg_cgconv", "FRAGMENT")
 
 
 def square(problem: str, x: Tensor) -> Tensor:
@@ -92,11 +91,8 @@ def _define(name: str, operands: str, run, gradients, row: str) -> None:
     def fake(problem: str, rows: Tensor, *_) -> Tensor:
         return rows.new_empty((rows.shape[0], _ops.registered(problem).row(row).length))
 
-    _library.define(f"{name}(str problem, {operands}) -> Tensor")
-    for key in ("CPU", "CUDA"):
-        _library.impl(name, run, key)
-    torch.library.register_fake(f"pyg_cgconv::{name}", fake, lib=_library)
-    torch.library.register_autograd(f"pyg_cgconv::{name}", gradients, setup_context=_setup_context, lib=_library)
+    runs = {"CPU": run, "CUDA": run}
+    _ops.define(f"{name}(str problem, {operands}) -> Tensor", runs, fake, gradients, _setup_context)
 
 
 _define("square", "Tensor x", _square, _square_gradient, row="g")

@@ -71,22 +71,25 @@ class InteractionBlock(nn.Module):
         self.scale = 1 / math.sqrt(avg_num_neighbors)
 
         self.gate = Gate(self.irreps_out)
-        self.linear_in = Linear(self.irreps_in, self.irreps_in)
+        fused = backend != "reference"
+        self.linear_in = Linear(self.irreps_in, self.irreps_in, fused=fused)
         messages = self.gate.irreps_in
         if products:  # of which those of other irreps are of use, too
             messages = messages + o3.Irreps([slot for slot in self.irreps_sh if slot.ir not in messages])
         self.conv = TensorProductConv(self.irreps_in, self.irreps_sh, messages, layout="ir_mul", backend=backend)
         self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel, num_radial_species)
-        self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in)
+        self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in, fused=fused)
         self.self_connection = (
-            None if num_species is None else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species)
+            None
+            if num_species is None
+            else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species, fused=fused)
         )
         self.products = (
             NodeProducts(
                 self.conv.irreps_out,
                 self.irreps_in.count("0e"),
                 self.gate.irreps_in,
-                fused=self.conv.backend != "reference",
+                fused=fused,
             )
             if products
             else None

@@ -13,6 +13,7 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from ._functions import join, scale_each, silu
+from ._mixing import mix
 from .radial import SILU_GAIN
 
 TANH_GAIN = 1.5925374197228321  # makes E[(gain * tanh(z))^2] = 1 for a standard normal z
@@ -36,21 +37,27 @@ class Linear(nn.Module):
     Args:
         irreps_in: Input irreps; an irrep may occur in several slots.
         irreps_out: Output irreps, each once.
+        fused: Whether a GPU does it, and its derivatives, by one generated kernel, instead of copies and a matrix
+            product for each irrep.
 
     Shapes:
-        - **input:** (n, irreps_in.dim)
+        - **input:** (n, irreps_in.dim), float32 or float64
         - **output:** (n, irreps_out.dim)
     """
 
-    def __init__(self, irreps_in, irreps_out):
+    def __init__(self, irreps_in, irreps_out, *, fused: bool = False):
         super().__init__()
+        self.fused = fused
         self.irreps_in, self.irreps_out = o3.Irreps(irreps_in), _distinct(irreps_out)
         self.slots = [[k for k, (_, ir_in) in enumerate(self.irreps_in) if ir_in == ir] for _, ir in self.irreps_out]
         fan_in = [sum(self.irreps_in[k].mul for k in slots) for slots in self.slots]
         self.weights = nn.ParameterList(torch.randn(u, v) for u, (v, _) in zip(fan_in, self.irreps_out, strict=True))
         self.scales = [1 / math.sqrt(max(1, u)) for u in fan_in]
+        self._names = str(self.irreps_in), str(self.irreps_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fused and x.is_cuda:
+            return mix(*self._names, x, join([weight.flatten() for weight in self.weights]))
         blocks = split_irreps(x, self.irreps_in)
         out = []
         weights = scale_each(self.weights, self.scales)
@@ -77,13 +84,14 @@ class SpeciesLinear(nn.Module):
         irreps_in: Input irreps, each once; those that the output lacks are not read.
         irreps_out: Output irreps, each once; one that the input lacks is zero.
         num_species: Number of species S.
+        fused: As in :class:`Linear`.
 
     Shapes:
         - **input:** features (n, irreps_in.dim), one-hot species (n, S) in the same dtype
         - **output:** (n, irreps_out.dim)
     """
 
-    def __init__(self, irreps_in, irreps_out, num_species: int):
+    def __init__(self, irreps_in, irreps_out, num_species: int, *, fused: bool = False):
         super().__init__()
         self.irreps_in, self.irreps_out = _distinct(irreps_in), _distinct(irreps_out)
         self.read = [ir in self.irreps_out for _, ir in self.irreps_in]
@@ -92,17 +100,18 @@ class SpeciesLinear(nn.Module):
         species_by_channels = [
             (num_species * mul, ir) for (mul, ir), read in zip(self.irreps_in, self.read, strict=True) if read
         ]
-        self.linear = Linear(species_by_channels, self.irreps_out)
+        self.linear = Linear(species_by_channels, self.irreps_out, fused=fused)
         self.num_species = num_species
 
     def forward(self, x: Tensor, one_hot: Tensor) -> Tensor:
+        # Only one species' channels are not zero: the fan-in is that of one species.
+        one_hot = one_hot * math.sqrt(self.num_species)
         blocks = [
             (block[:, :, None, :] * one_hot[:, None, :, None]).flatten(1)
             for block, read in zip(split_irreps(x, self.irreps_in), self.read, strict=True)
             if read
         ]
-        # Only one species' channels are not zero: the fan-in is that of one species.
-        return self.linear(join(blocks)) * math.sqrt(self.num_species)
+        return self.linear(join(blocks))
 
     def extra_repr(self) -> str:
         return f"num_species={self.num_species}"

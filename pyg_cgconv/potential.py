@@ -145,7 +145,8 @@ class Potential(nn.Module):
         self.irreps_sh = o3.Irreps.spherical_harmonics(lmax)
         self.basis, self.envelope = BesselBasis(cutoff, num_radial), PolynomialCutoff(cutoff, cutoff_power)
         scalars = o3.Irreps([(hidden.count("0e"), "0e")])
-        self.embedding = Linear([(len(numbers), "0e")], scalars)
+        fused = backend != "reference"
+        self.embedding = Linear([(len(numbers), "0e")], scalars, fused=fused)
         self.blocks = nn.ModuleList()
         irreps = scalars
         last = readout_features(hidden, readout_irreps)
@@ -167,7 +168,9 @@ class Potential(nn.Module):
         irreps = readout_features(irreps, readout_irreps)
         readout = Gate([(max(1, mul // 2), ir) for mul, ir in irreps])
         self.readout = nn.Sequential(
-            Linear(irreps, readout.irreps_in), readout, Linear(readout.irreps_out, readout_irreps)
+            Linear(irreps, readout.irreps_in, fused=fused),
+            readout,
+            Linear(readout.irreps_out, readout_irreps, fused=fused),
         )
         self.to(dtype)
 

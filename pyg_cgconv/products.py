@@ -35,7 +35,8 @@ class NodeProducts(_ops.WithProblem, nn.Module):
         irreps_in: Features, in the layout ir_mul; an irrep may occur in several slots.
         channels: Channels u of each irrep that is multiplied.
         irreps_out: Wanted features, each irrep once.
-        fused: Whether the products are those of the generated kernels; otherwise they are e3nn's.
+        fused: Whether the products, and on a GPU the linear maps, are those of the generated kernels; otherwise the
+            products are e3nn's.
 
     Raises:
         ValueError: no product of two irreps of the input is wanted.
@@ -54,8 +55,8 @@ class NodeProducts(_ops.WithProblem, nn.Module):
         arguments = self.factors, self.factors, slots, instructions
         self._reference = ReferenceProduct(*arguments, "mul_ir", shared_weights=True)
         self.problem = _problem.build_square(tensor_product(*arguments, **_UNCOMPILED)) if fused else None
-        self.linear_in = Linear(irreps_in, self.factors)
-        self.linear_out = Linear(self.irreps_products, self.irreps_out)
+        self.linear_in = Linear(irreps_in, self.factors, fused=fused)
+        self.linear_out = Linear(self.irreps_products, self.irreps_out, fused=fused)
         self._register()
 
     def forward(self, x: Tensor) -> Tensor:

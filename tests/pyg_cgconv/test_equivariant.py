@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from e3nn import nn as e3nn_nn
@@ -21,6 +23,50 @@ def test_linear_equals_e3nn():
             weight.copy_(layer.weights[out][start : start + weight.shape[0]])
     expected = to_ir_mul(theirs(to_mul_ir(x, shape(IN))), shape(OUT))
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)  # e3nn keeps its path weights in float32
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(
+    ("irreps_in", "irreps_out", "n"),
+    [(IN, OUT, 7), (IN, OUT, 0), ("5x0e", "3x0e+2x1o", 40), ("130x0e+33x1o+64x1o+7x3o", "64x0e+128x1o+40x3o", 333)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fused_linear_is_the_other_one_with_its_derivatives(irreps_in, irreps_out, n, dtype):
+    torch.manual_seed(0)
+    layer = Linear(irreps_in, irreps_out, fused=True).cuda().to(dtype)
+    other = copy.deepcopy(layer).double()
+    other.fused = False
+    x = torch.randn(n, layer.irreps_in.dim, dtype=dtype, device="cuda")
+    v, g = torch.randn_like(x), torch.randn(n, layer.irreps_out.dim, dtype=dtype, device="cuda")
+
+    def derivatives(layer, x, v, g):
+        x = x.clone().requires_grad_()
+        y = layer(x)
+        first = torch.autograd.grad((y.sin() * g).sum(), [x, *layer.weights], create_graph=True)
+        second = torch.autograd.grad((first[0] * v).sum() + first[1].square().sum(), [x, *layer.weights])
+        return y, *first, *second
+
+    found = derivatives(layer, x, v, g)
+    for one, expected in zip(found, derivatives(other, x.double(), v.double(), g.double()), strict=True):
+        assert one.dtype == dtype
+        scale = expected.abs().max() if expected.numel() else 1.0
+        torch.testing.assert_close(
+            one.double() / scale, expected / scale, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12
+        )
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_fused_linear_keeps_the_contract_of_torch_operations():
+    names = "4x0e+3x1o+2x1o", "5x0e+2x1o"
+    layer = Linear(*names).double().cuda()
+    weights = torch.cat([weight.detach().flatten() for weight in layer.weights]).requires_grad_()
+    x = torch.randn(6, 19, dtype=torch.float64, device="cuda", requires_grad=True)
+    g = torch.randn(6, 11, dtype=torch.float64, device="cuda", requires_grad=True)
+    for operation, operands in (("mix", (x, weights)), ("mix_transposed", (g, weights)), ("mix_weights", (x, g))):
+        torch.library.opcheck(getattr(torch.ops.pyg_cgconv, operation).default, (*names, *operands))
+    assert torch.autograd.gradgradcheck(lambda x, w: torch.ops.pyg_cgconv.mix(*names, x, w), (x, weights))
 
 
 def test_linear_leaves_zero_where_the_input_lacks_an_irrep():

@@ -1,0 +1,55 @@
+"""A mixing of channels on a GPU."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from cuda_kernels import cuda_launch
+from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing
+
+from ._ops import DTYPES
+
+
+def run(mixing: Mixing, part: str, left: Tensor, right: Tensor) -> Tensor:
+    """What this part of the mixing makes of its two operands; no gradients are recorded."""
+    device = left.get_device()
+    if device != torch._C._cuda_getDevice():
+        with torch.cuda.device(device):
+            return run(mixing, part, left, right)
+    cuda_launch.ensure_context(device)
+    return _plan(mixing, part, left.dtype, device)(left.contiguous(), right.contiguous())
+
+
+@cache
+def _plan(mixing: Mixing, part: str, dtype: torch.dtype, device: int) -> _Plan:
+    return _Plan(mixing, part, dtype, device)
+
+
+class _Plan:
+    """All that does not change from call to call, with the tables on the device."""
+
+    def __init__(self, mixing: Mixing, part: str, dtype: torch.dtype, device: int):
+        table = mixing.table(part)
+        self.tables = [torch.from_numpy(array).to(f"cuda:{device}") for array in table]
+        self.launch = cuda_launch.MixingLaunch(part, table, DTYPES[dtype], device)
+        self.addresses = [tensor.data_ptr() for tensor in self.tables]
+        self.part, self.device = part, device
+        self.written = {
+            FORWARD: mixing.output_length,
+            TRANSPOSED: mixing.input_length,
+            WEIGHTS: mixing.weight_numel,
+        }[part]
+
+    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
+        nodes, length = left.shape
+        shape, other = (
+            ((self.written,), right.shape[1]) if self.part == WEIGHTS else ((nodes, self.written), self.written)
+        )
+        out = left.new_empty(shape)
+        stream = torch._C._cuda_getCurrentRawStream(self.device)
+        operands = left.data_ptr(), right.data_ptr(), out.data_ptr()
+        self.launch(operands, self.addresses, nodes, length, other, stream)
+        return out

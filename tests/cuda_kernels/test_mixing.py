@@ -1,0 +1,94 @@
+"""The kernels of linear maps in numba's simulator of a GPU, and what the assembler makes of them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
+
+from cuda_kernels.cuda_mixing import compile_mixing, mixing_assembly
+from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS
+
+SCRIPT = """
+from itertools import accumulate
+
+import numpy as np
+from numba import cuda
+
+from cuda_kernels.cuda_mixing import ACROSS, SIDE, TEAM, mixing_kernel, weight_gradient_kernel
+from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing, tiles
+
+TEAMS = 2
+
+
+def multiply_of(by_columns):
+    def multiply(sums, left, right, down, across, k):
+        rows = left[k : k + SIDE, SIDE * down :][:, :SIDE].T if by_columns else left[down::ACROSS, k : k + SIDE]
+        terms = rows @ right[k : k + SIDE, SIDE * across :][:, :SIDE]
+        return tuple(np.array(sums) + terms.reshape(-1))
+
+    return multiply
+
+
+# Slots wider than a tile, an output of two inputs, an input that is not read, an output without input.
+mixing = Mixing(
+    inputs=((1, 35), (3, 5), (3, 34), (5, 4), (7, 2)),
+    outputs=((1, 40), (3, 33), (5, 2), (1, 3)),
+    sources=((0,), (1, 2), (3,), ()),
+    factors=(0.5, 0.25, 2.0, 1.0),
+)
+random, nodes = np.random.default_rng(0), 37
+x = random.normal(size=(nodes, mixing.input_length))
+weights = random.normal(size=mixing.weight_numel)
+g = random.normal(size=(nodes, mixing.output_length))
+
+
+def split(row, shapes):
+    ends = list(accumulate(dim * channels for dim, channels in shapes))
+    return [part.reshape(nodes, *shape) for part, shape in zip(np.split(row, ends, axis=1), shapes)]
+
+
+y, by_x, by_weights = np.zeros_like(g), np.zeros_like(x), []
+ys, by_xs, weight = split(y, mixing.outputs), split(by_x, mixing.inputs), 0
+for out, g_out, sources, factor in zip(ys, split(g, mixing.outputs), mixing.sources, mixing.factors):
+    for source in sources:
+        x_in = split(x, mixing.inputs)[source]
+        shape = x_in.shape[2], out.shape[2]
+        matrix = factor * weights[weight : weight + shape[0] * shape[1]].reshape(shape)
+        out += x_in @ matrix
+        by_xs[source] += g_out @ matrix.T
+        by_weights.append(factor * np.einsum("ndu,ndv->uv", x_in, g_out).reshape(-1))
+        weight += matrix.size
+y, by_x = (np.concatenate([part.reshape(nodes, -1) for part in parts], axis=1) for parts in (ys, by_xs))
+
+for part, kernel, left, right, expected in (
+    (FORWARD, mixing_kernel(np.float64, False, multiply_of(False)), x, weights, y),
+    (TRANSPOSED, mixing_kernel(np.float64, True, multiply_of(False)), g, weights, by_x),
+    (WEIGHTS, weight_gradient_kernel(np.float64, TEAMS, multiply_of(True)), x, g, np.concatenate(by_weights)),
+):
+    table, found = mixing.table(part), np.full(expected.shape, np.nan)
+    blocks, of_nodes = table.blocks()
+    arguments = [a.reshape(-1) for a in (left, right, found, *table)]
+    lengths = left.shape[1], right.shape[1] if part == WEIGHTS else expected.shape[1]
+    block = TEAM, TEAMS if part == WEIGHTS else 1
+    cuda.jit(kernel)[blocks + of_nodes * tiles(nodes), block](*arguments, nodes, *lengths)
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+"""
+
+
+def test_all_parts_are_those_of_matrix_products():
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], env=environment, check=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("part", [FORWARD, TRANSPOSED, WEIGHTS])
+def test_numbers_stay_in_registers_and_are_read_sixteen_bytes_at_a_time(part, dtype):
+    assert compile_mixing(part, dtype, (9, 0)).stack_bytes == 0
+    text = mixing_assembly(part, dtype, (9, 0))
+    assert ".local" not in text
+    assert text.count("ld.shared.v4.f32" if dtype == "float32" else "ld.shared.v2.f64") >= 8
+    assert "atom." not in text
+    assert "red.global" not in text
