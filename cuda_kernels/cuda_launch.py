@@ -15,7 +15,7 @@ from functools import cache
 
 from . import cache as disk
 from .binary import ENTRY, FOLD_BLOCKS, FOLD_WARPS, Binary
-from .mixing import Table, tiles
+from .mixing import WEIGHTS, Table, tiles_of
 from .polynomial import Contraction, kind
 from .problem import Problem
 from .staging import LANES
@@ -155,9 +155,9 @@ class MixingLaunch:
     """One part of a linear map on one device, ready to launch, as `Pass` is."""
 
     def __init__(self, part: str, table: Table, dtype: str, device: int):
-        self._binary = _mixing_binary(part, dtype, compute_capability(device))
-        self._function = _function(self._binary)
-        self._blocks, self._blocks_of_nodes = table.blocks()
+        binary = _mixing_binary(part, dtype, compute_capability(device))
+        self._function, self._block = _function(binary), binary.block
+        self._tiles, self._part = len(table.tiles), part
 
     def __call__(
         self, operands: Sequence[int], tables: Sequence[int], nodes: int, length: int, other: int, stream: int
@@ -170,13 +170,11 @@ class MixingLaunch:
             nodes: rows of the features.
             length, other: numbers in a row of the first operand, and of the other operand that has a row for each node.
         """
-        blocks = self._blocks + self._blocks_of_nodes * tiles(nodes)
-        if blocks:
+        grid = (self._tiles, 1, 1) if self._part == WEIGHTS else (tiles_of(nodes), self._tiles, 1)
+        if all(grid):
             parameters = _parameters((*operands, *tables, nodes, length, other))
-            shared = self._binary.shared_bytes
-            _checked(
-                driver.cuLaunchKernel(self._function, blocks, 1, 1, *self._binary.block, shared, stream, parameters, 0)
-            )
+            launched = driver.cuLaunchKernel(self._function, *grid, *self._block, 0, stream, parameters, 0)
+            _checked(launched)
 
 
 def _function(binary: Binary) -> driver.CUfunction:

@@ -17,7 +17,7 @@ from . import ptx
 from .binary import Binary
 from .body import Arithmetic
 from .cuda_compile import assembly, machine_code
-from .mixing import TILE, TRANSPOSED, WEIGHTS
+from .mixing import FORWARD, TILE, TRANSPOSED, WEIGHTS
 from .ptx import I32, SHARED
 from .staging import LANES
 
@@ -27,10 +27,11 @@ DEPTH, ROWS, COLUMNS = 16, 8, 4
 ACROSS, DOWN = TILE // COLUMNS, TILE // ROWS
 DEEP, WIDE = DEPTH + 4, TILE + 4  # staged rows, read four numbers at a time, begin in different banks of shared memory
 PIECE = DEPTH * WIDE
-STAGE = TILE * DEEP + PIECE  # numbers of a warp: no less than those of a tile, which end there, too
+STAGE = TILE * DEEP + PIECE  # numbers of a warp: no less than those of a tile, whose sums end there, too
 READ_BYTES = 16  # of a thread at once, at most
-BLOCKS = 2  # that a multiprocessor shall hold: more warps to wait for memory
-WARPS = {"float32": 8, "float64": 4}  # as their stages fit the 48 kB that a block has without asking
+# Of a block, whose stages fit the 48 kB that it has without asking. Gradients by weights sum over all nodes.
+WARPS = {FORWARD: 4, TRANSPOSED: 4, WEIGHTS: 8}
+WARPS_OF_DOUBLES = 4
 
 
 def multiply_of(number, by_columns: bool):
@@ -84,14 +85,14 @@ u32 = np.uint32  # of an index: a signed one might count from the end
 
 def mixing_kernel(number, warps: int, transposed: bool, multiply):
     """y[node, component, v] = factor * the sum over terms and u of x[node, component, u] * weight[u, v], or of
-    weight[v, u] if transposed; for numba.cuda. Grid: a block for each tile of `Table.blocks`; block: (lanes, warps).
+    weight[v, u] if transposed; for numba.cuda. Grid: (tiles of nodes, tiles of the `Table`); block: (lanes, warps).
     """
     zero = number(0)
     none, size = (zero,) * (ROWS * COLUMNS), warps * STAGE
     passes = np.int32(LANES // DEPTH)
 
-    def kernel(x, weights, y, groups, terms, factors, nodes, x_length, y_length):
-        memory = cuda.shared.array(size, number)
+    def kernel(x, weights, y, tiles, terms, factors, nodes, x_length, y_length):
+        memory = cuda.shared.array(size, number, alignment=READ_BYTES)
         next_left = cuda.local.array(DEPTH, number)
         next_right = cuda.local.array(DEPTH, number)
         lane, warp = np.int32(cuda.threadIdx.x), np.int32(cuda.threadIdx.y)
@@ -99,22 +100,12 @@ def mixing_kernel(number, warps: int, transposed: bool, multiply):
         deep, first = lane % DEPTH, lane // DEPTH  # which of the terms, and of the first rows, a lane stages
         left, right = warp * STAGE, warp * STAGE + TILE * DEEP
 
-        tile, group, node_tiles = np.int32(cuda.blockIdx.x), np.int32(0), (nodes + TILE - 1) // TILE
-        tiles = np.int32(0)
-        while tile >= tiles:
-            tile -= tiles
-            start, dim, channels = groups[5 * group], groups[5 * group + 1], groups[5 * group + 2]
-            term, last = groups[5 * group + 3], groups[5 * group + 3] + groups[5 * group + 4]
-            factor = factors[group]
-            channel_tiles = (channels + TILE - 1) // TILE
-            tiles = dim * node_tiles * channel_tiles
-            group += 1
-        component = tile // (node_tiles * channel_tiles)
-        tile -= component * node_tiles * channel_tiles
-        node, channel = tile // channel_tiles * TILE, tile % channel_tiles * TILE
+        tile = np.int32(cuda.blockIdx.y) * 8
+        start, channels, term = tiles[tile], tiles[tile + 1], tiles[tile + 2]
+        last, pitch = tiles[tile + 3], tiles[tile + 4]
         # Within a tile 32 bits hold all places: fewer registers.
-        x_begin, x_step = np.int64(node) * x_length, np.int32(x_length)
-        nodes_left, channels_left = np.int32(min(nodes - node, TILE)), np.int32(min(channels - channel, TILE))
+        node = np.int64(cuda.blockIdx.x) * TILE
+        nodes_left, x_begin, x_step = np.int32(min(nodes - node, TILE)), node * x_length, np.int32(x_length)
 
         sums, depth, staged, inside = none, warp * DEPTH, False, False
         while True:
@@ -126,15 +117,14 @@ def mixing_kernel(number, warps: int, transposed: bool, multiply):
                 width, weight = terms[3 * term + 1], terms[3 * term + 2]
                 inside = depth + deep < width
                 u = min(depth + deep, width - 1)
-                place = terms[3 * term] + component * width + u
+                place = terms[3 * term] + u
                 for n in range(DEPTH):
                     row = first + n * passes
                     next_left[n] = x[x_begin + np.int32(min(row, nodes_left - 1) * x_step + place)]
                     if transposed:
-                        next_right[n] = weights[weight + (channel + min(row, channels_left - 1)) * width + u]
+                        next_right[n] = weights[weight + min(row, channels - 1) * width + u]
                     else:
-                        above = min(depth + n, width - 1)
-                        next_right[n] = weights[weight + above * channels + channel + min(lane, channels_left - 1)]
+                        next_right[n] = weights[weight + min(depth + n, width - 1) * pitch + min(lane, channels - 1)]
                 depth += warps * DEPTH
             if staged:
                 sums = multiply(sums, memory, np.int32(left + down * DEEP), np.int32(right + COLUMNS * across))
@@ -154,63 +144,56 @@ def mixing_kernel(number, warps: int, transposed: bool, multiply):
         cuda.syncthreads()
         for i in range(ROWS):
             for j in range(COLUMNS):
-                memory[warp * TILE * TILE + (down + DOWN * i) * TILE + COLUMNS * across + j] = sums[COLUMNS * i + j]
+                place = warp * TILE * WIDE + (down + DOWN * i) * WIDE + COLUMNS * across + j
+                memory[u32(place)] = sums[COLUMNS * i + j]
         cuda.syncthreads()
-        row = warp
-        while row < TILE:
-            if node + row < nodes and channel + lane < channels:
+        if lane < channels:
+            factor, row = factors[np.int32(cuda.blockIdx.y)], warp
+            while row < nodes_left:
                 total = zero
                 for other in range(warps):
-                    total += memory[other * TILE * TILE + row * TILE + lane]
-                y[np.int64(node + row) * y_length + start + component * channels + channel + lane] = number(
-                    factor * total
-                )
-            row += warps
+                    total += memory[u32((other * TILE + row) * WIDE + lane)]
+                y[(node + row) * y_length + start + lane] = number(factor * total)
+                row += warps
 
     return kernel
 
 
 def weight_gradient_kernel(number, warps: int, multiply):
     """gradient[u, v] = factor * the sum over nodes and components of x[node, component, u] * g[node, component, v].
-    Grid: a block for each tile of `Table.blocks`; block: (lanes, warps).
+    Grid: tiles of the `Table`; block: (lanes, warps).
     """
     zero = number(0)
     none, size = (zero,) * (ROWS * COLUMNS), warps * STAGE
 
-    def kernel(x, g, gradient, groups, terms, factors, nodes, x_length, g_length):
-        memory = cuda.shared.array(size, number)
+    def kernel(x, g, gradient, tiles, terms, factors, nodes, x_length, g_length):
+        memory = cuda.shared.array(size, number, alignment=READ_BYTES)
         next_left = cuda.local.array(DEPTH, number)
         next_right = cuda.local.array(DEPTH, number)
         lane, warp = np.int32(cuda.threadIdx.x), np.int32(cuda.threadIdx.y)
         across, down = lane % ACROSS, lane // ACROSS
         left, right = warp * STAGE, warp * STAGE + PIECE
 
-        tile, group, tiles = np.int32(cuda.blockIdx.x), np.int32(0), np.int32(0)
-        while tile >= tiles:
-            tile -= tiles
-            x_start, dim, rows = groups[6 * group], groups[6 * group + 1], groups[6 * group + 2]
-            g_start, columns, weight = groups[6 * group + 3], groups[6 * group + 4], groups[6 * group + 5]
-            factor = factors[group]
-            column_tiles = (columns + TILE - 1) // TILE
-            tiles = (rows + TILE - 1) // TILE * column_tiles
-            group += 1
-        row, column = tile // column_tiles * TILE, tile % column_tiles * TILE
+        tile = np.int32(cuda.blockIdx.x) * 8
+        dim, weight = tiles[tile], tiles[tile + 7]
+        x_start, x_channels, rows = tiles[tile + 1], tiles[tile + 2], tiles[tile + 3]
+        g_start, g_channels, columns = tiles[tile + 4], tiles[tile + 5], tiles[tile + 6]
+        x_place, g_place = x_start + min(lane, rows - 1), g_start + min(lane, columns - 1)
 
-        pieces = (nodes + DEPTH - 1) // DEPTH * dim
-        piece, nodes_left, sums, staged = np.int64(warp), np.int32(0), none, False
+        pieces = np.int32((nodes + DEPTH - 1) // DEPTH) * dim
+        piece, nodes_left, sums, staged = warp, np.int32(0), none, False
         while True:
             more = piece < pieces
             if more:
-                node = piece // dim * DEPTH
-                component = piece - piece // dim * dim
+                group = piece // dim
+                component, node = piece - group * dim, np.int64(group) * DEPTH
                 nodes_left = np.int32(min(nodes - node, DEPTH))
-                x_begin, g_begin = np.int64(node) * x_length, np.int64(node) * g_length
-                x_place = x_start + component * rows + min(row + lane, rows - 1)
-                g_place = g_start + component * columns + min(column + lane, columns - 1)
+                x_begin = node * x_length + component * x_channels + x_place
+                g_begin = node * g_length + component * g_channels + g_place
                 for n in range(DEPTH):
                     k = min(np.int32(n), nodes_left - 1)
-                    next_left[n] = x[x_begin + np.int32(k * np.int32(x_length) + x_place)]
-                    next_right[n] = g[g_begin + np.int32(k * np.int32(g_length) + g_place)]
+                    next_left[n] = x[x_begin + np.int32(k * np.int32(x_length))]
+                    next_right[n] = g[g_begin + np.int32(k * np.int32(g_length))]
                 piece += warps
             if staged:
                 sums = multiply(sums, memory, np.int32(left + ROWS * down), np.int32(right + COLUMNS * across))
@@ -226,16 +209,17 @@ def weight_gradient_kernel(number, warps: int, multiply):
         cuda.syncthreads()
         for i in range(ROWS):
             for j in range(COLUMNS):
-                memory[warp * TILE * TILE + (ROWS * down + i) * TILE + COLUMNS * across + j] = sums[COLUMNS * i + j]
+                place = warp * TILE * WIDE + (ROWS * down + i) * WIDE + COLUMNS * across + j
+                memory[u32(place)] = sums[COLUMNS * i + j]
         cuda.syncthreads()
-        i = warp
-        while i < TILE:
-            if row + i < rows and column + lane < columns:
+        if lane < columns:
+            factor, row = factors[np.int32(cuda.blockIdx.x)], warp
+            while row < rows:
                 total = zero
                 for other in range(warps):
-                    total += memory[other * TILE * TILE + i * TILE + lane]
-                gradient[weight + (row + i) * columns + column + lane] = number(factor * total)
-            i += warps
+                    total += memory[u32((other * TILE + row) * WIDE + lane)]
+                gradient[weight + row * g_channels + lane] = number(factor * total)
+                row += warps
 
     return kernel
 
@@ -243,12 +227,12 @@ def weight_gradient_kernel(number, warps: int, multiply):
 def compile_mixing(part: str, dtype: str, compute_capability: tuple[int, int]) -> Binary:
     """Machine code for "float32" or "float64" numbers; needs no GPU."""
     code = machine_code(mixing_assembly(part, dtype, compute_capability), compute_capability)
-    return Binary(code, 1, (LANES, WARPS[dtype], 1), 0)
+    return Binary(code, 1, (LANES, _warps(part, dtype), 1), 0)
 
 
 def mixing_assembly(part: str, dtype: str, compute_capability: tuple[int, int]) -> str:
     """The kernel of this part as PTX."""
-    number, warps = getattr(types, dtype), WARPS[dtype]
+    number, warps = getattr(types, dtype), _warps(part, dtype)
     multiply = multiply_of(number, by_columns=part == WEIGHTS)
     if part == WEIGHTS:
         kernel = weight_gradient_kernel(number, warps, multiply)
@@ -256,4 +240,8 @@ def mixing_assembly(part: str, dtype: str, compute_capability: tuple[int, int]) 
         kernel = mixing_kernel(number, warps, part == TRANSPOSED, multiply)
     numbers, integers = types.CPointer(number), types.CPointer(types.int32)
     arguments = [*[numbers] * 3, integers, integers, types.CPointer(types.float64), *[types.int64] * 3]
-    return assembly(kernel, arguments, (LANES * warps, BLOCKS), compute_capability)
+    return assembly(kernel, arguments, (LANES * warps, 1), compute_capability)
+
+
+def _warps(part: str, dtype: str) -> int:
+    return WARPS[part] if dtype == "float32" else WARPS_OF_DOUBLES

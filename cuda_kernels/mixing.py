@@ -69,58 +69,71 @@ class Mixing:
 
     def table(self, part: str) -> Table:
         """What the kernel of this part reads."""
-        return {FORWARD: self._forward_table, TRANSPOSED: self._transposed_table, WEIGHTS: self._weight_table}[part]()
-
-    def _forward_table(self) -> Table:
-        groups = [[p for p in self._products if p[1] == output] for output in _slots(self.outputs)]
-        return _table(_slots(self.outputs), [[(s, w) for s, _, w, _ in g] for g in groups], self.factors)
-
-    def _transposed_table(self) -> Table:
-        groups = [[p for p in self._products if p[0] == source] for source in _slots(self.inputs)]
-        factors = [group[0][3] if group else 0.0 for group in groups]  # an input slot goes to one output
-        return _table(_slots(self.inputs), [[(o, w) for _, o, w, _ in g] for g in groups], factors)
+        if part == WEIGHTS:
+            return self._weight_table()
+        inputs, outputs = _slots(self.inputs), _slots(self.outputs)
+        if part == FORWARD:
+            terms = [[(s, w) for s, o, w, _ in self._products if o == output] for output in outputs]
+            return _table(outputs, terms, self.factors, transposed=False)
+        terms = [[(o, w) for s, o, w, _ in self._products if s == source] for source in inputs]
+        factors = [next((f for s, _, _, f in self._products if s == source), 0.0) for source in inputs]
+        return _table(inputs, terms, factors, transposed=True)
 
     def _weight_table(self) -> Table:
-        rows = [[*source, output.start, output.multiplicity, weight] for source, output, weight, _ in self._products]
-        return Table(_integers(rows, 6), _integers([], 3), np.array([p[3] for p in self._products]))
+        rows, factors = [], []
+        for source, output, weight, factor in self._products:
+            for u in range(0, source.multiplicity, TILE):
+                for v in range(0, output.multiplicity, TILE):
+                    left = source.start + u, source.multiplicity, min(TILE, source.multiplicity - u)
+                    right = output.start + v, output.multiplicity, min(TILE, output.multiplicity - v)
+                    rows.append([source.dim, *left, *right, weight + u * output.multiplicity + v])
+                    factors.append(factor)
+        return Table(_integers(rows, 8), _integers([], 3), np.array(factors, np.float64))
 
 
 class Table(NamedTuple):
-    """What a kernel reads of a mixing.
+    """What a kernel reads of a mixing: a row for each tile.
 
     Attributes:
-        groups: int32; what is written: start, components, channels, then the first of its terms and their number. Of
-            gradients by weights: start, components and channels of the input, start and channels of the output,
-            first weight.
-        terms: int32; what a group sums over: start of a slot, its channels, first weight.
-        factors: float64, of each group.
+        tiles: int32 (tiles, 8). Of outputs: the place of the tile in a row of what is written, its channels, the first
+            of its terms and the one after the last, numbers in a row of the weights, and three that are not used. Of
+            gradients by weights: components; place in a row of inputs, channels of the slot and of the tile; the same
+            of outputs; first weight.
+        terms: int32 (terms, 3), what a tile sums over: place in a row of what is read, channels, first weight.
+        factors: float64, of each tile.
     """
 
-    groups: np.ndarray
+    tiles: np.ndarray
     terms: np.ndarray
     factors: np.ndarray
 
-    def blocks(self) -> tuple[int, int]:
-        """Blocks of the kernel: so many, and so many for each tile of nodes."""
-        if self.groups.shape[1] == 6:
-            return sum(tiles(rows) * tiles(columns) for _, _, rows, _, columns, _ in self.groups.tolist()), 0
-        return 0, sum(dim * tiles(channels) for _, dim, channels, *_ in self.groups.tolist())
+
+def tiles_of(nodes: int) -> int:
+    return -(-nodes // TILE)
 
 
-def tiles(count: int) -> int:
-    return -(-count // TILE)
+def _table(
+    written: list[Slot], terms: list[list[tuple[Slot, int]]], factors: Sequence[float], transposed: bool
+) -> Table:
+    rows, summed, tile_factors = [], [], []
+    for slot, sources, factor in zip(written, terms, factors, strict=True):
+        for component in range(slot.dim):
+            for channel in range(0, slot.multiplicity, TILE):
+                first = len(summed)
+                for source, weight in sources:
+                    offset = channel * source.multiplicity if transposed else channel
+                    place = source.start + component * source.multiplicity
+                    summed.append([place, source.multiplicity, weight + offset])
+                place = slot.start + component * slot.multiplicity + channel
+                left = min(TILE, slot.multiplicity - channel)
+                rows.append([place, left, first, len(summed), slot.multiplicity, 0, 0, 0])
+                tile_factors.append(factor)
+    return Table(_integers(rows, 8), _integers(summed, 3), np.array(tile_factors, np.float64))
 
 
 def _slots(shapes: Sequence[tuple[int, int]]) -> list[Slot]:
     starts = accumulate((dim * multiplicity for dim, multiplicity in shapes), initial=0)
     return [Slot(start, *shape) for start, shape in zip(starts, shapes, strict=False)]
-
-
-def _table(written: list[Slot], terms: list[list[tuple[Slot, int]]], factors: Sequence[float]) -> Table:
-    firsts = accumulate(map(len, terms), initial=0)
-    groups = [[*slot, first, len(group)] for slot, first, group in zip(written, firsts, terms, strict=False)]
-    flat = [[slot.start, slot.multiplicity, weight] for group in terms for slot, weight in group]
-    return Table(_integers(groups, 5), _integers(flat, 3), np.array(factors, dtype=np.float64))
 
 
 def _integers(rows: list[list[int]], columns: int) -> np.ndarray:

@@ -18,21 +18,23 @@ from itertools import accumulate
 
 import numpy as np
 from numba import cuda
-from numba.cuda.simulator.kernelapi import FakeCUDAModule
+from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
 
 from cuda_kernels.cuda_mixing import COLUMNS, DEEP, DEPTH, DOWN, ROWS, WIDE, mixing_kernel, weight_gradient_kernel
-from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing, tiles
+from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing, tiles_of
 
 WARPS = 2
 barriers = defaultdict(lambda: threading.Barrier(32))
 
 
-def syncwarp():  # which the simulator lacks
+def syncwarp():  # which the simulator lacks, as it does alignments
     thread = threading.current_thread()
-    barriers[thread.blockIdx.x, thread.threadIdx.y].wait()
+    barriers[thread.blockIdx.x, thread.blockIdx.y, thread.threadIdx.y].wait()
 
 
+shared_array = FakeCUDAShared.array
 FakeCUDAModule.syncwarp = staticmethod(syncwarp)
+FakeCUDAShared.array = lambda memory, shape, dtype, alignment: shared_array(memory, shape, dtype)
 
 
 def multiply_of(by_columns):
@@ -85,10 +87,10 @@ for part, kernel, left, right, expected in (
     (WEIGHTS, weight_gradient_kernel(np.float64, WARPS, multiply_of(True)), x, g, np.concatenate(by_weights)),
 ):
     table, found = mixing.table(part), np.full(expected.shape, np.nan)
-    blocks, of_nodes = table.blocks()
+    grid = (len(table.tiles), 1) if part == WEIGHTS else (tiles_of(nodes), len(table.tiles))
     arguments = [a.reshape(-1) for a in (left, right, found, *table)]
     lengths = left.shape[1], right.shape[1] if part == WEIGHTS else expected.shape[1]
-    cuda.jit(kernel)[blocks + of_nodes * tiles(nodes), (32, WARPS)](*arguments, nodes, *lengths)
+    cuda.jit(kernel)[grid, (32, WARPS)](*arguments, nodes, *lengths)
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
 """
 

@@ -50,7 +50,7 @@ def test_fused_linear_is_the_other_one_with_its_derivatives(irreps_in, irreps_ou
     found = derivatives(layer, x, v, g)
     for one, expected in zip(found, derivatives(other, x.double(), v.double(), g.double()), strict=True):
         assert one.dtype == dtype
-        scale = max(1.0, *expected.abs().flatten().tolist())
+        scale = max([1.0, *expected.abs().flatten().tolist()])
         torch.testing.assert_close(
             one.double() / scale, expected / scale, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12
         )
