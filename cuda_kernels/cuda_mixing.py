@@ -15,140 +15,215 @@ from numba.cuda.extending import intrinsic
 
 from . import ptx
 from .binary import Binary
-from .body import Arithmetic
+from .body import SCALAR, Arithmetic
 from .cuda_compile import assembly, machine_code
-from .mixing import FORWARD, TILE, TRANSPOSED, WEIGHTS
-from .ptx import I32, SHARED
+from .mixing import FORWARD, FOUR, TILE, TRANSPOSED, WEIGHTS
+from .ptx import GLOBAL, I32, I64, SHARED
 from .staging import LANES
+
+i32, u32 = np.int32, np.uint32  # an index without sign does not count from the end
 
 # A warp stages and multiplies pieces of both factors, 16 terms deep, and the warps of a block share out all terms:
 # small molecules have few tiles. A thread computes 8 x 4 numbers of the tile.
 DEPTH, ROWS, COLUMNS = 16, 8, 4
 ACROSS, DOWN = TILE // COLUMNS, TILE // ROWS
-DEEP, WIDE = DEPTH + 4, TILE + 4  # staged rows, read four numbers at a time, begin in different banks of shared memory
-PIECE = DEPTH * WIDE
-STAGE = TILE * DEEP + PIECE  # numbers of a warp: no less than those of a tile, whose sums end there, too
+# Staged rows, read and written four numbers at a time, begin in different banks of shared memory.
+DEEP, WIDE = DEPTH + FOUR, TILE + FOUR
+STAGE = 2 * TILE * DEEP  # numbers of a warp: no less than those of a tile, whose sums end there, too
 READ_BYTES = 16  # of a thread at once, at most
 # Of a block, whose stages fit the 48 kB that it has without asking. Gradients by weights sum over all nodes.
 WARPS = {FORWARD: 4, TRANSPOSED: 4, WEIGHTS: 8}
 WARPS_OF_DOUBLES = 4
 
 
-def multiply_of(number, by_columns: bool):
-    """(sums, memory, left, right): the thread's 8 x 4 sums, in a tuple, with the terms of a staged piece.
+class Parts:
+    """What the kernels are written with, as numba intrinsics; each method's docstring is the documentation of the one
+    that it makes.
 
-    They are of rows ``down + 4 i`` of the left factor, the thread's first at ``left``, where a row begins every `DEEP`
-    numbers; or, by columns, of columns ``8 down + i``, where a row begins every `WIDE` numbers. The four columns of the
-    right factor are at ``right``, where a row begins every `WIDE` numbers.
+    Pieces lie in shared memory in rows of terms, `DEEP` numbers apart ("deep"), or in rows of the tile, `WIDE` apart.
+
+    Args:
+        number: numba's type of the numbers.
+        left_deep, right_deep: how pieces of the two factors lie.
     """
 
-    @intrinsic
-    def multiply(typingctx, sums, memory, left, right):
-        def codegen(context, builder, signature, arguments):
-            sums, memory, left, right = arguments
-            arithmetic, size = Arithmetic(builder, number.name), number.bitwidth // 8
-            data = context.make_array(signature.args[1])(context, builder, memory).data
-            start = ptx.shared_address(builder, data)
-            left, right = (builder.add(start, builder.mul(place, I32(size))) for place in (left, right))
-            vector = ir.VectorType(arithmetic.scalar, READ_BYTES // size)
+    def __init__(self, number, left_deep: bool, right_deep: bool):
+        self.number, self.scalar, self.size = number, SCALAR[number.name], number.bitwidth // 8
+        self.left_deep, self.right_deep = left_deep, right_deep
+        self.vector = ir.VectorType(self.scalar, READ_BYTES // self.size)
 
-            def several(address, place, count):
-                numbers = []
-                for part in range(place, place + count, vector.count):
-                    pointer = builder.add(address, I32(part * size))
-                    read = builder.load(builder.inttoptr(pointer, ir.PointerType(vector, SHARED)), align=READ_BYTES)
-                    numbers += [builder.extract_element(read, I32(n)) for n in range(vector.count)]
-                return numbers
+    def fetch(self, deep: bool):
+        """(numbers, begin, first, limit, step): the lane's 16 numbers of a piece, four each of the rows first, first +
+        8 and so on (first + 4 if it is not deep), but of none beyond limit - 1. Rows begin `step` numbers apart."""
+        rows, parts = LANES // ((DEPTH if deep else TILE) // FOUR), self
 
-            totals = [builder.extract_value(sums, n) for n in range(ROWS * COLUMNS)]
-            for begin in range(0, DEPTH, vector.count):
-                if by_columns:
-                    terms = [several(left, k * WIDE, ROWS) for k in range(begin, begin + vector.count)]
-                else:
-                    rows = [several(left, DOWN * i * DEEP + begin, vector.count) for i in range(ROWS)]
-                    terms = zip(*rows, strict=True)
-                for k, row in enumerate(terms, begin):
-                    column = several(right, k * WIDE, COLUMNS)
-                    for n in range(ROWS * COLUMNS):
-                        totals[n] = arithmetic.fma(row[n // COLUMNS], column[n % COLUMNS], totals[n])
-            for n, total in enumerate(totals):
-                sums = builder.insert_value(sums, total, n)
-            return sums
+        @intrinsic
+        def fetch(typingctx, numbers, begin, first, limit, step):
+            def codegen(context, builder, signature, arguments):
+                numbers, begin, first, limit, step = arguments
+                last, found = builder.sub(limit, I32(1)), []
+                for n in range(DEPTH // FOUR):
+                    row = builder.add(first, I32(n * rows))
+                    row = builder.select(builder.icmp_signed("<", row, last), row, last)
+                    place = builder.add(begin, builder.sext(builder.mul(row, step), I64))
+                    address = builder.ptrtoint(builder.gep(numbers, [place]), I64)
+                    found += parts._four(builder, address, 0, GLOBAL)
+                return parts._tuple(builder, found)
 
-        return sums(sums, memory, types.int32, types.int32), codegen
+            return types.UniTuple(parts.number, DEPTH)(numbers, types.int64, *[types.int32] * 3), codegen
 
-    return multiply
+        return fetch
+
+    def put(self, deep: bool):
+        """(memory, place, fetched, first, limit): stages what was fetched, zeros in place of rows from `limit` on."""
+        rows, pitch = (LANES // (DEPTH // FOUR), DEEP) if deep else (LANES // (TILE // FOUR), WIDE)
+        parts = self
+
+        @intrinsic
+        def put(typingctx, memory, place, fetched, first, limit):
+            def codegen(context, builder, signature, arguments):
+                memory, place, fetched, first, limit = arguments
+                start = parts._address(context, builder, signature.args[0], memory, place)
+                zero = ir.Constant(parts.scalar, 0.0)
+                for n in range(DEPTH // FOUR):
+                    kept = builder.icmp_signed("<", builder.add(first, I32(n * rows)), limit)
+                    for m in range(0, FOUR, parts.vector.count):
+                        packed = ir.Constant(parts.vector, ir.Undefined)
+                        for k in range(parts.vector.count):
+                            value = builder.select(kept, builder.extract_value(fetched, FOUR * n + m + k), zero)
+                            packed = builder.insert_element(packed, value, I32(k))
+                        address = builder.add(start, I32((n * rows * pitch + m) * parts.size))
+                        pointer = builder.inttoptr(address, ir.PointerType(parts.vector, SHARED))
+                        builder.store(packed, pointer, align=READ_BYTES)
+                return context.get_dummy_value()
+
+            return types.void(memory, types.int32, fetched, types.int32, types.int32), codegen
+
+        return put
+
+    def multiply(self):
+        """(sums, memory, left, right, down, across): the thread's 8 x 4 sums, in a tuple, with the terms of the pieces
+        staged at left and right. Their rows are 4 apart where left pieces are deep, from `down` on, or else 8 in
+        succession; their columns 8 apart where right ones are, from `across` on, or else 4 in succession."""
+        parts = self
+
+        @intrinsic
+        def multiply(typingctx, sums, memory, left, right, down, across):
+            def codegen(context, builder, signature, arguments):
+                sums, memory, left, right, down, across = arguments
+                arithmetic = Arithmetic(builder, parts.number.name)
+                left = builder.add(left, builder.mul(down, I32(DEEP if parts.left_deep else ROWS)))
+                right = builder.add(right, builder.mul(across, I32(DEEP if parts.right_deep else COLUMNS)))
+                left = parts._address(context, builder, signature.args[1], memory, left)
+                right = parts._address(context, builder, signature.args[1], memory, right)
+                totals = [builder.extract_value(sums, n) for n in range(ROWS * COLUMNS)]
+                for begin in range(0, DEPTH, FOUR):
+                    rows = parts._terms(builder, left, begin, ROWS, parts.left_deep, DOWN)
+                    columns = parts._terms(builder, right, begin, COLUMNS, parts.right_deep, ACROSS)
+                    for row, column in zip(rows, columns, strict=True):
+                        for n in range(ROWS * COLUMNS):
+                            totals[n] = arithmetic.fma(row[n // COLUMNS], column[n % COLUMNS], totals[n])
+                return parts._tuple(builder, totals)
+
+            return sums(sums, memory, *[types.int32] * 4), codegen
+
+        return multiply
+
+    def _terms(self, builder, address, begin: int, count: int, deep: bool, apart: int) -> list:
+        """Of terms begin to begin + 3 the thread's `count` numbers each."""
+        if deep:
+            lines = [self._four(builder, address, apart * i * DEEP + begin, SHARED) for i in range(count)]
+            return list(zip(*lines, strict=True))
+        return [
+            [value for part in range(0, count, FOUR) for value in self._four(builder, address, k * WIDE + part, SHARED)]
+            for k in range(begin, begin + FOUR)
+        ]
+
+    def _four(self, builder, address, place: int, space: int) -> list:
+        """The four numbers from this place on, at an address of 32 bits in shared and 64 in global memory."""
+        numbers = []
+        for part in range(place, place + FOUR, self.vector.count):
+            offset = ir.Constant(address.type, part * self.size)
+            pointer = builder.inttoptr(builder.add(address, offset), ir.PointerType(self.vector, space))
+            read = builder.load(pointer, align=READ_BYTES)
+            numbers += [builder.extract_element(read, I32(n)) for n in range(self.vector.count)]
+        return numbers
+
+    def _address(self, context, builder, kind, memory, place):
+        start = ptx.shared_address(builder, context.make_array(kind)(context, builder, memory).data)
+        return builder.add(start, builder.mul(place, I32(self.size)))
+
+    def _tuple(self, builder, values):
+        packed = ir.Constant(ir.ArrayType(self.scalar, len(values)), ir.Undefined)
+        for n, value in enumerate(values):
+            packed = builder.insert_value(packed, value, n)
+        return packed
 
 
-u32 = np.uint32  # of an index: a signed one might count from the end
-
-
-def mixing_kernel(number, warps: int, transposed: bool, multiply):
-    """y[node, component, v] = factor * the sum over terms and u of x[node, component, u] * weight[u, v], or of
-    weight[v, u] if transposed; for numba.cuda. Grid: (tiles of nodes, tiles of the `Table`); block: (lanes, warps).
+def mixing_kernel(number, warps: int, parts):
+    """y[node, component, v] = factor * the sum over terms and u of x[node, component, u] * weight[u, v], or, where the
+    `parts` say that right pieces are deep, of weight[v, u]; for numba.cuda. Grid: (tiles of nodes, tiles of the
+    `Table`); block: (lanes, warps).
     """
-    zero = number(0)
-    none, size = (zero,) * (ROWS * COLUMNS), warps * STAGE
-    passes = np.int32(LANES // DEPTH)
+    zero, size = number(0), warps * STAGE
+    none, nothing = (zero,) * (ROWS * COLUMNS), (zero,) * DEPTH
+    transposed, multiply = parts.right_deep, parts.multiply()
+    fetch_left, put_left = parts.fetch(deep=True), parts.put(deep=True)
+    fetch_right, put_right = parts.fetch(deep=transposed), parts.put(deep=transposed)
 
     def kernel(x, weights, y, tiles, terms, factors, nodes, x_length, y_length):
         memory = cuda.shared.array(size, number, alignment=READ_BYTES)
-        next_left = cuda.local.array(DEPTH, number)
-        next_right = cuda.local.array(DEPTH, number)
-        lane, warp = np.int32(cuda.threadIdx.x), np.int32(cuda.threadIdx.y)
+        lane, warp = i32(cuda.threadIdx.x), i32(cuda.threadIdx.y)
         across, down = lane % ACROSS, lane // ACROSS
-        deep, first = lane % DEPTH, lane // DEPTH  # which of the terms, and of the first rows, a lane stages
-        left, right = warp * STAGE, warp * STAGE + TILE * DEEP
+        deep_row, deep_four = lane // (DEPTH // FOUR), lane % (DEPTH // FOUR) * FOUR
+        wide_row, wide_four = lane // (TILE // FOUR), lane % (TILE // FOUR) * FOUR
+        left, right = i32(warp * STAGE), i32(warp * STAGE + TILE * DEEP)
+        left_place = i32(left + deep_row * DEEP + deep_four)
+        right_place = i32(right + (deep_row * DEEP + deep_four if transposed else wide_row * WIDE + wide_four))
 
-        tile = np.int32(cuda.blockIdx.y) * 8
+        tile = i32(cuda.blockIdx.y) * 8
         start, channels, term = tiles[tile], tiles[tile + 1], tiles[tile + 2]
         last, pitch = tiles[tile + 3], tiles[tile + 4]
-        # Within a tile 32 bits hold all places: fewer registers.
         node = np.int64(cuda.blockIdx.x) * TILE
-        nodes_left, x_begin, x_step = np.int32(min(nodes - node, TILE)), node * x_length, np.int32(x_length)
+        nodes_left = i32(min(nodes - node, TILE))
 
-        sums, depth, staged, inside = none, warp * DEPTH, False, False
+        sums, depth, staged, limit = none, i32(warp * DEPTH), False, i32(0)
+        next_left, next_right = nothing, nothing
         while True:
             while term < last and depth >= terms[3 * term + 1]:
-                depth -= (terms[3 * term + 1] + DEPTH - 1) // DEPTH * DEPTH
+                depth = i32(depth - (terms[3 * term + 1] + DEPTH - 1) // DEPTH * DEPTH)
                 term += 1
             more = term < last
-            if more:  # the next piece is under way while this one is multiplied; beyond an end it repeats the last row
+            if more:  # the next piece is under way while this one is multiplied; beyond an end it repeats what is there
                 width, weight = terms[3 * term + 1], terms[3 * term + 2]
-                inside = depth + deep < width
-                u = min(depth + deep, width - 1)
-                place = terms[3 * term] + u
-                for n in range(DEPTH):
-                    row = first + n * passes
-                    next_left[n] = x[x_begin + np.int32(min(row, nodes_left - 1) * x_step + place)]
-                    if transposed:
-                        next_right[n] = weights[weight + min(row, channels - 1) * width + u]
-                    else:
-                        next_right[n] = weights[weight + min(depth + n, width - 1) * pitch + min(lane, channels - 1)]
-                depth += warps * DEPTH
+                limit = i32(TILE if depth + deep_four < width else 0)
+                u = min(depth + deep_four, width - FOUR)
+                begin = node * x_length + terms[3 * term] + u
+                next_left = fetch_left(x, begin, deep_row, nodes_left, i32(x_length))
+                if transposed:
+                    next_right = fetch_right(weights, np.int64(weight + u), deep_row, channels, width)
+                else:
+                    begin = np.int64(weight + depth * pitch + min(wide_four, channels - FOUR))
+                    next_right = fetch_right(weights, begin, wide_row, i32(width - depth), pitch)
+                depth = i32(depth + warps * DEPTH)
             if staged:
-                sums = multiply(sums, memory, np.int32(left + down * DEEP), np.int32(right + COLUMNS * across))
+                sums = multiply(sums, memory, left, right, down, across)
             if not more:
                 break
             cuda.syncwarp()
-            for n in range(DEPTH):
-                row = first + n * passes
-                memory[u32(left + row * DEEP + deep)] = next_left[n] if inside else zero
-                if transposed:
-                    memory[u32(right + deep * WIDE + row)] = next_right[n]
-                else:
-                    memory[u32(right + n * WIDE + lane)] = next_right[n]
+            put_left(memory, left_place, next_left, i32(0), limit)
+            put_right(memory, right_place, next_right, i32(0), i32(TILE))
             staged = True
             cuda.syncwarp()
 
         cuda.syncthreads()
         for i in range(ROWS):
             for j in range(COLUMNS):
-                place = warp * TILE * WIDE + (down + DOWN * i) * WIDE + COLUMNS * across + j
-                memory[u32(place)] = sums[COLUMNS * i + j]
+                row, column = down + DOWN * i, across + ACROSS * j if transposed else COLUMNS * across + j
+                memory[u32((warp * TILE + row) * WIDE + column)] = sums[COLUMNS * i + j]
         cuda.syncthreads()
         if lane < channels:
-            factor, row = factors[np.int32(cuda.blockIdx.y)], warp
+            factor, row = factors[i32(cuda.blockIdx.y)], warp
             while row < nodes_left:
                 total = zero
                 for other in range(warps):
@@ -159,61 +234,59 @@ def mixing_kernel(number, warps: int, transposed: bool, multiply):
     return kernel
 
 
-def weight_gradient_kernel(number, warps: int, multiply):
+def weight_gradient_kernel(number, warps: int, parts):
     """gradient[u, v] = factor * the sum over nodes and components of x[node, component, u] * g[node, component, v].
     Grid: tiles of the `Table`; block: (lanes, warps).
     """
-    zero = number(0)
-    none, size = (zero,) * (ROWS * COLUMNS), warps * STAGE
+    zero, size = number(0), warps * STAGE
+    none, nothing = (zero,) * (ROWS * COLUMNS), (zero,) * DEPTH
+    fetch, put, multiply = parts.fetch(deep=False), parts.put(deep=False), parts.multiply()
 
     def kernel(x, g, gradient, tiles, terms, factors, nodes, x_length, g_length):
         memory = cuda.shared.array(size, number, alignment=READ_BYTES)
-        next_left = cuda.local.array(DEPTH, number)
-        next_right = cuda.local.array(DEPTH, number)
-        lane, warp = np.int32(cuda.threadIdx.x), np.int32(cuda.threadIdx.y)
+        lane, warp = i32(cuda.threadIdx.x), i32(cuda.threadIdx.y)
         across, down = lane % ACROSS, lane // ACROSS
-        left, right = warp * STAGE, warp * STAGE + PIECE
+        first, four = lane // (TILE // FOUR), lane % (TILE // FOUR) * FOUR
+        left, right = i32(warp * STAGE), i32(warp * STAGE + DEPTH * WIDE)
+        left_place, right_place = i32(left + first * WIDE + four), i32(right + first * WIDE + four)
 
-        tile = np.int32(cuda.blockIdx.x) * 8
+        tile = i32(cuda.blockIdx.x) * 8
         dim, weight = tiles[tile], tiles[tile + 7]
         x_start, x_channels, rows = tiles[tile + 1], tiles[tile + 2], tiles[tile + 3]
         g_start, g_channels, columns = tiles[tile + 4], tiles[tile + 5], tiles[tile + 6]
-        x_place, g_place = x_start + min(lane, rows - 1), g_start + min(lane, columns - 1)
+        x_start, g_start = x_start + min(four, rows - FOUR), g_start + min(four, columns - FOUR)
 
-        pieces = np.int32((nodes + DEPTH - 1) // DEPTH) * dim
-        piece, nodes_left, sums, staged = warp, np.int32(0), none, False
+        pieces = i32((nodes + DEPTH - 1) // DEPTH) * dim
+        piece, limit, sums, staged = warp, i32(0), none, False
+        next_left, next_right = nothing, nothing
         while True:
             more = piece < pieces
             if more:
                 group = piece // dim
                 component, node = piece - group * dim, np.int64(group) * DEPTH
-                nodes_left = np.int32(min(nodes - node, DEPTH))
-                x_begin = node * x_length + component * x_channels + x_place
-                g_begin = node * g_length + component * g_channels + g_place
-                for n in range(DEPTH):
-                    k = min(np.int32(n), nodes_left - 1)
-                    next_left[n] = x[x_begin + np.int32(k * np.int32(x_length))]
-                    next_right[n] = g[g_begin + np.int32(k * np.int32(g_length))]
-                piece += warps
+                limit = i32(min(nodes - node, DEPTH))
+                x_begin = node * x_length + x_start + component * x_channels
+                g_begin = node * g_length + g_start + component * g_channels
+                next_left = fetch(x, x_begin, first, limit, i32(x_length))
+                next_right = fetch(g, g_begin, first, limit, i32(g_length))
+                piece = i32(piece + warps)
             if staged:
-                sums = multiply(sums, memory, np.int32(left + ROWS * down), np.int32(right + COLUMNS * across))
+                sums = multiply(sums, memory, left, right, down, across)
             if not more:
                 break
             cuda.syncwarp()
-            for n in range(DEPTH):
-                memory[u32(left + n * WIDE + lane)] = next_left[n] if n < nodes_left else zero
-                memory[u32(right + n * WIDE + lane)] = next_right[n]
+            put(memory, left_place, next_left, first, limit)
+            put(memory, right_place, next_right, first, i32(TILE))
             staged = True
             cuda.syncwarp()
 
         cuda.syncthreads()
         for i in range(ROWS):
             for j in range(COLUMNS):
-                place = warp * TILE * WIDE + (ROWS * down + i) * WIDE + COLUMNS * across + j
-                memory[u32(place)] = sums[COLUMNS * i + j]
+                memory[u32((warp * TILE + ROWS * down + i) * WIDE + COLUMNS * across + j)] = sums[COLUMNS * i + j]
         cuda.syncthreads()
         if lane < columns:
-            factor, row = factors[np.int32(cuda.blockIdx.x)], warp
+            factor, row = factors[i32(cuda.blockIdx.x)], warp
             while row < rows:
                 total = zero
                 for other in range(warps):
@@ -233,11 +306,8 @@ def compile_mixing(part: str, dtype: str, compute_capability: tuple[int, int]) -
 def mixing_assembly(part: str, dtype: str, compute_capability: tuple[int, int]) -> str:
     """The kernel of this part as PTX."""
     number, warps = getattr(types, dtype), _warps(part, dtype)
-    multiply = multiply_of(number, by_columns=part == WEIGHTS)
-    if part == WEIGHTS:
-        kernel = weight_gradient_kernel(number, warps, multiply)
-    else:
-        kernel = mixing_kernel(number, warps, part == TRANSPOSED, multiply)
+    parts = Parts(number, left_deep=part != WEIGHTS, right_deep=part == TRANSPOSED)
+    kernel = (weight_gradient_kernel if part == WEIGHTS else mixing_kernel)(number, warps, parts)
     numbers, integers = types.CPointer(number), types.CPointer(types.int32)
     arguments = [*[numbers] * 3, integers, integers, types.CPointer(types.float64), *[types.int64] * 3]
     return assembly(kernel, arguments, (LANES * warps, 1), compute_capability)

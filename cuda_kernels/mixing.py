@@ -17,8 +17,8 @@ import numpy as np
 
 FORWARD, TRANSPOSED, WEIGHTS = "forward", "transposed", "weights"
 """What kernels compute: outputs, gradients by inputs, gradients by weights."""
-TILE = 32
-"""Nodes, and channels, of what a block of the CUDA kernels computes."""
+TILE, FOUR = 32, 4
+"""Nodes, and channels, of what a block of the CUDA kernels computes; numbers that its threads read at a time."""
 
 
 class Slot(NamedTuple):
@@ -51,6 +51,11 @@ class Mixing:
     @property
     def output_length(self) -> int:
         return sum(dim * multiplicity for dim, multiplicity in self.outputs)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all multiplicities are multiples of `FOUR`, as the CUDA kernels need them."""
+        return all(multiplicity % FOUR == 0 for _, multiplicity in (*self.inputs, *self.outputs))
 
     @property
     def weight_numel(self) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cuda_kernels import cuda_launch
 from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing
+from cuda_kernels.staging import WIDE
 
 from ._ops import DTYPES
 
@@ -20,7 +21,12 @@ def run(mixing: Mixing, part: str, left: Tensor, right: Tensor) -> Tensor:
         with torch.cuda.device(device):
             return run(mixing, part, left, right)
     cuda_launch.ensure_context(device)
-    return _plan(mixing, part, left.dtype, device)(left.contiguous(), right.contiguous())
+    return _plan(mixing, part, left.dtype, device)(_aligned(left), _aligned(right))
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % WIDE == 0 else tensor.clone()
 
 
 @cache

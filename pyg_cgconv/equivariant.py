@@ -13,7 +13,7 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from ._functions import join, scale_each, silu
-from ._mixing import mix
+from ._mixing import mix, mixing
 from .radial import SILU_GAIN
 
 TANH_GAIN = 1.5925374197228321  # makes E[(gain * tanh(z))^2] = 1 for a standard normal z
@@ -38,7 +38,8 @@ class Linear(nn.Module):
         irreps_in: Input irreps; an irrep may occur in several slots.
         irreps_out: Output irreps, each once.
         fused: Whether a GPU does it, and its derivatives, by one generated kernel, instead of copies and a matrix
-            product for each irrep.
+            product for each irrep. The kernel is for numbers of channels that are multiples of four; others are left to
+            matrix products.
 
     Shapes:
         - **input:** (n, irreps_in.dim), float32 or float64
@@ -47,13 +48,13 @@ class Linear(nn.Module):
 
     def __init__(self, irreps_in, irreps_out, *, fused: bool = False):
         super().__init__()
-        self.fused = fused
         self.irreps_in, self.irreps_out = o3.Irreps(irreps_in), _distinct(irreps_out)
         self.slots = [[k for k, (_, ir_in) in enumerate(self.irreps_in) if ir_in == ir] for _, ir in self.irreps_out]
         fan_in = [sum(self.irreps_in[k].mul for k in slots) for slots in self.slots]
         self.weights = nn.ParameterList(torch.randn(u, v) for u, (v, _) in zip(fan_in, self.irreps_out, strict=True))
         self.scales = [1 / math.sqrt(max(1, u)) for u in fan_in]
         self._names = str(self.irreps_in), str(self.irreps_out)
+        self.fused = fused and mixing(*self._names).is_even
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fused and x.is_cuda:

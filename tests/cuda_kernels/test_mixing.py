@@ -20,7 +20,7 @@ import numpy as np
 from numba import cuda
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
 
-from cuda_kernels.cuda_mixing import COLUMNS, DEEP, DEPTH, DOWN, ROWS, WIDE, mixing_kernel, weight_gradient_kernel
+from cuda_kernels.cuda_mixing import COLUMNS, DEEP, DEPTH, ROWS, WIDE, mixing_kernel, weight_gradient_kernel
 from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing, tiles_of
 
 WARPS = 2
@@ -37,23 +37,45 @@ FakeCUDAModule.syncwarp = staticmethod(syncwarp)
 FakeCUDAShared.array = lambda memory, shape, dtype, alignment: shared_array(memory, shape, dtype)
 
 
-def multiply_of(by_columns):
-    def multiply(sums, memory, left, right):
-        k = np.arange(DEPTH)[:, None]
-        if by_columns:
-            rows = memory[left + k * WIDE + np.arange(ROWS)].T
-        else:
-            rows = memory[left + DOWN * DEEP * np.arange(ROWS)[:, None] + k.T]
-        terms = rows @ memory[right + k * WIDE + np.arange(COLUMNS)]
-        return tuple(np.array(sums) + terms.reshape(-1))
+class Parts:
+    def __init__(self, left_deep, right_deep):
+        self.left_deep, self.right_deep = left_deep, right_deep
 
-    return multiply
+    def fetch(self, deep):
+        rows = 8 if deep else 4
+
+        def fetch(numbers, begin, first, limit, step):
+            places = [begin + min(first + rows * n, limit - 1) * step + k for n in range(4) for k in range(4)]
+            return tuple(numbers[place] for place in places)
+
+        return fetch
+
+    def put(self, deep):
+        rows, pitch = (8, DEEP) if deep else (4, WIDE)
+
+        def put(memory, place, fetched, first, limit):
+            for n in range(4):
+                kept = first + rows * n < limit
+                memory[place + n * rows * pitch :][:4] = fetched[4 * n : 4 * n + 4] if kept else 0.0
+
+        return put
+
+    def multiply(self):
+        def multiply(sums, memory, left, right, down, across):
+            k = np.arange(DEPTH)
+            i, j = np.arange(ROWS)[:, None], np.arange(COLUMNS)
+            rows = left + ((down + 4 * i) * DEEP + k if self.left_deep else k * WIDE + ROWS * down + i)
+            k = k[:, None]
+            columns = right + ((across + 8 * j) * DEEP + k if self.right_deep else k * WIDE + COLUMNS * across + j)
+            return tuple(np.array(sums) + (memory[rows] @ memory[columns]).reshape(-1))
+
+        return multiply
 
 
 # Slots wider than a tile, an output of two inputs, an input that is not read, an output without input.
 mixing = Mixing(
-    inputs=((1, 35), (3, 5), (3, 34), (5, 4), (7, 2)),
-    outputs=((1, 40), (3, 33), (5, 2), (1, 3)),
+    inputs=((1, 36), (3, 8), (3, 44), (5, 4), (7, 4)),
+    outputs=((1, 40), (3, 36), (5, 8), (1, 4)),
     sources=((0,), (1, 2), (3,), ()),
     factors=(0.5, 0.25, 2.0, 1.0),
 )
@@ -82,9 +104,9 @@ for out, g_out, sources, factor in zip(ys, split(g, mixing.outputs), mixing.sour
 y, by_x = (np.concatenate([part.reshape(nodes, -1) for part in parts], axis=1) for parts in (ys, by_xs))
 
 for part, kernel, left, right, expected in (
-    (FORWARD, mixing_kernel(np.float64, WARPS, False, multiply_of(False)), x, weights, y),
-    (TRANSPOSED, mixing_kernel(np.float64, WARPS, True, multiply_of(False)), g, weights, by_x),
-    (WEIGHTS, weight_gradient_kernel(np.float64, WARPS, multiply_of(True)), x, g, np.concatenate(by_weights)),
+    (FORWARD, mixing_kernel(np.float64, WARPS, Parts(True, False)), x, weights, y),
+    (TRANSPOSED, mixing_kernel(np.float64, WARPS, Parts(True, True)), g, weights, by_x),
+    (WEIGHTS, weight_gradient_kernel(np.float64, WARPS, Parts(False, False)), x, g, np.concatenate(by_weights)),
 ):
     table, found = mixing.table(part), np.full(expected.shape, np.nan)
     grid = (len(table.tiles), 1) if part == WEIGHTS else (tiles_of(nodes), len(table.tiles))

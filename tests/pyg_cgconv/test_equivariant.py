@@ -29,7 +29,12 @@ def test_linear_equals_e3nn():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize(
     ("irreps_in", "irreps_out", "n"),
-    [(IN, OUT, 7), (IN, OUT, 0), ("5x0e", "3x0e+2x1o", 40), ("130x0e+33x1o+64x1o+7x3o", "64x0e+128x1o+40x3o", 333)],
+    [
+        (IN, OUT, 7),  # by matrix products
+        ("4x0e", "8x0e+4x1o", 40),
+        ("4x0e+8x1o", "8x0e+4x1o", 0),
+        ("132x0e+36x1o+64x1o+8x3o", "64x0e+128x1o+40x3o+4x2e", 333),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fused_linear_is_the_other_one_with_its_derivatives(irreps_in, irreps_out, n, dtype):
@@ -59,11 +64,11 @@ def test_fused_linear_is_the_other_one_with_its_derivatives(irreps_in, irreps_ou
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_fused_linear_keeps_the_contract_of_torch_operations():
-    names = "4x0e+3x1o+2x1o", "5x0e+2x1o"
+    names = "4x0e+4x1o+8x1o", "8x0e+4x1o"
     layer = Linear(*names).double().cuda()
     weights = torch.cat([weight.detach().flatten() for weight in layer.weights]).requires_grad_()
-    x = torch.randn(6, 19, dtype=torch.float64, device="cuda", requires_grad=True)
-    g = torch.randn(6, 11, dtype=torch.float64, device="cuda", requires_grad=True)
+    x = torch.randn(6, 40, dtype=torch.float64, device="cuda", requires_grad=True)
+    g = torch.randn(6, 20, dtype=torch.float64, device="cuda", requires_grad=True)
     for operation, operands in (("mix", (x, weights)), ("mix_transposed", (g, weights)), ("mix_weights", (x, g))):
         torch.library.opcheck(getattr(torch.ops.pyg_cgconv, operation).default, (*names, *operands))
     assert torch.autograd.gradgradcheck(lambda x, w: torch.ops.pyg_cgconv.mix(*names, x, w), (x, weights))
