@@ -42,13 +42,16 @@ class Binary:
         return self._attribute(_STACK)
 
     def _attribute(self, wanted: int) -> int:
-        information, at = _section(self.cubin, b".nv.info"), 0
+        """The largest of the kernel and of functions that it calls, such as divisions."""
+        information, at, found = _section(self.cubin, b".nv.info"), 0, []
         while at < len(information):
             layout, attribute, size = struct.unpack_from("<BBH", information, at)
             if layout == _WITH_SIZE and attribute == wanted:
-                return struct.unpack_from("<II", information, at + 4)[1]
+                found.append(struct.unpack_from("<II", information, at + 4)[1])
             at += 4 + size if layout == _WITH_SIZE else 4
-        raise RuntimeError(f"the machine code's description lacks attribute {wanted:#x}")
+        if not found:
+            raise RuntimeError(f"the machine code's description lacks attribute {wanted:#x}")
+        return max(found)
 
 
 def _section(elf: bytes, name: bytes) -> bytes:

@@ -16,6 +16,9 @@ from ._functions import join, scale_each, silu
 from ._mixing import mix, mixing
 from .radial import SILU_GAIN
 
+# On an H100 (128 channels, l = 3, 23 paths) the kernels, forward and backward, take 70 us for 90 nodes and 2.4 ms for
+# 5,000; copies and matrix products 200 us and 2.1 ms.
+FUSED_NODES = 2048
 TANH_GAIN = 1.5925374197228321  # makes E[(gain * tanh(z))^2] = 1 for a standard normal z
 
 
@@ -37,9 +40,9 @@ class Linear(nn.Module):
     Args:
         irreps_in: Input irreps; an irrep may occur in several slots.
         irreps_out: Output irreps, each once.
-        fused: Whether a GPU does it, and its derivatives, by one generated kernel, instead of copies and a matrix
-            product for each irrep. The kernel is for numbers of channels that are multiples of four; others are left to
-            matrix products.
+        fused: Whether a GPU does it by one generated kernel, and each derivative by one, instead of copies and a matrix
+            product for each irrep. The kernels are for up to 2,048 nodes and numbers of channels that are multiples of
+            four; the rest is left to matrix products.
 
     Shapes:
         - **input:** (n, irreps_in.dim), float32 or float64
@@ -57,7 +60,7 @@ class Linear(nn.Module):
         self.fused = fused and mixing(*self._names).is_even
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fused and x.is_cuda:
+        if self.fused and x.is_cuda and len(x) <= FUSED_NODES:
             return mix(*self._names, x, join([weight.flatten() for weight in self.weights]))
         blocks = split_irreps(x, self.irreps_in)
         out = []

@@ -6,7 +6,7 @@ from e3nn import nn as e3nn_nn
 from e3nn import o3
 
 from pyg_cgconv._layout import shape, to_ir_mul, to_mul_ir
-from pyg_cgconv.equivariant import Gate, Linear, SpeciesLinear
+from pyg_cgconv.equivariant import FUSED_NODES, Gate, Linear, SpeciesLinear
 from tests.rotations import assert_equivariant
 
 IN, OUT = o3.Irreps("5x0e+3x1o+2x0e+4x1o+1x2e"), o3.Irreps("6x0e+2x1o+3x2e")
@@ -34,6 +34,7 @@ def test_linear_equals_e3nn():
         ("4x0e", "8x0e+4x1o", 40),
         ("4x0e+8x1o", "8x0e+4x1o", 0),
         ("132x0e+36x1o+64x1o+8x3o", "64x0e+128x1o+40x3o+4x2e", 333),
+        ("4x0e", "8x0e+4x1o", FUSED_NODES + 1),  # by matrix products
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
