@@ -53,7 +53,7 @@ class Mixing:
         return sum(dim * multiplicity for dim, multiplicity in self.outputs)
 
     @property
-    def is_even(self) -> bool:
+    def in_fours(self) -> bool:
         """Whether all multiplicities are multiples of `FOUR`, as the CUDA kernels need them."""
         return all(multiplicity % FOUR == 0 for _, multiplicity in (*self.inputs, *self.outputs))
 

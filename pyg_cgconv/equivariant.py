@@ -57,7 +57,7 @@ class Linear(nn.Module):
         self.weights = nn.ParameterList(torch.randn(u, v) for u, (v, _) in zip(fan_in, self.irreps_out, strict=True))
         self.scales = [1 / math.sqrt(max(1, u)) for u in fan_in]
         self._names = str(self.irreps_in), str(self.irreps_out)
-        self.fused = fused and mixing(*self._names).is_even
+        self.fused = fused and mixing(*self._names).in_fours
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fused and x.is_cuda and len(x) <= FUSED_NODES:
