@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 # Pieces of work that a captured graph may do at the same time. Of four blocks, hardly more are ever ready.
 SIDE_STREAMS = 8
+# Of a tensor: kernels of more fill a GPU by themselves, and what two streams read is not used again within a capture.
+MOST_ROWS_ASIDE = 16384
 # Other threads, such as those that pin batches, may go on with calls that a capture must not contain.
 CAPTURE_MODE = "thread_local"
 
@@ -48,10 +50,12 @@ def aside(function: Callable[..., T], *inputs) -> Callable[[], T]:
     """Begins ``function(*inputs)``, whose result is a tensor or None, and returns what gives that result.
 
     In a graph that is being captured, whatever is done until the result is asked for may run at the same time, and so
-    may their derivatives: kernels of small molecules leave most of a GPU idle. Elsewhere the function is done at once.
+    may their derivatives: kernels of small molecules leave most of a GPU idle. Elsewhere, and with large tensors, the
+    function is done at once.
     """
     tensors = [value for value in inputs if isinstance(value, Tensor)]
-    if not (tensors and is_captured(tensors[0])):
+    captured = bool(tensors) and is_captured(tensors[0])
+    if not captured or any(tensor.dim() and tensor.shape[0] > MOST_ROWS_ASIDE for tensor in tensors):
         result = function(*inputs)
         return lambda: result
     device = tensors[0].device
