@@ -10,6 +10,7 @@ its transposes by features, X(g, w), and by weights, W(x, g),
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -23,7 +24,8 @@ from . import _ops
 
 @cache
 def mixing(irreps_in: str, irreps_out: str) -> Mixing:
-    """The map of :class:`pyg_cgconv.equivariant.Linear`."""
+    """The map of :class:`pyg_cgconv.equivariant.Linear`: an output sums over all inputs of its irrep, divided by the
+    root of their channels."""
     inputs, outputs = o3.Irreps(irreps_in), o3.Irreps(irreps_out)
     sources = [[k for k, (_, ir_in) in enumerate(inputs) if ir_in == ir] for _, ir in outputs]
     fan_in = [sum(inputs[k].mul for k in slots) for slots in sources]
@@ -31,7 +33,7 @@ def mixing(irreps_in: str, irreps_out: str) -> Mixing:
         inputs=tuple((ir.dim, mul) for mul, ir in inputs),
         outputs=tuple((ir.dim, mul) for mul, ir in outputs),
         sources=tuple(map(tuple, sources)),
-        factors=tuple(max(1, u) ** -0.5 for u in fan_in),
+        factors=tuple(1 / math.sqrt(max(1, u)) for u in fan_in),
     )
 
 

@@ -52,12 +52,12 @@ class Linear(nn.Module):
     def __init__(self, irreps_in, irreps_out, *, fused: bool = False):
         super().__init__()
         self.irreps_in, self.irreps_out = o3.Irreps(irreps_in), _distinct(irreps_out)
-        self.slots = [[k for k, (_, ir_in) in enumerate(self.irreps_in) if ir_in == ir] for _, ir in self.irreps_out]
+        self._names = str(self.irreps_in), str(self.irreps_out)
+        same = mixing(*self._names)
+        self.fused = fused and same.in_fours
+        self.slots, self.scales = same.sources, same.factors
         fan_in = [sum(self.irreps_in[k].mul for k in slots) for slots in self.slots]
         self.weights = nn.ParameterList(torch.randn(u, v) for u, (v, _) in zip(fan_in, self.irreps_out, strict=True))
-        self.scales = [1 / math.sqrt(max(1, u)) for u in fan_in]
-        self._names = str(self.irreps_in), str(self.irreps_out)
-        self.fused = fused and mixing(*self._names).in_fours
 
     def forward(self, x: Tensor) -> Tensor:
         if self.fused and x.is_cuda and len(x) <= FUSED_NODES:
