@@ -55,7 +55,7 @@ class Parts:
     def fetch(self, deep: bool):
         """(numbers, begin, first, limit, step): the lane's 16 numbers of a piece, four each of the rows first, first +
         8 and so on (first + 4 if it is not deep), but of none beyond limit - 1. Rows begin `step` numbers apart."""
-        rows, parts = LANES // ((DEPTH if deep else TILE) // FOUR), self
+        rows, parts = LANES * FOUR // (DEPTH if deep else TILE), self
 
         @intrinsic
         def fetch(typingctx, numbers, begin, first, limit, step):
@@ -76,8 +76,8 @@ class Parts:
 
     def put(self, deep: bool):
         """(memory, place, fetched, first, limit): stages what was fetched, zeros in place of rows from `limit` on."""
-        rows, pitch = (LANES // (DEPTH // FOUR), DEEP) if deep else (LANES // (TILE // FOUR), WIDE)
-        parts = self
+        rows, parts = LANES * FOUR // (DEPTH if deep else TILE), self
+        pitch = DEEP if deep else WIDE
 
         @intrinsic
         def put(typingctx, memory, place, fetched, first, limit):

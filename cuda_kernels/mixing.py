@@ -45,21 +45,23 @@ class Mixing:
     factors: tuple[float, ...]
 
     @property
-    def input_length(self) -> int:
-        return sum(dim * multiplicity for dim, multiplicity in self.inputs)
-
-    @property
-    def output_length(self) -> int:
-        return sum(dim * multiplicity for dim, multiplicity in self.outputs)
-
-    @property
     def in_fours(self) -> bool:
         """Whether all multiplicities are multiples of `FOUR`, as the CUDA kernels need them."""
         return all(multiplicity % FOUR == 0 for _, multiplicity in (*self.inputs, *self.outputs))
 
-    @property
-    def weight_numel(self) -> int:
-        return sum(source.multiplicity * output.multiplicity for source, output, _, _ in self._products)
+    def shape(self, part: str, nodes: int) -> tuple[int, ...]:
+        """Of what the kernel of this part writes."""
+        length = self._lengths[part]
+        return (length,) if part == WEIGHTS else (nodes, length)
+
+    @cached_property
+    def _lengths(self) -> dict[str, int]:
+        """Numbers in a row of what each part writes."""
+        return {
+            FORWARD: sum(dim * channels for dim, channels in self.outputs),
+            TRANSPOSED: sum(dim * channels for dim, channels in self.inputs),
+            WEIGHTS: sum(source.multiplicity * output.multiplicity for source, output, _, _ in self._products),
+        }
 
     @cached_property
     def _products(self) -> list[tuple[Slot, Slot, int, float]]:

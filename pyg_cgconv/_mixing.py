@@ -1,11 +1,11 @@
 """Linear maps of features on a GPU, as torch operations whose derivatives are again among them.
 
-The map y = M(x, w) is linear in the features x and in the weights w, which lie one after the other in one vector. With
-its transposes by features, X(g, w), and by weights, W(x, g),
+Of features x, weights w, which lie one after the other in one vector, and a cotangent g of the result, <g, M(x, w)> is
+linear in each. So there are three operations, its derivatives, each named by the operand that it lacks:
 
-    M(x, w)   has for a gradient g   X(g, w) by x and W(x, g) by w,
-    X(g, w)   has for a gradient v   M(v, w) by g and W(v, g) by w,
-    W(x, g)   has for a gradient v   X(g, v) by x and M(x, v) by g.
+    g: M(x, w), the map;  x: its transpose by features, of g and w;  w: its transpose by weights, of x and g.
+
+The gradient of one of them by an operand is the operation of that name, of the cotangent and the other operand.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from torch import Tensor
 from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing
 
 from . import _ops
+
+PARTS = {"g": FORWARD, "x": TRANSPOSED, "w": WEIGHTS}
+_NAMES = {"g": "mix", "x": "mix_transposed", "w": "mix_weights"}
+_OPERANDS = {"g": "xw", "x": "gw", "w": "xg"}
 
 
 @cache
@@ -43,84 +47,41 @@ def mix(irreps_in: str, irreps_out: str, x: Tensor, weights: Tensor) -> Tensor:
     return torch.ops.pyg_cgconv.mix(irreps_in, irreps_out, x, weights)
 
 
-def _run(part: str):
+def _apply(result: str, irreps: tuple[str, str], values: dict[str, Tensor]) -> Tensor:
+    """The operation named by ``result``, of those of the ``values`` that are its operands."""
+    operation = getattr(torch.ops.pyg_cgconv, _NAMES[result])
+    return operation(*irreps, *(values[kind] for kind in _OPERANDS[result]))
+
+
+def _define(result: str) -> None:
+    """The operation of this name."""
+    part, operands = PARTS[result], _OPERANDS[result]
+
     def run(irreps_in: str, irreps_out: str, left: Tensor, right: Tensor) -> Tensor:
         from . import _mixing_cuda  # needs the CUDA driver's bindings
 
-        return _mixing_cuda.run(mixing(irreps_in, irreps_out), part, left, right)
+        return _mixing_cuda.run(irreps_in, irreps_out, part, left, right)
 
-    return run
+    def fake(irreps_in: str, irreps_out: str, left: Tensor, right: Tensor) -> Tensor:
+        return left.new_empty(mixing(irreps_in, irreps_out).shape(part, left.shape[0]))
 
-
-def _gradients(by_left, by_right):
-    """Of an operation whose gradients by its two operands are ``by_left(gradient, right)`` and ``by_right(gradient,
-    left)``."""
+    def setup_context(ctx, inputs, output) -> None:
+        *ctx.irreps, left, right = inputs
+        ctx.save_for_backward(left, right)
 
     def gradients(ctx, gradient: Tensor):
-        left, right = ctx.saved_tensors
+        values = dict(zip(operands, ctx.saved_tensors, strict=True)) | {result: gradient}
+        needed = ctx.needs_input_grad[2:]
         return (
             None,
             None,
-            by_left(*ctx.irreps, gradient, right) if ctx.needs_input_grad[2] else None,
-            by_right(*ctx.irreps, gradient, left) if ctx.needs_input_grad[3] else None,
+            *(_apply(kind, ctx.irreps, values) if need else None for kind, need in zip(operands, needed, strict=True)),
         )
 
-    return gradients
+    left, right = operands
+    schema = f"{_NAMES[result]}(str irreps_in, str irreps_out, Tensor {left}, Tensor {right}) -> Tensor"
+    _ops.define(schema, {"CUDA": run}, fake, gradients, setup_context)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    *ctx.irreps, left, right = inputs
-    ctx.save_for_backward(left, right)
-
-
-def _define(name: str, operands: str, part: str, shape, by_left, by_right) -> None:
-    """The operation that computes this part of a mixing; ``shape(mixing, rows)`` is its result's."""
-
-    def fake(irreps_in: str, irreps_out: str, left: Tensor, right: Tensor) -> Tensor:
-        return left.new_empty(shape(mixing(irreps_in, irreps_out), left.shape[0]))
-
-    _ops.define(
-        f"{name}(str irreps_in, str irreps_out, {operands}) -> Tensor",
-        {"CUDA": _run(part)},
-        fake,
-        _gradients(by_left, by_right),
-        _setup_context,
-    )
-
-
-def _of_features(a: str, b: str, gradient: Tensor, weights: Tensor) -> Tensor:
-    return torch.ops.pyg_cgconv.mix(a, b, gradient, weights)
-
-
-def _by_features(a: str, b: str, gradient: Tensor, weights: Tensor) -> Tensor:
-    return torch.ops.pyg_cgconv.mix_transposed(a, b, gradient, weights)
-
-
-def _by_weights(a: str, b: str, gradient: Tensor, x: Tensor) -> Tensor:
-    return torch.ops.pyg_cgconv.mix_weights(a, b, x, gradient)
-
-
-_define(
-    "mix",
-    "Tensor x, Tensor weights",
-    FORWARD,
-    lambda m, rows: (rows, m.output_length),
-    by_left=_by_features,
-    by_right=_by_weights,
-)
-_define(
-    "mix_transposed",
-    "Tensor gradient, Tensor weights",
-    TRANSPOSED,
-    lambda m, rows: (rows, m.input_length),
-    by_left=_of_features,
-    by_right=lambda a, b, v, gradient: torch.ops.pyg_cgconv.mix_weights(a, b, v, gradient),
-)
-_define(
-    "mix_weights",
-    "Tensor x, Tensor gradient",
-    WEIGHTS,
-    lambda m, rows: (m.weight_numel,),
-    by_left=lambda a, b, v, gradient: torch.ops.pyg_cgconv.mix_transposed(a, b, gradient, v),
-    by_right=lambda a, b, v, x: torch.ops.pyg_cgconv.mix(a, b, x, v),
-)
+for _result in PARTS:
+    _define(_result)

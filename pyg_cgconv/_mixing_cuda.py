@@ -8,20 +8,21 @@ import torch
 from torch import Tensor
 
 from cuda_kernels import cuda_launch
-from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing
+from cuda_kernels.mixing import WEIGHTS
 from cuda_kernels.staging import WIDE
 
+from ._mixing import mixing
 from ._ops import DTYPES
 
 
-def run(mixing: Mixing, part: str, left: Tensor, right: Tensor) -> Tensor:
+def run(irreps_in: str, irreps_out: str, part: str, left: Tensor, right: Tensor) -> Tensor:
     """What this part of the mixing makes of its two operands; no gradients are recorded."""
     device = left.get_device()
     if device != torch._C._cuda_getDevice():
         with torch.cuda.device(device):
-            return run(mixing, part, left, right)
+            return run(irreps_in, irreps_out, part, left, right)
     cuda_launch.ensure_context(device)
-    return _plan(mixing, part, left.dtype, device)(_aligned(left), _aligned(right))
+    return _plan(irreps_in, irreps_out, part, left.dtype, device)(_aligned(left), _aligned(right))
 
 
 def _aligned(tensor: Tensor) -> Tensor:
@@ -30,31 +31,24 @@ def _aligned(tensor: Tensor) -> Tensor:
 
 
 @cache
-def _plan(mixing: Mixing, part: str, dtype: torch.dtype, device: int) -> _Plan:
-    return _Plan(mixing, part, dtype, device)
+def _plan(irreps_in: str, irreps_out: str, part: str, dtype: torch.dtype, device: int) -> _Plan:
+    return _Plan(irreps_in, irreps_out, part, dtype, device)
 
 
 class _Plan:
     """All that does not change from call to call, with the tables on the device."""
 
-    def __init__(self, mixing: Mixing, part: str, dtype: torch.dtype, device: int):
-        table = mixing.table(part)
+    def __init__(self, irreps_in: str, irreps_out: str, part: str, dtype: torch.dtype, device: int):
+        self.mixing, self.part, self.device = mixing(irreps_in, irreps_out), part, device
+        table = self.mixing.table(part)
         self.tables = [torch.from_numpy(array).to(f"cuda:{device}") for array in table]
-        self.launch = cuda_launch.MixingLaunch(part, table, DTYPES[dtype], device)
         self.addresses = [tensor.data_ptr() for tensor in self.tables]
-        self.part, self.device = part, device
-        self.written = {
-            FORWARD: mixing.output_length,
-            TRANSPOSED: mixing.input_length,
-            WEIGHTS: mixing.weight_numel,
-        }[part]
+        self.launch = cuda_launch.MixingLaunch(part, table, DTYPES[dtype], device)
 
     def __call__(self, left: Tensor, right: Tensor) -> Tensor:
         nodes, length = left.shape
-        shape, other = (
-            ((self.written,), right.shape[1]) if self.part == WEIGHTS else ((nodes, self.written), self.written)
-        )
-        out = left.new_empty(shape)
+        out = left.new_empty(self.mixing.shape(self.part, nodes))
+        other = (right if self.part == WEIGHTS else out).shape[1]
         stream = torch._C._cuda_getCurrentRawStream(self.device)
         operands = left.data_ptr(), right.data_ptr(), out.data_ptr()
         self.launch(operands, self.addresses, nodes, length, other, stream)

@@ -80,9 +80,7 @@ mixing = Mixing(
     factors=(0.5, 0.25, 2.0, 1.0),
 )
 random, nodes = np.random.default_rng(0), 37
-x = random.normal(size=(nodes, mixing.input_length))
-weights = random.normal(size=mixing.weight_numel)
-g = random.normal(size=(nodes, mixing.output_length))
+x, weights, g = (random.normal(size=mixing.shape(part, nodes)) for part in (TRANSPOSED, WEIGHTS, FORWARD))
 
 
 def split(row, shapes):
