@@ -43,7 +43,18 @@ def mixing(irreps_in: str, irreps_out: str) -> Mixing:
 
 def mix(irreps_in: str, irreps_out: str, x: Tensor, weights: Tensor) -> Tensor:
     """M(x, w) for features x (n, irreps_in.dim) and weights (weight_numel,), on a GPU: (n, irreps_out.dim),
-    differentiable any number of times."""
+    differentiable any number of times.
+
+    Raises:
+        ValueError: x lies on another device than the weights.
+        TypeError: x is not of the weights' dtype, or that is neither float32 nor float64.
+    """
+    if x.device != weights.device:
+        raise ValueError(f"x: on {x.device}, but the weights are on {weights.device}; move one of them with .to()")
+    if x.dtype != weights.dtype:
+        raise TypeError(f"x: dtype {x.dtype} differs from that of the weights, {weights.dtype}; convert one of them")
+    if x.dtype not in _ops.DTYPES:
+        raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x and the layer to float32 or float64")
     return torch.ops.pyg_cgconv.mix(irreps_in, irreps_out, x, weights)
 
 

@@ -47,12 +47,15 @@ class Linear(nn.Module):
     Shapes:
         - **input:** (n, irreps_in.dim), float32 or float64
         - **output:** (n, irreps_out.dim)
+
+    Raises:
+        ValueError: x has not that shape.
     """
 
     def __init__(self, irreps_in, irreps_out, *, fused: bool = False):
         super().__init__()
         self.irreps_in, self.irreps_out = o3.Irreps(irreps_in), _distinct(irreps_out)
-        self._names = str(self.irreps_in), str(self.irreps_out)
+        self._names, self._dim = (str(self.irreps_in), str(self.irreps_out)), self.irreps_in.dim
         same = mixing(*self._names)
         self.fused = fused and same.in_fours
         self.slots, self.scales = same.sources, same.factors
@@ -60,6 +63,8 @@ class Linear(nn.Module):
         self.weights = nn.ParameterList(torch.randn(u, v) for u, (v, _) in zip(fan_in, self.irreps_out, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 2 or x.shape[1] != self._dim:
+            raise ValueError(f"x: expected shape (n, {self._dim}), features {self._names[0]}, got {tuple(x.shape)}")
         if self.fused and x.is_cuda and len(x) <= FUSED_NODES:
             return mix(*self._names, x, join([weight.flatten() for weight in self.weights]))
         blocks = split_irreps(x, self.irreps_in)

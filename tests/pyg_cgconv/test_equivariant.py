@@ -75,6 +75,14 @@ def test_fused_linear_keeps_the_contract_of_torch_operations():
     assert torch.autograd.gradgradcheck(lambda x, w: torch.ops.pyg_cgconv.mix(*names, x, w), (x, weights))
 
 
+@pytest.mark.parametrize("shape", [(3, 7), (40,), (3, 2, 40)])
+@pytest.mark.parametrize("fused", [False, True])
+def test_linear_refuses_other_shapes(shape, fused, device):
+    layer = Linear("4x0e+12x1o", "4x0e+4x1o", fused=fused).to(device)
+    with pytest.raises(ValueError, match=rf"^x: expected shape \(n, 40\), features 4x0e\+12x1o, got \({shape[0]},"):
+        layer(torch.zeros(shape, device=device))
+
+
 def test_linear_leaves_zero_where_the_input_lacks_an_irrep():
     out = Linear("3x0e", "2x0e+2x1o")(torch.randn(5, 3))
     assert (out[:, :2] != 0).all()

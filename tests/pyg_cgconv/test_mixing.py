@@ -70,3 +70,20 @@ def test_each_operation_is_differentiated_by_the_others(name, lengths):
     assert gradcheck(lambda left, right: operation(*NAMES, left, right), operands)
     assert gradgradcheck(lambda left, right: operation(*NAMES, left, right), operands)
     torch.library.opcheck(operation, (*NAMES, *operands))
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(3, 40, device="meta"), ValueError, "^x: on meta, but the weights are on cpu"),
+        (torch.zeros(3, 40, dtype=torch.float64), TypeError, "^x: dtype torch.float64 differs .* torch.float32"),
+    ],
+)
+def test_what_the_kernels_would_misread_is_refused(x, error, message):
+    with pytest.raises(error, match=message):
+        mix(*NAMES, x, torch.zeros(80))
+
+
+def test_a_dtype_without_a_kernel_is_refused():
+    with pytest.raises(TypeError, match=r"^x: dtype torch.float16 has no kernel"):
+        mix(*NAMES, torch.zeros(3, 40, dtype=torch.float16), torch.zeros(80, dtype=torch.float16))
