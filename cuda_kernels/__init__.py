@@ -1,5 +1,15 @@
-"""Generator of fused kernels for equivariant convolutions: problem -> polynomial -> schedule -> body -> kernel ->
-launch.
+"""Generator of fused kernels for equivariant networks.
+
+    problem       a frozen description: operands (row, index, channels) and paths
+    contraction   which derivatives of it are asked for, of any order
+    polynomial    the sparse arithmetic of one path; operations counts it
+    passes        walks over the sites, so that each row has one owner
+    linear        the tables of linear maps, whose weights mix channels
+    body          arithmetic as LLVM IR, the same for CPU and GPU
+    cache         compiled kernels on disk
+    cpu, cuda     schedule, kernel and launch on each machine
+
+The data's way: problem -> contraction -> passes -> (schedule) -> kernel with its body -> launch.
 
 Knows neither PyTorch nor e3nn: addresses and numbers in, machine code out. `pyg_cgconv` is its front end.
 """

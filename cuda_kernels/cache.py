@@ -71,8 +71,9 @@ def _warn_unwritable(reason: str) -> None:
 @lru_cache(maxsize=1)
 def _versions() -> tuple:
     source = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        source.update(file.read_bytes())
+    package = Path(__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        source.update(file.relative_to(package).as_posix().encode() + file.read_bytes())
     packages = (
         "numba",
         "llvmlite",

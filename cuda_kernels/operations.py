@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .polynomial import Contraction, evaluate_path, matrices
+from .contraction import Contraction
+from .polynomial import evaluate_path, matrices
 from .problem import Path, Problem
 
 

@@ -1,116 +1,27 @@
-"""The multilinear polynomial of a convolution, its derivatives of any order, and the arithmetic that evaluates them.
+"""The arithmetic that evaluates a form's derivatives for one path.
 
-Per edge, M(g, x, y, w) = sum over paths, channels and (i, j, k) of C[i, j, k] g[k] x[i] y[j] w  is linear in each
-argument. Everything that is ever computed is a set of partial derivatives of a sum of such products:
-
-    forward           g.x.y.w                            > g
-    backward          g.x.y.w                            > x,y,w
-    double backward   g.x1.y.w + g.x.y1.w + g.x.y.w1     > g,x,y,w
-
-The derivative with respect to g is the output; x1, y1 and w1 are cotangents of the backward's outputs.
-`Contraction` is such a set; `Contraction.derivative` gives the next one. `evaluate_path` does the arithmetic of one
-path with whatever numbers it is given: LLVM values, NumPy arrays, or counters.
+`evaluate_path` does it with whatever numbers it is given: LLVM values, NumPy arrays, or counters. Below, x and y are
+the path's left and right factors, w is its weight and g the output's cotangent: M = sum of C[i, j, k] g[k] x[i] y[j] w.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 
-from .problem import KINDS, Path
-
-
-@dataclass(frozen=True)
-class Contraction:
-    """The derivatives, with respect to the operands `outputs`, of the sum of M(*term) over `terms`.
-
-    An operand's name is its kind (g, x, y or w), then digits for further operands of that kind.
-    """
-
-    terms: tuple[tuple[str, str, str, str], ...]
-    outputs: tuple[str, ...]
-
-    def __hash__(self):
-        return hash(self.spec)
-
-    @cached_property
-    def inputs(self) -> tuple[str, ...]:
-        """The operands whose values the outputs depend on."""
-        needed = {
-            operand
-            for term in self.terms
-            for output in self.outputs
-            if output in term
-            for operand in term
-            if operand != output
-        }
-        return tuple(sorted(needed, key=_order))
-
-    @cached_property
-    def spec(self) -> str:
-        """A readable name, such as "g.x.y.w>x,y,w"; `Contraction.parse` reads it."""
-        return "+".join(".".join(term) for term in self.terms) + ">" + ",".join(self.outputs)
-
-    @staticmethod
-    @cache
-    def parse(spec: str) -> Contraction:
-        terms, outputs = spec.split(">")
-        return Contraction(tuple(tuple(term.split(".")) for term in terms.split("+")), tuple(outputs.split(",")))
-
-    def restricted(self, outputs: Iterable[str]) -> Contraction:
-        """Only these of the outputs, and the terms that they occur in."""
-        outputs = tuple(sorted(outputs, key=_order))
-        return Contraction(tuple(term for term in self.terms if set(term) & set(outputs)), outputs)
-
-    @cache  # noqa: B019  (a handful of derivatives are ever taken)
-    def derivative(self, cotangents: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[Contraction, dict[str, str]]:
-        """The gradient of <cotangent, output>, summed over the outputs in `cotangents`, with respect to the inputs in
-        `wanted`.
-
-        Returns the contraction, whose outputs are those of `wanted` that have a gradient at all, and the operand name
-        of each output's cotangent.
-        """
-        names = {output: _fresh(output, self.inputs) for output in cotangents}
-        terms = tuple(
-            tuple(names[output] if operand == output else operand for operand in term)
-            for term in self.terms
-            for output in names
-            if output in term
-        )
-        occurring = {operand for term in terms for operand in term}
-        return Contraction(terms, ()).restricted(set(wanted) & occurring), names
-
-
-def kind(operand: str) -> str:
-    return operand[0]
-
-
-def _order(operand: str) -> tuple[int, int]:
-    return KINDS.index(operand[0]), int(operand[1:] or 0)
-
-
-def _fresh(output: str, taken: tuple[str, ...]) -> str:
-    """The name of an output's cotangent: the output's own where its value is not an input, else the first free number.
-
-    "w" alone stays the weights themselves, which are one (and not zero, as a cotangent's) on a path without weights.
-    """
-    number = 1 if output == "w" else 0
-    while (name := output[0] + (str(number) if number else "")) in taken:
-        number += 1
-    return name
-
+from .contraction import Contraction
+from .problem import ABSENT, RIGHT, Path
 
 # An element of an operand's row: (operand, block, component). Channels are implied: each number below is one channel's.
 Element = tuple[str, int, int]
 
 
 def matrices(path: Path, contraction: Contraction, read: Callable[[Element], object], arithmetic) -> dict:
-    """T[y, i, k] = sum over j of C[i, j, k] y[j], the same for all channels: for machines where one set of T serves
-    many channels. Absent entries are zero."""
+    """T[y, i, k] = sum over j of C[i, j, k] y[j], the same for all channels if y has none: for machines where one set
+    of T serves many channels. Absent entries are zero."""
     result = {}
-    for y in sorted({term[2] for term in contraction.terms if _matrix_needed(term, contraction)}, key=_order):
-        table = _contracted(path, 1, lambda j, y=y: read((y, path.y, j)), arithmetic)
+    for y in sorted({term[RIGHT] for term in contraction.terms if _matrix_needed(term, contraction)}):
+        table = _contracted(path, 1, lambda j, y=y: read((y, path.blocks[RIGHT], j)), arithmetic)
         result |= {(y, i, k): value for (i, k), value in table.items()}
     return result
 
@@ -148,89 +59,161 @@ def evaluate_path(
     y exchanged if that is y. Where `matrices` are given, S[i] = sum_k T[i, k] g[k] and dy[j] = sum_ik C[i, j, k] (g[k]
     R[i]) instead.
     """
-    outputs, terms = set(contraction.outputs), contraction.terms
+    terms = contraction.terms
     if matrix is None and len({j for _, j, _, _ in path.coefficients}) < len({i for i, _, _, _ in path.coefficients}):
-        path = replace(path, x=path.y, y=path.x, coefficients=tuple((j, i, k, c) for i, j, k, c in path.coefficients))
+        path = _exchanged(path)
         terms = tuple((g, y, x, w) for g, x, y, w in terms)
-    groups = _products_by_g_and_y(path, terms)
+    evaluation = _Matrices if matrix is not None else _Tables
+    evaluation(path, terms, set(contraction.outputs), read, sums, arithmetic, matrix).run()
 
-    def add(element: Element, a, b) -> None:
-        sums[element] = arithmetic.fma(a, b, sums.get(element))
 
-    @cache
-    def r(g: str, y: str) -> dict[int, object]:
-        return {i: _sum_of_products(path, groups[g, y], i, read, arithmetic) for i, _, _, _ in path.coefficients}
+class _Evaluation:
+    """The sums of `evaluate_path` for one path; how S and the gradient of y are found is left to the two strategies."""
 
-    for g in dict.fromkeys(g for g, _ in groups):
-        products = {y: groups[g, y] for h, y in groups if h == g}
-        inner = {y for y in products if any(x in outputs or _weighted(path, w, outputs) for x, w in products[y])}
-        if g in outputs:
-            factors = [(y, r(g, y)) for y in products]
-            _add_output(path, g, factors, read, sums, arithmetic, matrix)
-        if matrix is None and (inner or outputs & set(products)):
-            q = _contracted(path, 2, lambda k, g=g: read((g, path.out, k)), arithmetic)
+    def __init__(self, path: Path, terms, outputs: set[str], read, sums, arithmetic, matrix: dict | None):
+        self.path, self.outputs, self.read, self.sums = path, outputs, read, sums
+        self.arithmetic, self.matrix = arithmetic, matrix
+        self.out, self.left, self.right, self.weight = path.blocks
+        self.products = self._products_by_g_and_y(terms)
+        self._r: dict[tuple[str, str], dict[int, object]] = {}
+
+    def run(self) -> None:
+        for g in dict.fromkeys(g for g, _ in self.products):
+            self.features(g, {y: products for (h, y), products in self.products.items() if h == g})
+
+    def features(self, g: str, products: dict[str, list[tuple[str, str]]]) -> None:
+        """The output g, and the gradients by what is multiplied with it."""
+        inner = {y for y in products if any(x in self.outputs or self.has_weight_gradient(w) for x, w in products[y])}
+        if g in self.outputs:
+            self.output(g, [(y, self.r(g, y)) for y in products])
+        if inner or self.outputs & set(products):
+            self.prepare(g)
         for y in products:
-            if y in outputs and matrix is None:
-                for (i, j), value in q.items():
-                    add((y, path.y, j), value, r(g, y)[i])
-            elif y in outputs:
-                outer: dict[tuple[int, int], object] = {}
-                for i, j, k, c in path.coefficients:
-                    if (i, k) not in outer:
-                        outer[i, k] = arithmetic.mul(r(g, y)[i], read((g, path.out, k)))
-                    add((y, path.y, j), arithmetic.constant(c), outer[i, k])
-            if y not in inner:
-                continue
-            s: dict[int, object] = {}
-            if matrix is None:
-                for (i, j), value in q.items():
-                    s[i] = arithmetic.fma(value, read((y, path.y, j)), s.get(i))
+            if y in self.outputs:
+                self.gradient_of_y(g, y)
+            if y in inner:
+                self.gradients_of_x_and_w(self.s(g, y), products[y])
+
+    def prepare(self, g: str) -> None:
+        """Compute what the gradients by x, y and w share."""
+
+    def gradients_of_x_and_w(self, s: dict[int, object], products: list[tuple[str, str]]) -> None:
+        for x, w in products:
+            for i, value in s.items():
+                element = x, self.left, i
+                if x in self.outputs and self.weight is None:
+                    self.sums[element] = self.arithmetic.add(value, self.sums.get(element))
+                elif x in self.outputs:
+                    self.add(element, self.read((w, self.weight, 0)), value)
+                if self.has_weight_gradient(w):
+                    self.add((w, self.weight, 0), self.read(element), value)
+
+    def r(self, g: str, y: str) -> dict[int, object]:
+        if (g, y) not in self._r:
+            indices = dict.fromkeys(i for i, _, _, _ in self.path.coefficients)
+            self._r[g, y] = {i: self._sum_of_products(self.products[g, y], i) for i in indices}
+        return self._r[g, y]
+
+    def add(self, element: Element, a, b) -> None:
+        self.sums[element] = self.arithmetic.fma(a, b, self.sums.get(element))
+
+    def has_weight_gradient(self, w: str) -> bool:
+        """Whether the gradient of these weights is asked for, and the path has weights."""
+        return w in self.outputs and self.weight is not None
+
+    def _sum_of_products(self, products: list[tuple[str, str]], i: int):
+        total = None
+        for x, w in products:
+            value = self.read((x, self.left, i))
+            if self.weight is None:
+                total = self.arithmetic.add(value, total)
             else:
-                for (matrix_y, i, k), t in matrix.items():
-                    if matrix_y == y:
-                        s[i] = arithmetic.fma(t, read((g, path.out, k)), s.get(i))
-            for x, w in products[y]:
-                for i in s:
-                    if x in outputs and path.weight is None:
-                        sums[x, path.x, i] = arithmetic.add(s[i], sums.get((x, path.x, i)))
-                    elif x in outputs:
-                        add((x, path.x, i), read((w, path.weight, 0)), s[i])
-                    if _weighted(path, w, outputs):
-                        add((w, path.weight, 0), read((x, path.x, i)), s[i])
+                total = self.arithmetic.fma(value, self.read((w, self.weight, 0)), total)
+        return total
+
+    def _products_by_g_and_y(self, terms) -> dict[tuple[str, str], list[tuple[str, str]]]:
+        """The (x, w) pairs of each (g, y) pair. A path without weights has weight one, whose cotangents are zero."""
+        groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for g, x, y, w in terms:
+            if self.weight is not None or w in ("w", ABSENT):
+                groups.setdefault((g, y), []).append((x, w))
+        return groups
 
 
-def _add_output(path: Path, g: str, factors: list, read, sums, arithmetic, matrix: dict | None) -> None:
-    """dg[k] += sum over (i, j) of C[i, j, k] R[i] y[j], for each (y, R) in `factors`."""
+class _Matrices(_Evaluation):
+    """With T[i, k] of each y at hand."""
 
-    def add(k: int, a, b) -> None:
-        sums[g, path.out, k] = arithmetic.fma(a, b, sums.get((g, path.out, k)))
-
-    if matrix is not None:
+    def output(self, g: str, factors: list) -> None:
         for y, r in factors:
-            for (matrix_y, i, k), t in matrix.items():
-                if matrix_y == y:
-                    add(k, t, r[i])
-        return
-    costs = {axis: len(factors) * (_cost(path, axis) + len(_rows(path, axis))) for axis in (1, 0)}
-    costs[2] = len(factors) * len(_rows(path, 2)) + len(path.coefficients)
-    cheapest = min(costs, key=costs.get)
-    if cheapest == 1:
+            for i, k, t in self.entries(y):
+                self.add((g, self.out, k), t, r[i])
+
+    def gradient_of_y(self, g: str, y: str) -> None:
+        outer: dict[tuple[int, int], object] = {}
+        for i, j, k, c in self.path.coefficients:
+            if (i, k) not in outer:
+                outer[i, k] = self.arithmetic.mul(self.r(g, y)[i], self.read((g, self.out, k)))
+            self.add((y, self.right, j), self.arithmetic.constant(c), outer[i, k])
+
+    def s(self, g: str, y: str) -> dict[int, object]:
+        s: dict[int, object] = {}
+        for i, k, t in self.entries(y):
+            s[i] = self.arithmetic.fma(t, self.read((g, self.out, k)), s.get(i))
+        return s
+
+    def entries(self, y: str) -> list[tuple[int, int, object]]:
+        return [(i, k, t) for (of, i, k), t in self.matrix.items() if of == y]
+
+
+class _Tables(_Evaluation):
+    """With Q[i, j] of each g, and for the output the cheapest of the three sums."""
+
+    def prepare(self, g: str) -> None:
+        self.q = _contracted(self.path, 2, lambda k: self.read((g, self.out, k)), self.arithmetic)
+
+    def output(self, g: str, factors: list) -> None:
+        path = self.path
+        costs = {axis: len(factors) * (_cost(path, axis) + len(_rows(path, axis))) for axis in (1, 0)}
+        costs[2] = len(factors) * len(_rows(path, 2)) + len(path.coefficients)
+        ways = {1: self.output_by_y, 0: self.output_by_x, 2: self.output_by_pairs}
+        ways[min(costs, key=costs.__getitem__)](g, factors)
+
+    def output_by_y(self, g: str, factors: list) -> None:
         for y, r in factors:
-            table = _contracted(path, 1, lambda j, y=y: read((y, path.y, j)), arithmetic)
+            table = _contracted(self.path, 1, lambda j, y=y: self.read((y, self.right, j)), self.arithmetic)
             for (i, k), t in table.items():
-                add(k, t, r[i])
-    elif cheapest == 0:
+                self.add((g, self.out, k), t, r[i])
+
+    def output_by_x(self, g: str, factors: list) -> None:
         for y, r in factors:
-            for (j, k), p in _contracted(path, 0, r.__getitem__, arithmetic).items():
-                add(k, p, read((y, path.y, j)))
-    else:
+            for (j, k), p in _contracted(self.path, 0, r.__getitem__, self.arithmetic).items():
+                self.add((g, self.out, k), p, self.read((y, self.right, j)))
+
+    def output_by_pairs(self, g: str, factors: list) -> None:
         outer: dict[tuple[int, int], object] = {}
         for y, r in factors:
-            for i, j in _rows(path, 2):
-                outer[i, j] = arithmetic.fma(r[i], read((y, path.y, j)), outer.get((i, j)))
-        for k in sorted({k for _, _, k, _ in path.coefficients}):
-            terms = [(outer[i, j], c) for i, j, third, c in path.coefficients if third == k]
-            sums[g, path.out, k] = _weighted_sum(terms, sums.get((g, path.out, k)), arithmetic)
+            for i, j in _rows(self.path, 2):
+                outer[i, j] = self.arithmetic.fma(r[i], self.read((y, self.right, j)), outer.get((i, j)))
+        for k in sorted({k for _, _, k, _ in self.path.coefficients}):
+            terms = [(outer[i, j], c) for i, j, third, c in self.path.coefficients if third == k]
+            element = g, self.out, k
+            self.sums[element] = _weighted_sum(terms, self.sums.get(element), self.arithmetic)
+
+    def gradient_of_y(self, g: str, y: str) -> None:
+        for (i, j), value in self.q.items():
+            self.add((y, self.right, j), value, self.r(g, y)[i])
+
+    def s(self, g: str, y: str) -> dict[int, object]:
+        s: dict[int, object] = {}
+        for (i, j), value in self.q.items():
+            s[i] = self.arithmetic.fma(value, self.read((y, self.right, j)), s.get(i))
+        return s
+
+
+def _exchanged(path: Path) -> Path:
+    """The same path, its left and right factors exchanged."""
+    out, left, right, weight = path.blocks
+    return Path((out, right, left, weight), tuple((j, i, k, c) for i, j, k, c in path.coefficients))
 
 
 @cache
@@ -280,35 +263,6 @@ def _weighted_sum(terms: list, total, arithmetic):
     return total
 
 
-def _weighted(path: Path, w: str, outputs: set[str]) -> bool:
-    """Whether the gradient of these weights is asked for, and the path has weights."""
-    return w in outputs and path.weight is not None
-
-
 def _matrix_needed(term: tuple[str, ...], contraction: Contraction) -> bool:
-    return any(output in term and kind(output) != "y" for output in contraction.outputs)
-
-
-def _products_by_g_and_y(path: Path, terms) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """The (x, w) pairs of each (g, y) pair. A path without weights has weight one, whose cotangents are zero."""
-    groups: dict[tuple[str, str], list] = {}
-    for g, x, y, w in terms:
-        if path.weight is not None or w == "w":
-            groups.setdefault((g, y), []).append((x, w))
-    return groups
-
-
-def _sum_of_products(path: Path, products, i: int, read, arithmetic):
-    total = None
-    for x, w in products:
-        value = read((x, path.x, i))
-        if path.weight is None:
-            total = arithmetic.add(value, total)
-        else:
-            total = arithmetic.fma(value, read((w, path.weight, 0)), total)
-    return total
-
-
-FORWARD = Contraction((tuple(KINDS),), ("g",))
-BACKWARD, _ = FORWARD.derivative(("g",), ("x", "y", "w"))
-DOUBLE_BACKWARD, _ = BACKWARD.derivative(("x", "y", "w"), ("g", "x", "y", "w"))
+    """Whether an output of this term is another factor than y."""
+    return any(output in term[:RIGHT] + term[RIGHT + 1 :] for output in contraction.outputs)

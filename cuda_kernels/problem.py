@@ -1,24 +1,47 @@
-"""What is computed: a frozen, hashable description of one tensor-product convolution.
+"""What is computed: a frozen, hashable description of one multilinear form M.
 
-A row is what one node or one edge owns of a tensor. It is cut into blocks of `multiplicity` channels times `dim`
-components; the strides say where an element lies, so that layouts (mul_ir, ir_mul) and multiplicities of the edge
-features need no code of their own.
+M is a sum over sites (the edges of a graph, or rows where there is no graph), paths, channels u and components of
+
+    C[i, j, k] * left[i, u] * right[j] * out[k, u] * weight[u]
+
+`out` is the output's cotangent: the derivative of M by it is the output. The factors are operands. An operand says how
+its row is laid out, which row a site reads, and whether channels have numbers of their own. Convolutions, products
+without a graph, products of a node's features with themselves and linear maps are descriptions of this kind.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
+from enum import StrEnum
 from functools import cache, cached_property
+from typing import NamedTuple
 
 LAYOUTS = ("mul_ir", "ir_mul")
 ITEM_BYTES = {"float32": 4, "float64": 8}
-KINDS = "gxyw"
-"""The four arguments of M(g, x, y, w): output cotangent, node features, edge features, weights."""
+ABSENT = "1"
+"""Stands in a form for a factor that it lacks."""
 
 
-@dataclass(frozen=True)
-class Block:
+class Index(StrEnum):
+    """Which row of an operand a site reads."""
+
+    TARGET = "target"
+    SOURCE = "source"
+    EDGE = "edge"  # the site's own, also where sites are rows and not edges
+    ONE = "one"  # one row for all sites
+
+
+class Channels(StrEnum):
+    """Which numbers of an operand a channel reads."""
+
+    NONE = "none"  # those that all channels share
+    EACH = "each"  # its own
+    PAIRS = "pairs"  # one for each pair of an input and an output channel: the operand mixes channels
+
+
+class Block(NamedTuple):
     """Element (component i, channel u) lies at offset + i * component_stride + u * channel_stride of its row."""
 
     offset: int
@@ -37,52 +60,64 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Path:
-    """out[k, u] += sum over (i, j, c) of c * x[i, u] * y[j] * weight[u], for blocks given by their index in the
-    problem's rows.
+class Operand:
+    """A factor of M.
 
-    `weight` is None for a path without weights; `coefficients` holds (i, j, k, c): Clebsch-Gordan coefficient times
-    normalisation.
+    Attributes:
+        name: a word without digits; further operands of the same rows are named by it and a number.
+        row: where its numbers lie.
+        index: which row a site reads.
+        channels: which numbers of it a channel reads.
     """
 
-    x: int
-    y: int
-    weight: int | None
-    out: int
+    name: str
+    row: Row
+    index: Index
+    channels: Channels = Channels.EACH
+
+
+@dataclass(frozen=True)
+class Path:
+    """M += the sum over channels u and (i, j, k, c) of c * left[i, u] * right[j] * out[k, u] * weight[u].
+
+    Attributes:
+        blocks: of each factor the block in its operand's row. None for a factor that the path lacks, which is then 1.
+        coefficients: (i, j, k, c): Clebsch-Gordan coefficient times normalisation. j is 0 without a right factor.
+    """
+
+    blocks: tuple[int | None, ...]
     coefficients: tuple[tuple[int, int, int, float], ...]
 
-    def block(self, kind: str) -> int | None:
-        """The path's block in rows of this kind; None for the weights of a path without."""
-        return {"g": self.out, "x": self.x, "y": self.y, "w": self.weight}[kind]
+
+OUT, LEFT, RIGHT, WEIGHT = range(4)
+"""Places of the factors in a form and in a path's blocks."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One convolution: out_i = sum over edges j->i and paths of CG(x_j, y_e; w_e).
+    """One form M.
 
     Args:
-        x, y, w, g: rows of the node features, edge features, edge weights and outputs.
+        operands: its factors, each once.
+        form: the operands' names as factors out, left, right and weight. A name may occur twice, as in a square;
+            `ABSENT` is no factor.
         paths: at least one.
         dtype: "float32" or "float64".
-        shared_weights: one row of weights serves all edges.
     """
 
-    x: Row
-    y: Row
-    w: Row
-    g: Row
+    operands: tuple[Operand, ...]
+    form: tuple[str, ...]
     paths: tuple[Path, ...]
     dtype: str = "float32"
-    shared_weights: bool = False
 
     def __post_init__(self):
         if self.dtype not in ITEM_BYTES:
             raise ValueError(f"dtype: expected one of {sorted(ITEM_BYTES)}, got {self.dtype!r}")
         if not self.paths:
             raise ValueError("paths: a problem needs at least one path")
-        for path in self.paths:
-            if self.x.blocks[path.x].multiplicity != self.g.blocks[path.out].multiplicity:
-                raise ValueError(f"paths: the channels of x and out differ in {path}")
+        for path in () if self.mixes else self.paths:
+            if len({self._multiplicity(path, factor) for factor in (OUT, LEFT)}) > 1:
+                raise ValueError(f"paths: the channels of {self.form[LEFT]} and {self.form[OUT]} differ in {path}")
 
     def __hash__(self):
         return hash(self.key)
@@ -96,11 +131,47 @@ class Problem:
     def item_bytes(self) -> int:
         return ITEM_BYTES[self.dtype]
 
-    def row(self, kind: str) -> Row:
-        return getattr(self, kind)
+    @cached_property
+    def _by_name(self) -> dict[str, Operand]:
+        return {operand.name: operand for operand in self.operands}
+
+    def operand(self, name: str) -> Operand:
+        """The operand of this name, which may end in a number."""
+        return self._by_name[base(name)]
+
+    def row(self, name: str) -> Row:
+        return self.operand(name).row
+
+    def blocks(self, name: str, paths: Iterable[Path] | None = None) -> list[int]:
+        """The blocks of the operand's row that paths (by default all) touch."""
+        places = [place for place, factor in enumerate(self.form) if factor == base(name)]
+        found = {path.blocks[place] for path in (self.paths if paths is None else paths) for place in places}
+        return sorted(block for block in found if block is not None)
+
+    @cache  # noqa: B019
+    def is_summed(self, name: str) -> bool:
+        """Whether several paths add to one block of the operand's gradient."""
+        places = [place for place, factor in enumerate(self.form) if factor == base(name)]
+        uses = [path.blocks[place] for path in self.paths for place in places if path.blocks[place] is not None]
+        return len(uses) > len(set(uses))
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether sites are edges, whose ends are rows of their own."""
+        return any(operand.index in (Index.TARGET, Index.SOURCE) for operand in self.operands)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the weights mix channels, which takes matrix products."""
+        return any(operand.channels is Channels.PAIRS for operand in self.operands)
 
     def multiplicity(self, path: Path) -> int:
-        return self.x.blocks[path.x].multiplicity
+        return self._multiplicity(path, LEFT)
+
+    def _multiplicity(self, path: Path, factor: int) -> int:
+        block = path.blocks[factor]
+        assert block is not None, "paths have an output and a left factor"
+        return self.row(self.form[factor]).blocks[block].multiplicity
 
     @cache  # noqa: B019  (one object for each dtype, so that its key is computed once)
     def with_dtype(self, dtype: str) -> Problem:
@@ -108,33 +179,41 @@ class Problem:
 
     @cache  # noqa: B019
     def component_major(self) -> Problem:
-        """The same problem, the channels of a component of x or g side by side: those in other layouts are ir_mul."""
-        rows = {
-            kind: channel_row([(block.multiplicity, block.dim) for block in self.row(kind).blocks], "ir_mul")
-            for kind in "xg"
-            if any(block.channel_stride != 1 for block in self.row(kind).blocks)
-        }
-        return replace(self, **rows) if rows else self
+        """The same problem, the channels of a component side by side: rows in other layouts are ir_mul."""
+        return replace(self, operands=tuple(map(_component_major, self.operands)))
 
     def describe(self) -> str:
         """A table of the paths, for people."""
-        rows = f"x {self.x.length}, y {self.y.length}, weights {self.w.length}, out {self.g.length} numbers a row"
+        rows = ", ".join(f"{o.name} {o.row.length} ({o.index})" for o in self.operands)
+        names = [name for name in self.form if name != ABSENT]
         lines = [
-            f"{len(self.paths)} paths, {self.dtype}: {rows}",
-            f"{'path':>4} {'channels':>8} {'x':>3} {'y':>3} {'out':>3} {'l1 x l2 -> l3':>14} {'terms':>5}",
+            f"{'.'.join(self.form)}, {self.dtype}, {len(self.paths)} paths; numbers a row: {rows}",
+            " ".join([f"{'path':>4} {'channels':>8}", *(f"{name + ' (l)':>8}" for name in names), f"{'terms':>5}"]),
         ]
         for n, path in enumerate(self.paths):
-            l1, l2, l3 = (
-                (row.blocks[b].dim - 1) // 2 for row, b in ((self.x, path.x), (self.y, path.y), (self.g, path.out))
+            shown = (
+                "-" if block is None else f"{block} ({(self.row(name).blocks[block].dim - 1) // 2})"
+                for name, block in zip(self.form, path.blocks, strict=True)
+                if name != ABSENT
             )
-            lines.append(
-                f"{n:4d} {self.multiplicity(path):8d} {path.x:3d} {path.y:3d} {path.out:3d} "
-                f"{f'{l1} x {l2} -> {l3}':>14} {len(path.coefficients):5d}"
-            )
+            blocks = " ".join(f"{block:>8}" for block in shown)
+            lines.append(f"{n:4d} {self.multiplicity(path):8d} {blocks} {len(path.coefficients):5d}")
         return "\n".join(lines)
 
 
-def channel_row(irreps: list[tuple[int, int]], layout: str) -> Row:
+def base(name: str) -> str:
+    """The name of the operand whose rows this one is like: without the number."""
+    return name.rstrip("0123456789")
+
+
+def _component_major(operand: Operand) -> Operand:
+    blocks = operand.row.blocks
+    if operand.channels is not Channels.EACH or all(b.channel_stride == 1 or b.dim == 1 for b in blocks):
+        return operand
+    return replace(operand, row=channel_row([(block.multiplicity, block.dim) for block in blocks], "ir_mul"))
+
+
+def channel_row(irreps: Iterable[tuple[int, int]], layout: str) -> Row:
     """The row of features with channels: `irreps` lists (multiplicity, dim)."""
     blocks, offset = [], 0
     for multiplicity, dim in irreps:
@@ -144,8 +223,8 @@ def channel_row(irreps: list[tuple[int, int]], layout: str) -> Row:
     return Row(tuple(blocks), offset)
 
 
-def edge_row(irreps: list[tuple[int, int]], layout: str) -> Row:
-    """The row of edge features: each copy of an irrep is a block, which all channels see."""
+def copies_row(irreps: Iterable[tuple[int, int]], layout: str) -> Row:
+    """The row of features without channels: each copy of an irrep is a block, which all channels see."""
     blocks, offset = [], 0
     for multiplicity, dim in irreps:
         for copy in range(multiplicity):
@@ -155,7 +234,7 @@ def edge_row(irreps: list[tuple[int, int]], layout: str) -> Row:
     return Row(tuple(blocks), offset)
 
 
-def weight_row(shapes: list[tuple[int, int]]) -> Row:
+def weight_row(shapes: Iterable[tuple[int, int]]) -> Row:
     """The row of weights of shape (channels, copies of the edge irrep) an instruction: a block a copy."""
     blocks, offset = [], 0
     for channels, copies in shapes:

@@ -1,20 +1,38 @@
-"""Fast equivariant message passing for PyTorch Geometric, and what interatomic potentials need around it."""
+"""Fast equivariant message passing for PyTorch Geometric, and what interatomic potentials need around it.
 
-from .conv import TensorProductConv
-from .neighbors import RadiusGraph
-from .potential import Potential
+    tensor_product   which paths a product has, and how it is called
+    ops              the torch operation behind everything, and sorted edges
+    nn               layers and parts of networks
+    potential        an interatomic potential, its neighbour lists, its ASE calculator
+    cuda_graphs      capturing CUDA graphs
+    benchmark        `python -m pyg_cgconv.benchmark`: this project beside its peers
 
-__all__ = ["Potential", "RadiusGraph", "TensorProductConv"]  # a star import must not need ASE: no ASECalculator
+`_torch` has the private interfaces of PyTorch that are used, `_lazy` the names that are loaded late.
 
+Arrows of import go upwards in this list; below all is `cuda_kernels`, the generator. What needs PyTorch Geometric is
+loaded when it is first asked for: importing PyG replaces `torch.index_select`, which breaks torch.jit.script of other
+packages' models.
+"""
 
-def __getattr__(name: str):
-    """ASECalculator, imported when it is asked for, because ASE is optional."""
-    if name == "ASECalculator":
-        from .calculator import ASECalculator
+from typing import TYPE_CHECKING
 
-        return ASECalculator
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+from ._lazy import attach
+from .ops import Edges
 
+if TYPE_CHECKING:
+    from .nn import TensorProductConv
+    from .potential import ASECalculator as ASECalculator
+    from .potential import Potential, RadiusGraph
 
-def __dir__() -> list[str]:
-    return [*globals(), "ASECalculator"]
+# A star import must not need ASE: no ASECalculator.
+__all__ = ["Edges", "Potential", "RadiusGraph", "TensorProductConv"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "ASECalculator": ".potential",
+        "Potential": ".potential",
+        "RadiusGraph": ".potential",
+        "TensorProductConv": ".nn",
+    },
+)

@@ -9,12 +9,31 @@ from e3nn import o3
 from hypothesis import strategies as st
 from torch import Tensor
 
+from cuda_kernels.contraction import backward, double_backward, forward
+from cuda_kernels.problem import Channels, Index, Operand, Path, Problem, Row
 from pyg_cgconv import TensorProductConv
 from pyg_cgconv.benchmark.problems import PROBLEMS
 
 
 def named(name: str, **options) -> TensorProductConv:
     return TensorProductConv(*PROBLEMS[name], **options)
+
+
+def convolution(x: Row, y: Row, w: Row, g: Row, paths: tuple[Path, ...], dtype: str = "float32") -> Problem:
+    """A problem made by hand."""
+    operands = (
+        Operand("g", g, Index.TARGET),
+        Operand("x", x, Index.SOURCE),
+        Operand("y", y, Index.EDGE, Channels.NONE),
+        Operand("w", w, Index.EDGE),
+    )
+    return Problem(operands, ("g", "x", "y", "w"), paths, dtype)
+
+
+FORWARD, BACKWARD, DOUBLE_BACKWARD = (
+    order(named("nequip-water").problem) for order in (forward, backward, double_backward)
+)
+"""Contractions of every convolution."""
 
 
 @dataclass

@@ -4,7 +4,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from pyg_cgconv._layout import shape, to_ir_mul, to_mul_ir
+from pyg_cgconv.tensor_product import shape, to_ir_mul, to_mul_ir
 
 
 def assert_equivariant(layer: nn.Module, irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> Tensor:

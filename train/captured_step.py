@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch_geometric.data import Batch
 
-from pyg_cgconv._capture import capturing, on_stream
+from pyg_cgconv.cuda_graphs import capturing, on_stream
 from train.padded_frames import PaddedFrames
 from train.padding import PaddedSize
 from train.soap import Soap

@@ -11,7 +11,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from pyg_cgconv.neighbors import RadiusGraph
+from pyg_cgconv.potential import RadiusGraph
 from train.loss import QUANTITIES
 from train.metrics import Labels
 from train.sampler import EpochSampler

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from datasets import AtomsFile
-from pyg_cgconv.neighbors import RadiusGraph
+from pyg_cgconv.potential import RadiusGraph
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch_geometric.data import Data
 
 from datasets import AtomsFile
-from pyg_cgconv.neighbors import RadiusGraph
+from pyg_cgconv.potential import RadiusGraph
 from train.data import Splits, made_alike
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.run import open_run_folder, train

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import huber_loss
 from torch_geometric.data import Batch
 
-from pyg_cgconv._derivatives import cell_volumes
+from pyg_cgconv.potential import cell_volumes
 
 QUANTITIES = ("energy", "forces", "stress")
 

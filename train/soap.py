@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pyg_cgconv._capture import aside
+from pyg_cgconv.cuda_graphs import aside
 
 # Steps between two turns of the bases; errors were the same with 10, a fifteenth larger with 50.
 TURN_EVERY = 20

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cuda_kernels.contraction import backward, double_backward, forward
 from cuda_kernels.operations import multiply_adds
-from cuda_kernels.polynomial import BACKWARD, DOUBLE_BACKWARD, FORWARD
 
-from .._layout import shape, to_ir_mul, to_mul_ir
+from ..tensor_product import shape, to_ir_mul, to_mul_ir
 from . import graphs, peers, timing
 
-ORDERS = {"forward": FORWARD, "backward": BACKWARD, "double_backward": DOUBLE_BACKWARD}
+ORDERS = {"forward": forward, "backward": backward, "double_backward": double_backward}
 STEP = "step"
 CHECKED_NODES = 16
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -69,7 +69,8 @@ def _fill(row: dict, make: Callable, layout: str, problem: str, graph: str, sett
     numbers = (*(rows * dim for rows, dim in shapes), nodes * reference.irreps_out.dim)
     floors = floor(*numbers, setting.dtype.itemsize, setting.bandwidth)
     row |= {"nodes": nodes, "edges": edges, "floor_ms": dict(zip(ORDERS, floors, strict=True))}
-    each_edge = {order: multiply_adds(peers.problem_of(problem), contraction) for order, contraction in ORDERS.items()}
+    known = peers.problem_of(problem)
+    each_edge = {order: multiply_adds(known, contraction(known)) for order, contraction in ORDERS.items()}
     row["arithmetic_ms"] = {order: edges * count / setting.arithmetic for order, count in each_edge.items()}
 
     peer = make(problem, layout, edge_index, setting.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cuda_kernels.problem import Problem
 
-from ..conv import TensorProductConv
+from ..nn import TensorProductConv
 from .problems import PROBLEMS
 
 

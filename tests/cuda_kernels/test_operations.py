@@ -3,20 +3,19 @@
 import pytest
 
 from cuda_kernels.operations import multiply_adds
-from cuda_kernels.polynomial import BACKWARD, FORWARD
-from cuda_kernels.problem import Path, Problem, channel_row, edge_row, weight_row
-from tests.problems import named
+from cuda_kernels.problem import Path, channel_row, copies_row, weight_row
+from tests.problems import BACKWARD, FORWARD, convolution, named
 
 
 @pytest.mark.parametrize("multiplicity", [1, 7, 64])
 def test_scalars(multiplicity):
     scalars = [(multiplicity, 1)]
-    problem = Problem(
+    problem = convolution(
         x=channel_row(scalars, "ir_mul"),
-        y=edge_row([(1, 1)], "ir_mul"),
+        y=copies_row([(1, 1)], "ir_mul"),
         w=weight_row(scalars),
         g=channel_row(scalars, "ir_mul"),
-        paths=(Path(0, 0, 0, 0, ((0, 0, 0, 1.0),)),),
+        paths=(Path((0, 0, 0, 0), ((0, 0, 0, 1.0),)),),
         dtype="float32",
     )
     assert multiply_adds(problem, FORWARD) == 2 * multiplicity  # g += (w x) y

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from cuda_kernels.polynomial import BACKWARD, DOUBLE_BACKWARD, FORWARD, Contraction, evaluate_path, kind, matrices
+from cuda_kernels.contraction import Contraction
+from cuda_kernels.polynomial import evaluate_path, matrices
 from cuda_kernels.problem import Path
+from cuda_kernels.problem import base as kind
+from tests.problems import BACKWARD, DOUBLE_BACKWARD, FORWARD
 
 TRIPLE, _ = DOUBLE_BACKWARD.derivative(("g", "x", "y", "w"), DOUBLE_BACKWARD.inputs)
 CONTRACTIONS = [
@@ -48,7 +51,7 @@ def test_outputs_are_derivatives_of_the_sum_of_terms(contraction, weighted, with
     c = torch.where(c.abs() < 1, c.round(), c)  # ones, zeros and others
     dims, channels = dict(zip("xygw", (*dims, 1), strict=True)), 4
     coefficients = tuple((i, j, k, c[i, j, k].item()) for i, j, k in c.nonzero().tolist())
-    path = Path(0, 0, 0 if weighted else None, 0, coefficients)
+    path = Path((0, 0, 0, 0 if weighted else None), coefficients)
     operands = {o for term in contraction.terms for o in term}
     values = {
         o: torch.randn(dims[kind(o)], *[channels] * (kind(o) != "y"), generator=generator, dtype=torch.float64)

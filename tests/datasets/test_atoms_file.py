@@ -12,8 +12,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from datasets import AtomsFile
-from pyg_cgconv.neighbors import RadiusGraph
-from pyg_cgconv.potential import Potential
+from pyg_cgconv.potential import Potential, RadiusGraph
 
 ase = pytest.importorskip("ase")
 from ase import Atoms  # noqa: E402

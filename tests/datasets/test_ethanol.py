@@ -9,7 +9,7 @@ from ase.units import kB
 from torch_geometric.loader import DataLoader
 
 from datasets import EthanolPBE
-from pyg_cgconv.neighbors import RadiusGraph
+from pyg_cgconv.potential import RadiusGraph
 
 REFERENCE = json.loads((Path(__file__).parent / "ethanol_reference.json").read_text())
 

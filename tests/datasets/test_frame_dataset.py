@@ -6,7 +6,7 @@ from torch_geometric.loader import DataLoader
 
 from datasets import FrameDataset
 from datasets.npz import Frames
-from pyg_cgconv.neighbors import RadiusGraph
+from pyg_cgconv.potential import RadiusGraph
 
 
 def frames(count=6):

@@ -7,7 +7,7 @@ from ase import units
 from torch_geometric.datasets import md17 as pyg_md17
 
 from datasets import MD17
-from pyg_cgconv.neighbors import RadiusGraph
+from pyg_cgconv.potential import RadiusGraph
 
 KCAL_PER_MOL = units.kcal / units.mol
 

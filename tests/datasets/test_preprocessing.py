@@ -10,7 +10,7 @@ from torch_geometric.loader import DataLoader
 from datasets import AtomsFile, FrameDataset
 from datasets.npz import Frames
 from datasets.preprocessing import FRAMES_IN_A_PART
-from pyg_cgconv.neighbors import RadiusGraph
+from pyg_cgconv.potential import RadiusGraph
 
 COUNT = FRAMES_IN_A_PART + 7  # a whole part and a piece of one
 

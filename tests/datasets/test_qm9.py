@@ -5,7 +5,7 @@ from torch_geometric.datasets import qm9 as pyg_qm9
 
 from datasets import QM9, FrameDataset, QM9Sample, qm9_files
 from datasets.qm9_targets import TARGETS
-from pyg_cgconv.neighbors import RadiusGraph
+from pyg_cgconv.potential import RadiusGraph
 
 from .qm9_molecules import METHANE, WATER, write_pack, write_raw
 

@@ -1,0 +1,10 @@
+"""Kernels for CPUs.
+
+    kernel   the loops: a thread owns a node and walks its edges, or walks rows where there is no graph
+    parts    what the loops are written with, generated for one pass
+    edge     one edge: a loop over channels for each path
+    rows     rows in memory: loops over channels, and transpositions between layouts
+    launch   compiled once, kept on disk, called with addresses
+
+`launch` is the door.
+"""

@@ -1,0 +1,19 @@
+"""Kernels for NVIDIA GPUs.
+
+    schedule      a pass cut into segments whose numbers fit registers and shared memory
+    segment       what one kernel does, and what that takes
+    staging       which bytes of an edge are copied to shared memory ahead of their use
+    kernel        the loop: stage, contract, scatter
+    parts         what the loop is written with, generated for one segment
+    rows          where a lane finds its numbers
+    warp_sum      sums over the lanes of a warp
+    fold          sums of nodes whose edges several blocks walked
+    linear        matrix products of linear maps; linear_parts: their pieces
+    ptx           instructions that LLVM has no words for
+    compile       from a Python kernel to machine code; numpy_compat: one name that the compiler misses
+    binary        what is kept of a compiled kernel
+    driver        the CUDA driver: load and launch
+    launch        compiled once an architecture, kept on disk, launched by handle
+
+`launch` is the door. Only it and `driver` need a GPU; only `kernel`, `fold` and `linear` need the compiler.
+"""

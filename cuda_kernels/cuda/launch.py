@@ -1,0 +1,164 @@
+"""Running the CUDA kernels: compiled once an architecture, kept on disk, loaded once a process, launched by handle.
+
+Kernels found on disk are run without importing numba.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from .. import cache as disk
+from ..linear import Part, Table, tiles_of
+from ..passes import Pass
+from ..problem import Problem
+from .binary import FOLD_BLOCKS, FOLD_WARPS, Binary
+from .driver import INSTALL, Kernel, compute_capability, pack
+from .staging import LANES
+
+MINIMUM_CAPABILITY = (8, 0)
+"""The first architecture with asynchronous copies to shared memory."""
+WALKS = 2048
+"""Rows of a kernel that share out the sites without a graph: enough blocks for every multiprocessor (an estimate)."""
+
+
+@cache
+def binaries(problem: Problem, walk: Pass, capability: tuple[int, int]) -> list[Binary]:
+    """The kernels of one pass, from disk or else compiled now.
+
+    Raises:
+        ValueError: the architecture is older than the kernels' instructions.
+        ImportError: there is nothing on disk, and no compiler.
+    """
+
+    def compiled() -> list[Binary]:
+        from .kernel import compile_pass
+
+        return compile_pass(problem, walk, capability)
+
+    return _stored(("walk", problem.key, walk.contraction.spec, walk.by), capability, compiled)
+
+
+@cache
+def _fold_binary(dtype: str, capability: tuple[int, int]) -> Binary:
+    """The kernel that adds up the rows of nodes with many edges."""
+
+    def compiled() -> Binary:
+        from .fold import compile_fold
+
+        return compile_fold(dtype, capability)
+
+    return _stored(("fold", dtype), capability, compiled)
+
+
+@cache
+def _linear_binary(part: Part, dtype: str, capability: tuple[int, int]) -> Binary:
+    """A kernel of linear maps of features."""
+
+    def compiled() -> Binary:
+        from .linear import compile_linear
+
+        return compile_linear(part, dtype, capability)
+
+    return _stored(("linear", part, dtype), capability, compiled)
+
+
+def _stored(name: tuple, capability: tuple[int, int], compiled: Callable):
+    """What is on disk under this name, or else what `compiled` returns, which is put there."""
+    if capability < MINIMUM_CAPABILITY:
+        found, needed = (".".join(map(str, version)) for version in (capability, MINIMUM_CAPABILITY))
+        raise ValueError(
+            f"backend: this GPU has compute capability {found}, the CUDA kernels need {needed} (copies to shared "
+            "memory that do not wait); use backend='reference', or a CPU"
+        )
+    key = disk.key("cuda", name, capability)
+    if stored := disk.load(key):
+        return pickle.loads(stored)
+    # Only now: numba and the compiler take a second to import, and kernels on disk need neither.
+    try:
+        result = compiled()
+    except ImportError as error:
+        raise ImportError(f"backend: the CUDA kernels are compiled by numba-cuda ({error}); {INSTALL}") from error
+    disk.store(key, pickle.dumps(result))
+    return result
+
+
+class Walk:
+    """The kernels of one pass on one device, ready to launch."""
+
+    def __init__(self, problem: Problem, walk: Pass, device: int):
+        capability, outputs = compute_capability(device), walk.contraction.outputs
+        self._graph = problem.has_graph
+        self._owned = [n for n, name in enumerate(outputs) if problem.operand(name).index is walk.by and self._graph]
+        self._lengths = [problem.row(name).length for name in outputs]
+        self._kernels = [Kernel(binary) for binary in binaries(problem, walk, capability)]
+        self._fold = Kernel(_fold_binary(problem.dtype, capability)) if self._owned else None
+
+    def over_graph(
+        self,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        partials: Sequence[int],
+        lists: Sequence[int],
+        rows: int,
+        continuing: int,
+        stream: int,
+    ) -> None:
+        """Start the kernels on a stream, one after the other (see `kernel.kernel_of`).
+
+        Args:
+            inputs, outputs: addresses of the contraction's operands.
+            partials: for each owned output the address of `continuing` rows, if there are any.
+            lists: addresses of starts, owners, edges, others and continuing.
+            rows, continuing: all rows of the lists, and how many of them are not their node's first.
+        """
+        if rows == 0:
+            return
+        *listed, continuing_nodes = lists
+        nodes = rows - continuing
+        partial_rows = dict(zip(self._owned, partials, strict=False))
+        every = [partial_rows.get(n, 0) for n in range(len(outputs))]
+        self._launch((*inputs, *outputs, *every, *listed, rows, nodes), rows, stream)
+        for n, partial in partial_rows.items():
+            warps = continuing * -(-self._lengths[n] // LANES)
+            grid = min(FOLD_BLOCKS, -(-warps // FOLD_WARPS)), 1
+            parameters = outputs[n], partial, continuing_nodes, continuing, nodes, self._lengths[n]
+            self._fold.launch(grid, pack(parameters), stream)
+
+    def over_rows(self, inputs: Sequence[int], outputs: Sequence[int], sites: int, stream: int) -> None:
+        """Start the kernels of a problem without a graph for so many rows of its operands."""
+        if sites == 0:
+            return
+        each = -(-sites // WALKS)
+        rows = -(-sites // each)
+        self._launch((*inputs, *outputs, *[0] * len(outputs), each, 0, 0, 0, rows, sites), rows, stream)
+
+    def _launch(self, parameters: Sequence[int], rows: int, stream: int) -> None:
+        packed = pack(parameters)
+        for kernel in self._kernels:
+            binary = kernel.binary
+            kernel.launch((-(-rows // binary.block[2]) * binary.channel_parts, 1), packed, stream)
+
+
+class LinearPart:
+    """One part of a linear map on one device, ready to launch."""
+
+    def __init__(self, part: Part, table: Table, dtype: str, device: int):
+        self._kernel = Kernel(_linear_binary(part, dtype, compute_capability(device)))
+        self._tiles, self._part = len(table.tiles), part
+
+    def __call__(
+        self, operands: Sequence[int], tables: Sequence[int], nodes: int, length: int, other: int, stream: int
+    ) -> None:
+        """Start the kernel on a stream.
+
+        Args:
+            operands: addresses of what is read, twice, and of what is written.
+            tables: addresses of a `Table`'s arrays on the device.
+            nodes: rows of the features.
+            length, other: numbers in a row of the first operand, and of the other operand that has a row for each node.
+        """
+        grid = (self._tiles, 1) if self._part is Part.WEIGHTS else (tiles_of(nodes), self._tiles)
+        if all(grid):
+            self._kernel.launch(grid, pack((*operands, *tables, nodes, length, other)), stream)

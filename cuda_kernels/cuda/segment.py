@@ -1,0 +1,280 @@
+"""A segment: paths that one kernel does, and what that takes of registers and shared memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ..contraction import Contraction
+from ..polynomial import unit_scale
+from ..problem import OUT, Block, Channels, Index, Path, Problem
+from .staging import LANES, WIDE, Element, Stage, lane_row_bytes, plan
+
+MULTIPROCESSOR_BYTES = {(8, 0): 164, (8, 7): 164, (9, 0): 228, (10, 0): 228, (10, 3): 228}
+"""KB of shared memory (CUDA's table of compute capabilities); 100 on all others from 8.6 on."""
+MAX_STAGES = 4
+"""Edges in flight and in use. mace-large on an H200 with 2, 3 and 4: forward 1.03, 0.90, 0.88 ms."""
+BLOCK_WARPS = 4
+"""Warps of a block where they need not wait for each other. H200, liquid, forward: nequip-aspirin, whose rows take two
+warps, with 1, 2 and 4 rows 0.33, 0.30, 0.29 ms; mace-large, whose rows take four, with 1 and 2 rows 0.98, 1.02 ms."""
+MAX_WARPS = 8
+"""Warps of a block. With 255 registers a thread, no more fit a multiprocessor."""
+MORE_WARPS = 12
+"""Warps of a multiprocessor if two thirds of the registers are enough. H200, double backward of mace-medium: 1.54 ms
+with 8 warps, 1.42 with 12; forward and backward do not care."""
+BATCH = 8
+"""Edges whose features' gradients are summed over the warps of a block at a time."""
+REGISTERS = 255
+"""The most that a thread can have (every CUDA architecture since 3.5)."""
+TEMPORARIES = 52
+"""Registers left for addresses and products."""
+GRADIENT_TEMPORARIES = 76
+"""The same where there are gradients of an edge to hold on to."""
+SHARED_TEMPORARIES = 18
+"""Further ones where the owned rows' inputs wait in shared memory. With these three, the named problems in float32
+seldom spill; where they are too few, `kernel.compile_pass` cuts finer."""
+
+
+def warp_bytes(compute_capability: tuple[int, int], occupancy: int) -> int:
+    """Shared memory for each of `occupancy` warps on a multiprocessor, where a block's first KB is the system's."""
+    return (MULTIPROCESSOR_BYTES.get(compute_capability, 100) - occupancy) * 1024 // occupancy
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some paths of one multiplicity, done by one kernel: a block of warps for each row, a warp for 32 channels.
+
+    Attributes:
+        by: whose sites a row of the kernel walks (see `Pass`).
+        paths: indices into the problem's paths.
+        occupancy: warps of a multiprocessor that its registers and shared memory are shared out to.
+        in_shared: whether the owned rows' inputs wait in shared memory, read for each edge, and not in registers.
+        adds: (output, block) that an earlier segment has already stored, to which this one adds.
+        first: whether no segment comes before this one.
+    """
+
+    problem: Problem
+    contraction: Contraction
+    by: Index
+    paths: tuple[int, ...]
+    compute_capability: tuple[int, int]
+    occupancy: int = MAX_WARPS
+    in_shared: bool = False
+    adds: frozenset[tuple[str, int]] = frozenset()
+    first: bool = True
+
+    @property
+    def multiplicity(self) -> int:
+        return self.problem.multiplicity(self.problem.paths[self.paths[0]])
+
+    @property
+    def channel_blocks(self) -> int:
+        return -(-self.multiplicity // LANES)
+
+    @property
+    def masked(self) -> bool:
+        """Whether the last warp has lanes without a channel."""
+        return self.multiplicity % LANES != 0
+
+    def is_owned(self, name: str) -> bool:
+        """Whether the row is the walking node's: read once, summed in registers, and written once."""
+        return self.by is not Index.EDGE and self.problem.operand(name).index is self.by
+
+    def is_far(self, name: str) -> bool:
+        """Whether the row is that of the node at an edge's other end, whose gradients are added atomically."""
+        return self.problem.operand(name).index in (Index.TARGET, Index.SOURCE) and not self.is_owned(name)
+
+    def is_feature(self, name: str) -> bool:
+        """Whether all channels share the row's numbers, whose gradients are then summed over the channels."""
+        return self.problem.operand(name).channels is Channels.NONE
+
+    def is_stored(self, name: str) -> bool:
+        """Whether a gradient by an edge's row is stored by the lane of its channel."""
+        return not (self.is_owned(name) or self.is_far(name) or self.is_feature(name))
+
+    def blocks(self, name: str) -> list[int]:
+        """The blocks of the operand's rows that the paths touch."""
+        return self.problem.blocks(name, [self.problem.paths[n] for n in self.paths])
+
+    def elements(self, name: str) -> list[Element]:
+        """(operand, block, component) of every number of a channel that the paths touch."""
+        blocks = self.problem.row(name).blocks
+        return [(name, block, i) for block in self.blocks(name) for i in range(blocks[block].dim)]
+
+    @cached_property
+    def owned_inputs(self) -> list[Element]:
+        return [e for name in self.contraction.inputs if self.is_owned(name) for e in self.elements(name)]
+
+    @cached_property
+    def owned_outputs(self) -> list[Element]:
+        return [e for name in self.contraction.outputs if self.is_owned(name) for e in self.elements(name)]
+
+    @cached_property
+    def edge_outputs(self) -> list[Element]:
+        return [e for name in self.contraction.outputs if not self.is_owned(name) for e in self.elements(name)]
+
+    @cached_property
+    def stored_blocks(self) -> frozenset[tuple[str, int]]:
+        """The blocks of rows that are stored, not added."""
+        stored = (name for name in self.contraction.outputs if self.is_owned(name) or self.is_stored(name))
+        return frozenset((name, block) for name in stored for block in self.blocks(name))
+
+    @cached_property
+    def scales(self) -> dict[int, float]:
+        """Factors of the outputs' blocks, taken out of the paths' coefficients: a multiplication a node instead of an
+        edge. Only an owned output is scaled, because its blocks have few paths."""
+        out = self.problem.form[OUT]
+        if not self.is_owned(out):
+            return {}
+        return {b: unit_scale(p for p in self.problem.paths if p.blocks[OUT] == b) for b in self.blocks(out)}
+
+    @cached_property
+    def scaled_paths(self) -> list[Path]:
+        """The paths, their coefficients divided by the scale of the block that they lead to."""
+        paths = map(self.problem.paths.__getitem__, self.paths)
+        return [_divided(path, self.scales.get(path.blocks[OUT], 1.0)) for path in paths]
+
+    @cached_property
+    def stage(self) -> Stage:
+        staged = [name for name in self.contraction.inputs if not self.is_owned(name)]
+        return plan(self.problem, self.multiplicity, {name: self.blocks(name) for name in staged})
+
+    @property
+    def stages(self) -> int:
+        return max(2, min(MAX_STAGES, self._room // max(1, self.stage.size)))
+
+    @property
+    def _room(self) -> int:
+        """Bytes of a warp for its stages."""
+        others = self.scratch_bytes + self.kept_bytes + 2 * self.batch_bytes // self.warps
+        return warp_bytes(self.compute_capability, self.occupancy) - others
+
+    @property
+    def fits(self) -> bool:
+        """Whether two stages fit the shared memory."""
+        return 2 * self.stage.size <= self._room
+
+    @property
+    def warps(self) -> int:
+        """Warps of a row in one block, which divide its channels evenly: as many as may be where gradients of edge
+        features are summed over the channels."""
+        most = MAX_WARPS if self.features else BLOCK_WARPS
+        return max(n for n in range(1, most + 1) if self.channel_blocks % n == 0)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a block. Several nodes often share neighbours, which are then read from the L1 cache; but where the
+        warps of a row wait for each other, other rows had better not wait with them."""
+        return 1 if self.features else BLOCK_WARPS // self.warps
+
+    @property
+    def channel_parts(self) -> int:
+        """Blocks that share out the channels of a row."""
+        return 1 if self.features else self.channel_blocks // self.warps
+
+    @property
+    def blocks_at_once(self) -> int:
+        """Blocks on a multiprocessor for which the assembler must spare registers."""
+        return max(1, self.occupancy // (self.warps * self.rows))
+
+    @property
+    def ring_bytes(self) -> int:
+        return self.stages * self.stage.size
+
+    @property
+    def warp_bytes(self) -> int:
+        """Shared memory of a warp: the ring of stages, the owned rows' inputs, and room to put gradients in another
+        order."""
+        return self.ring_bytes + self.kept_bytes + self.scratch_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        return LANES * self.problem.item_bytes * len(self.owned_inputs) if self.in_shared else 0
+
+    @property
+    def batch_bytes(self) -> int:
+        """Shared memory for the gradients of a batch of edges' features, of all warps."""
+        return -(-BATCH * self.warps * self.features * self.problem.item_bytes // WIDE) * WIDE
+
+    @property
+    def row_bytes(self) -> int:
+        """Shared memory of a row: two batches, one being filled and one being written, and its warps'."""
+        return 2 * self.batch_bytes + self.warps * self.warp_bytes
+
+    @cached_property
+    def feature_starts(self) -> dict[int, tuple[str, int]]:
+        """For each gradient of edge features, the number of its first element in `feature_elements`: the operand, and
+        the first column of its row that this segment writes. The first segment writes all columns."""
+        starts, number = {}, 0
+        for name in filter(self.is_feature, self.contraction.outputs):
+            columns = [self._column(*element) for element in self.elements(name)]
+            first, last = (0, self.problem.row(name).length - 1) if self.first else (min(columns), max(columns))
+            starts[number] = name, first
+            number += last + 1 - first
+        return starts
+
+    @cached_property
+    def feature_elements(self) -> list[Element | None]:
+        """The gradients of edge features that this segment writes; None where none of its paths contribute."""
+        result: list[Element | None] = []
+        for name, first in self.feature_starts.values():
+            by_column = {self._column(*element): element for element in self.elements(name)}
+            end = self.problem.row(name).length if self.first else max(by_column) + 1
+            result += [by_column.get(column) for column in range(first, end)]
+        return result
+
+    @property
+    def features(self) -> int:
+        return len(self.feature_elements)
+
+    def _column(self, name: str, block: int, component: int) -> int:
+        shape = self.problem.row(name).blocks[block]
+        return shape.offset + component * shape.component_stride
+
+    @cached_property
+    def scratch_bytes(self) -> int:
+        far = [name for name in self.contraction.outputs if self.is_far(name)]
+        blocks = [self.problem.row(name).blocks[b] for name in far for b in self.blocks(name)]
+        transposed = LANES * self.problem.item_bytes * max((b.dim for b in blocks if self.transposes(b)), default=0)
+        return max(transposed, min(self.features, LANES) * lane_row_bytes(self.problem.item_bytes))
+
+    def transposes(self, block: Block) -> bool:
+        """Whether the far rows' gradients are put in the order of a row before they are added to it: a lane's numbers
+        lie apart in memory, and additions to neighbouring places are ten times as fast (H200: 0.42 and 4.4 ms for
+        353,280 rows of 1,152 numbers)."""
+        return block.channel_stride == block.dim > 1 and not self.masked
+
+    @property
+    def registers(self) -> int:
+        """An estimate: what lives across edges, what lives across the paths of an edge, and temporaries."""
+        live = len(self.owned_outputs) + (0 if self.in_shared else len(self.owned_inputs))
+        live += sum(
+            len(self.elements(n)) for n in (*self.contraction.inputs, *self.contraction.outputs) if self._lives(n)
+        )
+        live += max(len(self.problem.paths[n].coefficients) for n in self.paths) // 4
+        temporaries = GRADIENT_TEMPORARIES if self.edge_outputs else TEMPORARIES
+        temporaries += SHARED_TEMPORARIES if self.in_shared else 0
+        return live * self.problem.item_bytes // 4 + temporaries
+
+    def _lives(self, name: str) -> bool:
+        """Whether several paths of an edge use its numbers."""
+        return self.is_far(name) or self.is_feature(name) or (self.is_stored(name) and self.problem.is_summed(name))
+
+    @property
+    def denser(self) -> Segment | None:
+        """The same for more warps at a time, if it may do with the registers that these leave it."""
+        likely = self.registers * MORE_WARPS <= 1.2 * REGISTERS * MAX_WARPS
+        other = replace(self, occupancy=MORE_WARPS)
+        return other if likely and other.stages > 2 else None
+
+    def describe(self) -> str:
+        """A line about it, for people."""
+        return (
+            f"{self.contraction.spec} by {self.by}: {len(self.paths)} paths, {self.multiplicity} channels, "
+            f"{self.stages} stages of {self.stage.size} B, {len(self.owned_inputs)} + {len(self.owned_outputs)} "
+            f"numbers kept a lane, about {self.registers} registers"
+        )
+
+
+def _divided(path: Path, scale: float) -> Path:
+    return replace(path, coefficients=tuple((i, j, k, c / scale) for i, j, k, c in path.coefficients))

@@ -1,0 +1,90 @@
+"""Capturing CUDA graphs, and whether one is being captured and which."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import cycle
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+# Pieces of work that a captured graph may do at the same time. Of four blocks, hardly more are ever ready.
+SIDE_STREAMS = 8
+# Of a tensor: kernels of more fill a GPU by themselves, and what two streams read is not used again within a capture.
+MOST_ROWS_ASIDE = 16384
+# Other threads, such as those that pin batches, may go on with calls that a capture must not contain.
+CAPTURE_MODE = "thread_local"
+
+
+@contextmanager
+def on_stream(stream: torch.cuda.Stream) -> Iterator[None]:
+    """After what the current stream has been given, and before what it will be given."""
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(stream.device).wait_stream(stream)
+
+
+@contextmanager
+def capturing(stream: torch.cuda.Stream, pool=None) -> Iterator[torch.cuda.CUDAGraph]:
+    """A graph of what is done on this stream, in memory of this pool."""
+    # Leaves of earlier derivatives that only garbage still holds would draw in the streams which they were made on.
+    gc.collect()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool, stream, CAPTURE_MODE):
+        yield graph
+
+
+def is_captured(tensor: Tensor) -> bool:
+    """Whether what is now done with the tensor is only recorded, for a CUDA graph."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def aside(function: Callable[..., T], *inputs) -> Callable[[], T]:
+    """Begins ``function(*inputs)``, whose result is a tensor or None, and returns what gives that result.
+
+    In a graph that is being captured, whatever is done until the result is asked for may run at the same time, and so
+    may their derivatives: kernels of small molecules leave most of a GPU idle. Elsewhere, and with large tensors, the
+    function is done at once.
+    """
+    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    captured = bool(tensors) and is_captured(tensors[0])
+    if not captured or any(tensor.dim() and tensor.shape[0] > MOST_ROWS_ASIDE for tensor in tensors):
+        result = function(*inputs)
+        return lambda: result
+    device = tensors[0].device
+    side = next(_side_streams(device))
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        result = function(*inputs)
+    for tensor in tensors:
+        tensor.record_stream(side)  # its memory is not given to anything else before the side stream has read it
+
+    def finished() -> T:
+        stream = torch.cuda.current_stream(device)
+        stream.wait_stream(side)
+        if isinstance(result, Tensor):
+            result.record_stream(stream)
+        return result
+
+    return finished
+
+
+@cache
+def _side_streams(device: torch.device) -> Iterator[torch.cuda.Stream]:
+    return cycle([torch.cuda.Stream(device) for _ in range(SIDE_STREAMS)])
+
+
+def captured_graph(tensor: Tensor) -> int | None:
+    """The number of that graph, None without one: what it computes is in its own memory, from its own replay."""
+    if not is_captured(tensor):
+        return None
+    from cuda_kernels.cuda.driver import capture_number  # needs the CUDA driver's bindings
+
+    return capture_number(torch.cuda.current_stream(tensor.get_device()).cuda_stream)

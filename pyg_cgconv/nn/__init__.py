@@ -1,0 +1,43 @@
+"""Layers and parts of equivariant networks, as torch modules.
+
+    conv        TensorProductConv: gather, tensor product with edge features, sum over neighbours
+    blocks      InteractionBlock: a round of message passing
+    linear      Linear, SpeciesLinear: maps of channels
+    gate        Gate: the nonlinearity
+    products    NodeProducts: products of a node's features with themselves
+    radial      BesselBasis, PolynomialCutoff, RadialNetwork: functions of the distance
+    spherical   spherical_harmonics
+
+Import from here, not from the modules. TensorProductConv and InteractionBlock need PyTorch Geometric, and are loaded
+when they are first asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+from ._linear import Gate, Linear, SpeciesLinear
+from ._products import NodeProducts
+from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
+from ._spherical import spherical_harmonics
+
+if TYPE_CHECKING:
+    from ._blocks import InteractionBlock, wanted_irreps
+    from ._conv import TensorProductConv
+
+__all__ = [
+    "BesselBasis",
+    "Gate",
+    "InteractionBlock",
+    "Linear",
+    "NodeProducts",
+    "PolynomialCutoff",
+    "RadialNetwork",
+    "SpeciesLinear",
+    "TensorProductConv",
+    "spherical_harmonics",
+    "wanted_irreps",
+]
+
+__getattr__, __dir__ = attach(
+    __name__, {"InteractionBlock": "._blocks", "TensorProductConv": "._conv", "wanted_irreps": "._blocks"}
+)

@@ -1,0 +1,144 @@
+"""One round of equivariant message passing: linear, fused convolution, linear, self-connection, gate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from e3nn import o3
+from torch import Tensor, nn
+
+from ..cuda_graphs import aside
+from ._conv import TensorProductConv
+from ._linear import Gate, Linear, SpeciesLinear
+from ._products import NodeProducts
+from ._radial import RadialNetwork
+
+
+class InteractionBlock(nn.Module):
+    r"""The interaction of NequIP (Batzner et al., `E(3)-equivariant graph neural networks for data-efficient and
+    accurate interatomic potentials <https://arxiv.org/abs/2101.03164>`_).
+
+    .. math::
+        \mathbf{m}_i = \frac{1}{\sqrt{\bar N}} \sum_{j \in \mathcal{N}(i)} \mathrm{TP}\big(
+                       \mathbf{L}_1 \mathbf{x}_j, Y(\hat{\mathbf{r}}_{ij}); \mathbf{w}(r_{ij}, z_j)\big),
+        \qquad
+        \mathbf{x}'_i = \mathrm{gate}\big(\mathbf{L}_2 \mathbf{m}_i + \mathbf{S}^{(z_i)} \mathbf{x}_i\big)
+
+    with the average number of neighbours :math:`\bar N`, linear maps L, a linear map S for each species, and weights
+    from a radial network, which may know the species of the neighbour. Without the self-connection S an atom without
+    neighbours gets zeros. With products, the gate takes those of :math:`\mathbf{m}_i`, too
+    (:class:`~pyg_cgconv.products.NodeProducts`). Features are in the layout ir_mul.
+
+    Args:
+        irreps_in: Node features, each irrep once.
+        irreps_sh: Edge features, usually spherical harmonics.
+        irreps_out: Wanted node features, each irrep once; ``self.irreps_out`` has those that messages can reach.
+        num_basis: Radial functions an edge.
+        radial_hidden: Widths of the radial network's hidden layers.
+        avg_num_neighbors: :math:`\bar N`.
+        num_species: Number of species; None leaves out the self-connection.
+        num_radial_species: Number of species; None leaves them out of the radial network.
+        products: Whether there are products of messages, which then have all irreps of ``irreps_sh``.
+        backend: As in :class:`TensorProductConv`.
+
+    Shapes:
+        - **input:** node features (n, irreps_in.dim), one-hot species (n, S), edge indices (2, E),
+          edge features (E, irreps_sh.dim), radial functions (E, num_basis); with ``num_radial_species`` also the
+          one-hot species of the edges' sources (E, S)
+        - **output:** node features (n, self.irreps_out.dim)
+    """
+
+    def __init__(
+        self,
+        irreps_in,
+        irreps_sh,
+        irreps_out,
+        *,
+        num_basis: int = 8,
+        radial_hidden: Sequence[int] = (64, 64),
+        avg_num_neighbors: float = 1.0,
+        num_species: int | None = None,
+        num_radial_species: int | None = None,
+        products: bool = False,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        self.irreps_in, self.irreps_sh = o3.Irreps(irreps_in), o3.Irreps(irreps_sh)
+        self.irreps_out = reachable(self.irreps_in, self.irreps_sh, irreps_out)
+        if not avg_num_neighbors > 0:
+            raise ValueError(f"avg_num_neighbors: expected a positive number, got {avg_num_neighbors}")
+        self.scale = 1 / math.sqrt(avg_num_neighbors)
+
+        self.gate = Gate(self.irreps_out)
+        fused = backend != "reference"
+        self.linear_in = Linear(self.irreps_in, self.irreps_in, fused=fused)
+        messages = self.gate.irreps_in
+        if products:  # of which those of other irreps are of use, too
+            messages = messages + o3.Irreps([slot for slot in self.irreps_sh if slot.ir not in messages])
+        self.conv = TensorProductConv(self.irreps_in, self.irreps_sh, messages, layout="ir_mul", backend=backend)
+        self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel, num_radial_species)
+        self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in, fused=fused)
+        self.self_connection = (
+            None
+            if num_species is None
+            else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species, fused=fused)
+        )
+        self.products = (
+            NodeProducts(
+                self.conv.irreps_out,
+                self.irreps_in.count("0e"),
+                self.gate.irreps_in,
+                fused=fused,
+            )
+            if products
+            else None
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        one_hot: Tensor,
+        edge_index: Tensor,
+        edge_sh: Tensor,
+        edge_radial: Tensor,
+        edge_one_hot: Tensor | None = None,
+    ) -> Tensor:
+        weight = aside(self.radial, edge_radial, edge_one_hot)
+        connected = None if self.self_connection is None else aside(self.self_connection, x, one_hot)
+        messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight())
+        multiplied = None if self.products is None else aside(self.products, messages)
+        out = self.linear_out(messages)
+        for others in (multiplied, connected):
+            if others is not None:
+                out = out + others()
+        return self.gate(out)
+
+
+def wanted_irreps(irreps_hidden, irreps_last, irreps_sh, layers: int) -> list[o3.Irreps]:
+    """The output of each of ``layers`` blocks: ``irreps_hidden``, without what no later block can turn into
+    ``irreps_last`` (pseudovectors right before a last block of even scalars, say)."""
+    wanted = [o3.Irreps(irreps_last)]
+    for _ in range(layers - 1):
+        following = {ir for _, ir in wanted[0]}
+        useful = [slot for slot in o3.Irreps(irreps_hidden) if products([slot], irreps_sh) & following]
+        wanted.insert(0, o3.Irreps(useful))
+    return wanted
+
+
+def products(irreps_in, irreps_sh) -> set[o3.Irrep]:
+    """The irreps that a product of an input and an edge irrep can contain."""
+    return {ir for _, a in o3.Irreps(irreps_in) for _, b in o3.Irreps(irreps_sh) for ir in a * b}
+
+
+def reachable(irreps_in, irreps_sh, irreps_wanted) -> o3.Irreps:
+    """The wanted irreps that some product of an input and an edge irrep contains.
+
+    Raises:
+        ValueError: none can be reached.
+    """
+    found = products(irreps_in, irreps_sh)
+    irreps = o3.Irreps([(mul, ir) for mul, ir in o3.Irreps(irreps_wanted) if ir in found])
+    if not len(irreps):
+        raise ValueError(f"irreps_out: none of {irreps_wanted} is reached by {irreps_in} x {irreps_sh}")
+    return irreps

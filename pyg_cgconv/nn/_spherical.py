@@ -1,0 +1,46 @@
+"""Real spherical harmonics by recursion over their degree."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from ..ops import join
+
+
+def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
+    r"""The harmonics of degree 0 to ``lmax`` of unit vectors: those of :func:`e3nn.o3.spherical_harmonics`, its order
+    of components and signs included, with normalisation "component" (:math:`|Y_l|^2 = 2l+1`).
+
+    .. math::
+        Y_0 = 1, \qquad Y_1 = \sqrt{3} \, \hat{\mathbf{r}}, \qquad
+        Y_{l+1, k} = c_l \sum_{ij} C^{l,1,l+1}_{ijk} \, Y_{l,i} \, \hat r_j
+
+    Each degree is one outer product and one matrix product, so that derivatives of any order are few operations as
+    well.
+
+    Args:
+        directions: Unit vectors (E, 3); others give polynomials of their length.
+        lmax: Highest degree.
+
+    Returns:
+        (E, (lmax + 1)^2) in the dtype of ``directions``.
+    """
+    degrees = [torch.ones_like(directions[:, :1])]
+    for degree in range(lmax):
+        products = (degrees[-1][:, :, None] * directions[:, None, :]).flatten(1)
+        degrees.append(products @ _step(degree, directions.dtype, directions.device))
+    return join(degrees)
+
+
+@cache
+def _step(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """c_l C as a matrix (3 (2l+1), 2l+3), from l = ``degree`` to l + 1."""
+    with torch.inference_mode(False):
+        coupling = o3.wigner_3j(degree, 1, degree + 1, dtype=torch.float64)
+        # Along e3nn's axis, y, only the middle components are not zero: Y_l is sqrt(2l+1) there.
+        on_axis = coupling[degree, 1, degree + 1] * (2 * degree + 1) ** 0.5
+        return (coupling.flatten(0, 1) * ((2 * degree + 3) ** 0.5 / on_axis)).to(device, dtype)

@@ -1,0 +1,231 @@
+"""One torch operation for every problem and every order of derivative: its autograd formula is the operation itself
+with the next contraction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cuda_kernels.contraction import Contraction, forward
+from cuda_kernels.problem import Channels, Index, Problem
+
+from .._torch import is_plain, recorder
+from ..tensor_product import problem_of
+from ._edges import EdgeList, Edges, Graph
+
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+FORWARD = "forward"
+"""What the operation calls a problem's first contraction; others go by their spec."""
+
+
+def contract(
+    problem: str, operands: Sequence[Tensor], edges: Edges | None = None, deterministic: bool = False
+) -> Tensor:
+    """The output of a problem, differentiable any number of times.
+
+    Args:
+        problem: its description (see `pyg_cgconv.tensor_product`).
+        operands: its factors in order, each once; of one dtype, float32 or float64, and on one device. Rows by target,
+            source or edge are (rows, length), a row for all is (length,).
+        edges: the graph, for a problem that has one.
+        deterministic: no atomic additions on a GPU (there are none on a CPU).
+    """
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in operands)
+    if not is_plain(*operands):
+        lists = () if edges is None else _lists(edges, needs_grad and _walks_sources(operands[0], deterministic))
+        sources = 0 if edges is None else edges.sources
+        (out,) = torch.ops.pyg_cgconv.contract(problem, FORWARD, list(operands), lists, sources, deterministic)
+        return out
+    known = problem_of(problem, DTYPES[operands[0].dtype])
+    call = _record if needs_grad else _contract
+    (out,) = call(known, forward(known), edges, deterministic, *operands)
+    return out
+
+
+def _walks_sources(operand: Tensor, deterministic: bool) -> bool:
+    """Whether derivatives walk the edges by source, too, instead of adding to source nodes atomically."""
+    return deterministic or not operand.is_cuda
+
+
+def _lists(edges: Edges, by_source: bool) -> list[Tensor]:
+    """The lists as an operation takes them: one after the other."""
+    return [*edges.by_target, *(edges.by_source if by_source else ())]
+
+
+def _graph(lists: Sequence[Tensor] | None, sources: int) -> Graph | None:
+    if not lists:  # AOTInductor makes None of an empty list
+        return None
+    fields = len(EdgeList._fields)
+    by_source = EdgeList(*lists[fields:]) if len(lists) > fields else None
+    return Graph(EdgeList(*lists[:fields]), by_source, sources)
+
+
+def _contract(problem: Problem, contraction: Contraction, edges: Edges | None, deterministic: bool, *operands: Tensor):
+    graph = None
+    if edges is not None:
+        differentiated = contraction is not forward(problem)
+        by_source = edges.by_source if differentiated and _walks_sources(operands[0], deterministic) else None
+        graph = Graph(edges.by_target, by_source, edges.sources)
+    return tuple(run(problem, contraction, operands, graph, deterministic))
+
+
+class _Contract(torch.autograd.Function):
+    """The operation as an autograd function, with itself as its derivative. The dispatcher's way to an operation with
+    lists of tensors takes longer than a small molecule's kernel."""
+
+    @staticmethod
+    def forward(ctx, problem, contraction, edges, deterministic, *operands):
+        ctx.call = problem, contraction, edges, deterministic
+        ctx.save_for_backward(*operands)
+        ctx.set_materialize_grads(False)
+        return _contract(problem, contraction, edges, deterministic, *operands)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        problem, contraction, edges, deterministic = ctx.call
+
+        def contract(derivative, operands):
+            call = _record if torch.is_grad_enabled() else _contract
+            return call(problem, derivative, edges, deterministic, *operands)
+
+        needed = ctx.needs_input_grad[4:]
+        return None, None, None, None, *_gradients(contraction, ctx.saved_tensors, gradients, needed, contract)
+
+
+_record = recorder(_Contract)
+
+
+def _gradients(contraction: Contraction, operands, gradients, needed, contract: Callable) -> list[Tensor | None]:
+    """The gradient of each operand that needs one, by calling `contract(derivative, operands)`."""
+    given = tuple(g is not None for g in gradients)
+    derivative, argument_index, gradient_index = _derivative(contraction, given, tuple(needed))
+    if not derivative.outputs:
+        return [None] * len(gradient_index)
+    values = (*operands, *gradients)
+    outputs = contract(derivative, [values[n] for n in argument_index])
+    return [None if n is None else outputs[n] for n in gradient_index]
+
+
+class _Formula(NamedTuple):
+    """A derivative, and where its operands come from and its outputs go to.
+
+    `argument_index[n]` says where input n of the derivative stands in (*inputs, *gradients of the outputs);
+    `gradient_index[n]` which output is the gradient of input n, or None.
+    """
+
+    derivative: Contraction
+    argument_index: list[int]
+    gradient_index: list[int | None]
+
+
+@cache
+def _derivative(contraction: Contraction, given: tuple[bool, ...], needed: tuple[bool, ...]) -> _Formula:
+    """The derivative by the inputs that are `needed`, where only `given` outputs have a gradient."""
+    cotangents = tuple(name for name, has in zip(contraction.outputs, given, strict=True) if has)
+    wanted = tuple(name for name, need in zip(contraction.inputs, needed, strict=True) if need)
+    derivative, names = contraction.derivative(cotangents, wanted)
+    known = [*contraction.inputs, *(names.get(output) for output in contraction.outputs)]
+    arguments = [len(known) - 1 - known[::-1].index(name) for name in derivative.inputs]
+    outputs = {name: n for n, name in enumerate(derivative.outputs)}
+    return _Formula(derivative, arguments, [outputs.get(name) for name in contraction.inputs])
+
+
+def run(
+    problem: Problem, contraction: Contraction, operands: Sequence[Tensor], graph: Graph | None, deterministic: bool
+) -> list[Tensor]:
+    """The outputs of a contraction, from tensors in the order of its inputs; no gradients are recorded."""
+    backend = _backend("cuda" if operands[0].is_cuda else "cpu")
+    rows = row_counts(problem, contraction, operands, graph)
+    outputs = backend.contract(problem, contraction, operands, graph, rows, deterministic)
+    return _summed(problem, contraction, outputs)
+
+
+@cache
+def _backend(name: str):
+    """The module that runs contractions there: on a GPU nobody pays for importing numba, and on a CPU nobody needs the
+    CUDA driver's bindings."""
+    return import_module(f"._{name}", __package__)
+
+
+def row_counts(
+    problem: Problem, contraction: Contraction, operands: Sequence[Tensor], graph: Graph | None
+) -> dict[Index, int]:
+    """Rows of operands by their index."""
+    if graph is not None:
+        edges = graph.by_target.edges.shape[0]
+        return {Index.TARGET: graph.by_target.nodes, Index.SOURCE: graph.sources, Index.EDGE: edges, Index.ONE: edges}
+    sites = next(
+        tensor.shape[0]
+        for name, tensor in zip(contraction.inputs, operands, strict=True)
+        if problem.operand(name).index is Index.EDGE
+    )
+    return {Index.EDGE: sites, Index.ONE: sites}
+
+
+def _summed(problem: Problem, contraction: Contraction, outputs: list[Tensor]) -> list[Tensor]:
+    """The outputs, gradients by a row for all edges summed over these."""
+    summed = _summed_outputs(problem, contraction)
+    return [t.sum(0) if n in summed else t for n, t in enumerate(outputs)] if summed else outputs
+
+
+@cache
+def _summed_outputs(problem: Problem, contraction: Contraction) -> tuple[int, ...]:
+    found = (problem.operand(name) for name in contraction.outputs)
+    return tuple(n for n, o in enumerate(found) if o.index is Index.ONE and o.channels is not Channels.PAIRS)
+
+
+def _parsed(problem: Problem, contraction: str) -> Contraction:
+    return forward(problem) if contraction == FORWARD else Contraction.parse(contraction)
+
+
+def _contract_real(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
+    known = problem_of(problem, DTYPES[operands[0].dtype])
+    return run(known, _parsed(known, contraction), operands, _graph(lists, sources), deterministic)
+
+
+def _contract_fake(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
+    known = problem_of(problem, "float32")
+    parsed = _parsed(known, contraction)
+    rows = row_counts(known, parsed, operands, _graph(lists, sources))
+    outputs = []
+    for operand in map(known.operand, parsed.outputs):
+        length = operand.row.length
+        outputs.append(
+            operands[0].new_empty((length,) if operand.index is Index.ONE else (rows[operand.index], length))
+        )
+    return outputs
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    ctx.problem, ctx.contraction, operands, lists, *ctx.options = inputs
+    ctx.operands = len(operands)
+    ctx.save_for_backward(*operands, *lists)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, gradients):
+    operands, lists = ctx.saved_tensors[: ctx.operands], list(ctx.saved_tensors[ctx.operands :])
+
+    def contract(derivative, operands):
+        return torch.ops.pyg_cgconv.contract(ctx.problem, derivative.spec, operands, lists, *ctx.options)
+
+    needed = ctx.needs_input_grad[2]
+    contraction = _parsed(problem_of(ctx.problem, "float32"), ctx.contraction)
+    result = _gradients(contraction, operands, gradients, needed, contract)
+    return None, None, result, [None] * len(lists), None, None
+
+
+_library = torch.library.Library("pyg_cgconv", "DEF")
+_library.define(
+    "contract(str problem, str contraction, Tensor[] operands, Tensor[] edges, SymInt sources, bool deterministic) -> "
+    "Tensor[]"
+)
+for _key in ("CPU", "CUDA"):
+    _library.impl("contract", _contract_real, _key)
+torch.library.register_fake("pyg_cgconv::contract", _contract_fake, lib=_library)
+torch.library.register_autograd("pyg_cgconv::contract", _backward, setup_context=_setup_context, lib=_library)

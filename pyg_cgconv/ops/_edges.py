@@ -1,0 +1,218 @@
+"""Edges listed by the node that they end at, or that they start from. Indices are sorted, never features."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from .._torch import assert_on_device, is_plain
+from ..cuda_graphs import captured_graph
+
+_LARGEST = 2**30 - 1  # kernels count the bytes of an index list in 32 bits
+ROW_EDGES = 256
+"""Edges of one node that a GPU's block of threads walks; nodes with more are cut, lest the GPU wait for one block. More
+than the 160 neighbours of a dense lattice, which would pay for the cuts and gain nothing."""
+
+WORTHWHILE = 8 * ROW_EDGES
+"""Graphs with fewer edges are not cut: to look for large nodes takes longer than to walk one."""
+
+FLOWS = ("source_to_target", "target_to_source")
+
+
+class EdgeList(NamedTuple):
+    """Edges sorted by the node at one of their ends; five int32 tensors.
+
+    Row r belongs to node owners[r] and has positions starts[r] to starts[r + 1]; position p is edge edges[p], whose
+    other end is node others[p]. Each node has a row, on a GPU one for each `ROW_EDGES` edges: `continuing` lists the
+    nodes of the rows that are not their node's first. `owners` and `continuing` have a fixed length; unused entries at
+    their end hold the number of nodes.
+    """
+
+    starts: Tensor
+    owners: Tensor
+    edges: Tensor
+    others: Tensor
+    continuing: Tensor
+
+    @property
+    def nodes(self) -> int:
+        return self.starts.shape[0] - 1 - self.continuing.shape[0]
+
+
+class Graph(NamedTuple):
+    """The lists that one call walks. `by_source` is None where the call does not need it."""
+
+    by_target: EdgeList
+    by_source: EdgeList | None
+    sources: int
+
+
+class Edges:
+    """A graph's edges, sorted once and given to many layers in place of ``edge_index``.
+
+    A copy: later changes of the tensors that it was made of do not reach it.
+
+    Args:
+        edge_index: (2, E) int64 or int32, in any order, or a PyG :class:`~torch_geometric.EdgeIndex` (one that is
+            sorted by column is not sorted again); or the pair (source, target) of index tensors (E,).
+        sources: Number of source nodes, the rows of x.
+        targets: Number of target nodes, the rows of the output; by default as many as ``sources``.
+        flow: "source_to_target" if row 0 of ``edge_index`` is the source, as in PyG; "target_to_source" if row 0 is the
+            target, as in NequIP. A pair is (source, target) in any case.
+
+    Attributes:
+        sources, targets, num_edges: The sizes.
+        by_target, by_source: The two :class:`EdgeList` that kernels walk, the second made when it is first asked for.
+
+    Raises:
+        ValueError: an index is not of a node, a shape or dtype is wrong, or the graph is too large.
+    """
+
+    def __init__(self, edge_index, sources: int, targets: int | None = None, *, flow: str = FLOWS[0]):
+        targets = sources if targets is None else targets
+        if flow not in FLOWS:
+            raise ValueError(f"flow: expected one of {FLOWS}, got {flow!r}")
+        source, target, is_sorted = _ends(edge_index, flow)
+        self.sources, self.targets, self.num_edges = sources, targets, target.shape[0]
+        if max(self.num_edges, sources, targets) > _LARGEST:
+            raise ValueError(
+                f"edge_index: kernels take fewer than 2^30 edges and nodes; got {self.num_edges} edges, {sources} "
+                f"source and {targets} target nodes. Split the graph."
+            )
+        _check_range("source", source, sources)
+        _check_range("target", target, targets)
+        self.source, self.target = (end.to(torch.int32, copy=True) for end in (source, target))
+        if is_sorted:
+            edges = torch.arange(self.num_edges, dtype=torch.int32, device=target.device)
+            self.by_target = _rows(self.target, edges, self.source, targets, _row_edges(edges))
+        else:
+            self.by_target = _listed(self.target, self.source, targets)
+        self._by_source: EdgeList | None = None
+
+    @classmethod
+    def identity(cls, nodes: int, device: torch.device | str = "cpu") -> Edges:
+        """The graph in which each node is its only neighbour."""
+        node = torch.arange(nodes, device=device)
+        return cls((node, node), nodes)
+
+    @property
+    def by_source(self) -> EdgeList:
+        if self._by_source is None:
+            self._by_source = _listed(self.source, self.target, self.sources)
+        return self._by_source
+
+    @property
+    def in_degrees(self) -> Tensor:
+        """Edges that end at each target node (targets,)."""
+        ones = torch.ones_like(self.target)
+        return ones.new_zeros(self.targets).index_add_(0, self.target, ones)  # bincount would ask the GPU, and stall it
+
+    @property
+    def device(self) -> torch.device:
+        return self.target.device
+
+    def __repr__(self) -> str:
+        return f"Edges({self.num_edges} edges, {self.sources} sources, {self.targets} targets, {self.device})"
+
+
+def _is_edge_index(edge_index: Tensor) -> bool:
+    """Whether it is PyG's EdgeIndex, which is not imported here."""
+    return type(edge_index) is not Tensor and hasattr(edge_index, "is_sorted_by_col")
+
+
+def _ends(edge_index, flow: str) -> tuple[Tensor, Tensor, bool]:
+    """Source and target of each edge, and whether edges are sorted by target."""
+    if isinstance(edge_index, Tensor):
+        plain, is_sorted = edge_index, False
+        if _is_edge_index(edge_index):
+            plain = edge_index.as_tensor()
+            is_sorted = edge_index.is_sorted_by_col if flow == FLOWS[0] else edge_index.is_sorted_by_row
+        if plain.dim() != 2 or plain.shape[0] != 2:
+            raise ValueError(f"edge_index: expected (2, E), or a pair of tensors (E,), got shape {tuple(plain.shape)}")
+        ends = plain.unbind(0)
+        source, target = ends if flow == FLOWS[0] else ends[::-1]
+    else:
+        (source, target), is_sorted = edge_index, False
+    for end in (source, target):
+        if end.dim() != 1 or end.shape != target.shape or end.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"edge_index: expected int64 or int32 indices of two ends, (E,) each, got {source.dtype} "
+                f"{tuple(source.shape)} and {target.dtype} {tuple(target.shape)}"
+            )
+    return source, target, is_sorted
+
+
+def _listed(node: Tensor, other: Tensor, nodes: int) -> EdgeList:
+    node, edges = torch.sort(node, stable=True)
+    return _rows(node, edges.to(torch.int32), other[edges], nodes, _row_edges(edges))
+
+
+def _row_edges(edges: Tensor) -> int | None:
+    """The most edges of a row, None for all of a node's."""
+    return ROW_EDGES if edges.is_cuda and edges.shape[0] >= WORTHWHILE else None
+
+
+def _rows(sorted_node: Tensor, edges: Tensor, others: Tensor, nodes: int, most: int | None) -> EdgeList:
+    counted = torch.arange(nodes + 1, dtype=torch.int32, device=sorted_node.device)
+    first = torch.searchsorted(sorted_node.contiguous(), counted, out_int32=True)
+    if most is None:
+        return EdgeList(first, counted[:-1], edges, others, counted[:0])
+    # No step asks the GPU how many rows there are, which would stall it: no graph needs more further rows than this.
+    more = edges.shape[0] // most
+    ends = first.diff().sub(1).div(most, rounding_mode="floor").clamp(min=0).add(1).cumsum(0)
+    begins = torch.cat([ends.new_zeros(1), ends])
+    row = torch.arange(nodes + more + 1, device=sorted_node.device)
+    owners = torch.searchsorted(ends, row, right=True)
+    starts = (first[owners] + (row - begins[owners]) * most).clamp(max=edges.shape[0])
+    continuing = torch.searchsorted(ends - counted[1:], row[:more], right=True)
+    return EdgeList(starts.to(torch.int32), owners[:-1].to(torch.int32), edges, others, continuing.to(torch.int32))
+
+
+def _check_range(end: str, node: Tensor, nodes: int) -> None:
+    rows = "x" if end == "source" else "the output"
+    inside = ((node >= 0) & (node < nodes)).all()
+    if node.is_cuda or not is_plain(node):  # asking the host would stall every call, or cannot be traced
+        assert_on_device(inside, f"edge_index: a {end} node is not one of the rows of {rows}")
+    elif not inside:
+        raise ValueError(
+            f"edge_index: a {end} node is not in 0..{nodes - 1}, the rows of {rows}; it has nodes "
+            f"{node.min().item()} to {node.max().item()}. Give `size` for a bipartite graph."
+        )
+
+
+class _Shared(NamedTuple):
+    """The edges that calls with one tensor share, and what must not have changed since they were sorted."""
+
+    edges: Edges
+    state: tuple
+    copy: Tensor | None
+
+    def serves(self, edge_index: Tensor, state: tuple) -> bool:
+        return self.state == state and (self.copy is None or torch.equal(self.copy, edge_index))
+
+
+# A model calls many layers with one edge_index: they share one sort. Nothing here keeps the tensor itself alive.
+_recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def sorted_edges(edge_index: Tensor, sources: int, targets: int) -> Edges:
+    """The edges of this very tensor, sorted at its first use, and in a CUDA graph once for each replay.
+
+    On a CPU its content is compared. On a GPU a write is seen if torch counts it: not those through NumPy, DLPack or
+    ``.data``. Whoever makes such writes gives the layers an :class:`Edges`.
+    """
+    plain = (
+        edge_index.as_tensor() if type(edge_index) is not Tensor and hasattr(edge_index, "as_tensor") else edge_index
+    )
+    on_gpu = plain.is_cuda
+    if not is_plain(plain) or (on_gpu and plain.is_inference()):  # tensors of inference mode count no versions
+        return Edges(edge_index, sources, targets)
+    state = (sources, targets, plain._version, captured_graph(plain)) if on_gpu else (sources, targets)
+    known = _recent.get(edge_index)
+    if known is None or not known.serves(plain, state):
+        copy = None if on_gpu else plain.clone()
+        _recent[edge_index] = known = _Shared(Edges(edge_index, sources, targets), state, copy)
+    return known.edges

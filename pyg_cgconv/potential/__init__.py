@@ -1,0 +1,31 @@
+"""An interatomic potential: energies, forces and stresses of batches of atoms.
+
+    potential     Potential: the model
+    atoms         what it reads of a batch, checked
+    derivatives   forces, virial, volume
+    arguments     its arguments, checked
+    file          potential.pt
+    neighbors     RadiusGraph, radius_graph: which atoms see each other
+    calculator    ASECalculator, VerletList: the potential in ASE
+    replay        Replay: energy and forces as one CUDA graph
+
+Import from here, not from the modules. ASECalculator and VerletList need ASE, and are loaded when they are first asked
+for.
+"""
+
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+from ._derivatives import cell_volumes
+from ._neighbors import RadiusGraph, radius_graph
+from ._potential import Potential
+from ._replay import Replay
+
+if TYPE_CHECKING:
+    from ._calculator import ASECalculator as ASECalculator
+    from ._calculator import VerletList as VerletList
+
+# A star import must not need ASE: no ASECalculator.
+__all__ = ["Potential", "RadiusGraph", "Replay", "cell_volumes", "radius_graph"]
+
+__getattr__, __dir__ = attach(__name__, {"ASECalculator": "._calculator", "VerletList": "._calculator"})

@@ -1,0 +1,212 @@
+"""Potentials as ASE calculators, for molecular dynamics, relaxations and whatever else ASE does with forces."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from ._arguments import floating_dtype
+from ._neighbors import RadiusGraph
+from ._potential import Potential
+from ._replay import MAX_EDGES, Replay
+
+try:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+    from ase.data import chemical_symbols
+    from ase.stress import full_3x3_to_voigt_6_stress
+except ModuleNotFoundError as error:
+    raise ImportError("ASECalculator needs ASE: pip install ase, or pip install 'pyg-cgconv[train]'") from error
+
+
+class ASECalculator(Calculator):
+    r"""A :class:`~pyg_cgconv.Potential` as a calculator of ASE, the `Atomic Simulation Environment
+    <https://wiki.fysik.dtu.dk/ase>`_.
+
+    It computes what ASE asks for, of molecules, crystals and whatever is periodic in one or two directions:
+
+    - ``energy`` and ``free_energy``: the same number, eV,
+    - ``forces``: (n, 3), eV/Angstrom,
+    - ``stress``: (6,) in Voigt order xx, yy, zz, yz, xz, xy, eV/Angstrom^3, where all three directions are periodic.
+      The sign is ASE's, :math:`\frac{1}{V} \frac{\partial E}{\partial \boldsymbol{\epsilon}}`: positive where the
+      crystal wants to shrink.
+
+    The units are those of the potential's training data, which ASE takes to be these. An energy alone is computed
+    without derivatives; otherwise all of the above are computed in one go.
+
+    Neighbours are looked for within cutoff + ``skin``, and again when they are needed: :class:`VerletList`. On a GPU,
+    the derivatives of a small structure are a CUDA graph, captured once and then launched as a whole.
+
+    Args:
+        potential: The potential, of which the calculator makes a copy, so that a later change does not reach it; or the
+            path of a file that :meth:`Potential.save` wrote, such as the ``potential.pt`` of a training run.
+        device: Where to compute; where the potential is, if None (the CPU for a file).
+        dtype: float32 or float64 (or their names); the potential's if None. Positions are subtracted and energies of
+            atoms summed in float64 in any case.
+        skin: By how much neighbours are looked for beyond the cutoff, Angstrom. A larger one lets a list last for more
+            steps and makes each step compute more pairs; with 0 each step has a new list.
+        capture: Whether CUDA graphs are used where they help, on a GPU with up to 100,000 pairs.
+
+    Attributes:
+        potential: The calculator's own potential.
+        neighbors: The :class:`VerletList`; ``neighbors.builds`` says how many lists were made so far.
+
+    Raises:
+        ImportError: ASE is not installed.
+        TypeError: ``potential`` is neither a potential nor a path.
+        ValueError: an argument makes no sense, or a file holds no potential; later, where atoms are of an element that
+            the potential does not know, which is named.
+        PropertyNotImplementedError: the stress is asked for, but not all directions are periodic.
+
+    Example::
+
+        from ase import units
+        from ase.build import molecule
+        from ase.md.verlet import VelocityVerlet
+        from ase.optimize import BFGS
+        from pyg_cgconv import ASECalculator
+
+        atoms = molecule("CH3CH2OH")
+        atoms.calc = ASECalculator("runs/demo/potential.pt")  # make demo trains it
+        BFGS(atoms).run(fmax=0.01)
+        atoms.rattle(stdev=0.05)
+        VelocityVerlet(atoms, timestep=0.5 * units.fs, logfile="-").run(100)
+    """
+
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+
+    def __init__(
+        self,
+        potential: Potential | str | os.PathLike,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        skin: float = 0.5,
+        capture: bool = True,
+    ):
+        super().__init__()
+        potential = copy.deepcopy(potential) if isinstance(potential, Potential) else _load(potential)
+        dtype = potential.dtype if dtype is None else floating_dtype(dtype)
+        device = potential.shift.device if device is None else _usable_device(device)
+        self.potential = potential.to(device, dtype).eval().requires_grad_(False)
+        self.potential.validate = False  # species are checked here, and the neighbours are the right ones
+        self.neighbors = VerletList(potential.cutoff, skin, device)
+        self._replay = Replay(self.potential) if capture and device.type == "cuda" else None
+
+    def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
+        """Fills ``results``, as ASE wants it. ``properties`` are the names of what is needed."""
+        super().calculate(atoms, properties, system_changes)
+        self.results = {}  # nothing of other atoms is left, should this fail
+        if self.atoms is None:
+            raise ValueError("atoms: missing, and none are known from an earlier calculation")
+        crystal = bool(self.atoms.pbc.all())
+        if "stress" in properties and not crystal:
+            raise PropertyNotImplementedError(
+                f"stress: defined where all three directions are periodic, got pbc={self.atoms.pbc.tolist()}"
+            )
+        _check_species(self.atoms, self.potential)
+
+        data, derivatives = self.neighbors(self.atoms), not {"energy", "free_energy"}.issuperset(properties)
+        with torch.no_grad():
+            if self._replay and derivatives and len(self.atoms) and data.num_edges <= MAX_EDGES:
+                out = self._replay(data, compute_stress=crystal)
+            else:
+                out = self.potential(data, compute_forces=derivatives, compute_stress=derivatives and crystal)
+        energy = out["energy"].item()
+        self.results = {"energy": energy, "free_energy": energy}
+        if derivatives:
+            self.results["forces"] = out["forces"].double().cpu().numpy()
+        if "stress" in out:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].double().cpu().numpy())
+
+
+class VerletList:
+    r"""Neighbours within :math:`r_c + s`, cutoff and skin, used again until an atom has moved more than :math:`s / 2`.
+
+    Two atoms that were at least :math:`r_c + s` apart are then still at least :math:`r_c` apart, so that no neighbour
+    is ever missed; pairs beyond the cutoff count nothing in a :class:`~pyg_cgconv.Potential`. Another cell,
+    periodicity, number of atoms or species of an atom makes a new list too, and so does wrapping an atom into the cell.
+
+    Args:
+        cutoff: :math:`r_c`, Angstrom.
+        skin: :math:`s`, Angstrom.
+        device: Where the graphs are wanted.
+
+    Attributes:
+        builds: How many lists were made so far.
+    """
+
+    def __init__(self, cutoff: float, skin: float, device: torch.device):
+        if not 0 <= skin < float("inf"):
+            raise ValueError(f"skin: expected zero or a positive number of Angstrom, got {skin}")
+        self.skin, self.device, self.builds = float(skin), device, 0
+        self._neighbors = RadiusGraph(cutoff + self.skin)
+        self._atoms: Atoms | None = None  # as they were when the list was made
+        self._data: Data | None = None
+
+    def __call__(self, atoms: Atoms) -> Data:
+        """The graph of ``atoms`` as a potential reads it, with float64 positions.
+
+        It is changed by the next call. Graphs of one list share their ``edge_index``, which the potential's layers sort
+        once.
+        """
+        if self._atoms is not None and self._reaches(atoms):
+            self._data.pos = torch.tensor(atoms.positions, device=self.device)
+        else:
+            self._data = self._neighbors(_edgeless(atoms)).to(self.device)
+            self._atoms = atoms.copy()
+            self.builds += 1
+        return self._data
+
+    def _reaches(self, atoms: Atoms) -> bool:
+        """Whether the list has all neighbours of ``atoms``."""
+        before = self._atoms
+        if not (
+            np.array_equal(atoms.numbers, before.numbers)
+            and np.array_equal(atoms.pbc, before.pbc)
+            and np.array_equal(atoms.cell.array, before.cell.array)
+        ):
+            return False
+        moved = np.square(atoms.positions - before.positions).sum(axis=1)
+        return bool((moved <= (self.skin / 2) ** 2).all())  # not so for NaN, which the search then reports
+
+
+def _edgeless(atoms: Atoms) -> Data:
+    """Species and positions, and the cell if any direction is periodic."""
+    data = Data(z=torch.tensor(atoms.numbers), pos=torch.tensor(atoms.positions))
+    if atoms.pbc.any():
+        data.cell, data.pbc = torch.tensor(atoms.cell.array[None]), torch.tensor(atoms.pbc[None])
+    return data
+
+
+def _check_species(atoms: Atoms, potential: Potential) -> None:
+    known = potential.hyperparameters["species"]
+    unknown = sorted(set(atoms.numbers.tolist()).difference(known))
+    if unknown:
+        raise ValueError(f"atoms: the potential was made for {_symbols(known)} and does not know {_symbols(unknown)}")
+
+
+def _symbols(numbers: list[int]) -> str:
+    return ", ".join(chemical_symbols[n] if 0 <= n < len(chemical_symbols) else f"Z={n}" for n in numbers)
+
+
+def _load(path: str | os.PathLike) -> Potential:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {path!r}")
+    try:
+        return Potential.load(path)
+    except ValueError as error:
+        raise ValueError(f"potential: {error}") from error
+
+
+def _usable_device(given: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=given).device
+    except (RuntimeError, AssertionError) as error:  # torch's, for unknown names, absent devices, builds without CUDA
+        raise ValueError(f"device: {given!r} cannot be used here: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,292 @@
+"""An equivariant interatomic potential: energy, forces and stress of molecules and crystals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from ..cuda_graphs import is_captured
+from ..nn import BesselBasis, Gate, InteractionBlock, Linear, PolynomialCutoff, spherical_harmonics, wanted_irreps
+from . import _file
+from ._arguments import (
+    MAX_ATOMIC_NUMBER,
+    atomic_numbers,
+    floating_dtype,
+    hidden_irreps_of,
+    per_species,
+    readout_features,
+)
+from ._atoms import Atoms, check_values, edge_lengths, read_atoms
+from ._derivatives import forces, slope, virial, volume
+
+
+class Potential(nn.Module):
+    r"""A message-passing potential in the manner of NequIP (Batzner et al., `E(3)-equivariant graph neural networks for
+    data-efficient and accurate interatomic potentials <https://arxiv.org/abs/2101.03164>`_).
+
+    .. math::
+        E = \sum_i \big( \mu_{z_i} + \sigma_{z_i} \, \varepsilon_i \big), \qquad
+        \mathbf{F}_i = -\frac{\partial E}{\partial \mathbf{r}_i}, \qquad
+        \boldsymbol{\tau} = \frac{1}{V} \frac{\partial E}{\partial \boldsymbol{\epsilon}}
+
+    with :math:`\varepsilon_i` from the scalars of ``layers`` interaction blocks. The energy does not change under
+    rotation, inversion, translation and permutation of like atoms; it and the forces are continuously differentiable
+    when an atom crosses the cutoff; an atom without neighbours has exactly the energy :math:`\mu_z`.
+
+    Units are those of the training data; Angstrom and eV here. The atoms' energies are scaled, shifted and summed in
+    float64, because a float32 total of -4000 eV is known to 0.2 meV only; forces and stress have the dtype of the
+    model.
+
+    Args:
+        species: Atomic numbers or chemical symbols that the potential knows.
+        cutoff: Radius of the neighbourhood, Angstrom.
+        channels: Channels of each hidden irrep, one number or one for each l = 0 ... lmax.
+        lmax: Highest degree of the spherical harmonics and of the hidden features.
+        layers: Interaction blocks.
+        parity: Whether hidden features have both parities of each l, or only that of the spherical harmonics (0e, 1o,
+            2e ...). Features that blocks cannot reach, or that later ones cannot turn into the readout, are left out:
+            with fewer than four layers an energy has no use for the others.
+        hidden_irreps: Hidden features by name, such as "64x0e+32x1o+16x2e", instead of ``channels`` and ``parity``.
+        products: Whether blocks multiply an atom's messages with each other, as MACE does: smaller errors from the same
+            data for half as much time again.
+        radial_species: Whether the radial networks know the species of the neighbour: smaller errors at about the same
+            speed.
+        num_radial: Bessel functions.
+        radial_hidden: Hidden widths of the radial networks.
+        cutoff_power: Exponent of the polynomial envelope.
+        avg_num_neighbors: Mean number of neighbours of an atom in the training data; messages are divided by its root.
+        readout_irreps: What :meth:`atomic_outputs` gives each atom. Anything but a single scalar, "0e", makes a model
+            of other properties than the energy.
+        shift: Energy of an isolated atom, eV: one number, one for each species in their order, or by species in a dict.
+        scale: Unit of the learned energy of an atom, eV, given as ``shift`` is; the root mean square force in
+            eV/Angstrom is a good choice.
+        dtype: float32 or float64 (or their names); torch's default dtype if None.
+        backend: As in :class:`~pyg_cgconv.TensorProductConv`.
+
+    Attributes:
+        hyperparameters: The arguments, as plain numbers, strings and lists: ``Potential(**hyperparameters)`` builds it
+            again.
+        metadata: A dict for whatever should be known of a potential, such as what it was trained on: strings, numbers,
+            lists and dicts, which :meth:`save` writes and :meth:`load` reads.
+        validate: Whether each call looks for unknown species and too short neighbour lists. On a GPU this waits for the
+            device once a call; set it to False where that matters. It is skipped while a CUDA graph is captured.
+
+    Raises:
+        ValueError: an argument makes no sense; it is named.
+    """
+
+    def __init__(
+        self,
+        species: Sequence[int | str],
+        cutoff: float = 5.0,
+        *,
+        channels: int | Sequence[int] = 64,
+        lmax: int = 2,
+        layers: int = 3,
+        parity: bool = False,
+        hidden_irreps: str | o3.Irreps | None = None,
+        products: bool = False,
+        radial_species: bool = False,
+        num_radial: int = 8,
+        radial_hidden: Sequence[int] = (64, 64),
+        cutoff_power: int = 6,
+        avg_num_neighbors: float = 1.0,
+        readout_irreps: str | o3.Irreps = "0e",
+        shift: float | Sequence[float] | Mapping = 0.0,
+        scale: float | Sequence[float] | Mapping = 1.0,
+        dtype: torch.dtype | str | None = None,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        dtype = floating_dtype(dtype)
+        numbers = atomic_numbers(species)
+        if lmax < 0:
+            raise ValueError(f"lmax: expected 0 or more, got {lmax}")
+        hidden = hidden_irreps_of(channels, lmax, parity) if hidden_irreps is None else o3.Irreps(hidden_irreps)
+        if layers < 1:
+            raise ValueError(f"layers: expected at least 1, got {layers}")
+        if not hidden.count("0e"):
+            raise ValueError(f"hidden_irreps: expected even scalars (0e), from which the energy is read, got {hidden}")
+        shift, scale = per_species("shift", shift, numbers), per_species("scale", scale, numbers)
+        self.hyperparameters = {
+            "species": numbers,
+            "cutoff": float(cutoff),
+            "lmax": int(lmax),
+            "layers": int(layers),
+            "hidden_irreps": str(hidden),
+            "products": bool(products),
+            "radial_species": bool(radial_species),
+            "num_radial": int(num_radial),
+            "radial_hidden": [int(width) for width in radial_hidden],
+            "cutoff_power": int(cutoff_power),
+            "avg_num_neighbors": float(avg_num_neighbors),
+            "readout_irreps": str(o3.Irreps(readout_irreps)),
+            "shift": shift,
+            "scale": scale,
+            "dtype": str(dtype).removeprefix("torch."),
+            "backend": backend,
+        }
+        self.metadata: dict = {}
+        self.cutoff, self.validate = float(cutoff), True
+        self.register_buffer("atomic_numbers", torch.tensor(numbers))
+        self.register_buffer("shift", torch.tensor(shift, dtype=torch.float64))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
+        species_of_number = torch.full((MAX_ATOMIC_NUMBER + 2,), -1)  # the last row serves numbers beyond the table
+        species_of_number[numbers] = torch.arange(len(numbers))
+        self.register_buffer("species_of_number", species_of_number, persistent=False)
+
+        self.irreps_sh = o3.Irreps.spherical_harmonics(lmax)
+        self.basis, self.envelope = BesselBasis(cutoff, num_radial), PolynomialCutoff(cutoff, cutoff_power)
+        scalars = o3.Irreps([(hidden.count("0e"), "0e")])
+        fused = backend != "reference"
+        self.embedding = Linear([(len(numbers), "0e")], scalars, fused=fused)
+        self.blocks = nn.ModuleList()
+        irreps = scalars
+        last = readout_features(hidden, readout_irreps)
+        for k, wanted in enumerate(wanted_irreps(hidden, last, self.irreps_sh, layers)):
+            block = InteractionBlock(
+                irreps,
+                self.irreps_sh,
+                wanted,
+                num_basis=num_radial,
+                radial_hidden=radial_hidden,
+                avg_num_neighbors=avg_num_neighbors,
+                num_species=len(numbers) if k > 0 else None,  # so that an isolated atom's energy is its shift
+                num_radial_species=len(numbers) if radial_species else None,
+                products=products,
+                backend=backend,
+            )
+            self.blocks.append(block)
+            irreps = block.irreps_out
+        irreps = readout_features(irreps, readout_irreps)
+        readout = Gate([(max(1, mul // 2), ir) for mul, ir in irreps])
+        self.readout = nn.Sequential(
+            Linear(irreps, readout.irreps_in, fused=fused),
+            readout,
+            Linear(readout.irreps_out, readout_irreps, fused=fused),
+        )
+        self.to(dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters, in which everything but the sum of energies is computed."""
+        return next(self.parameters()).dtype
+
+    def forward(
+        self,
+        data,
+        *,
+        compute_forces: bool = True,
+        compute_stress: bool = False,
+        create_graph: bool | None = None,
+    ) -> dict[str, Tensor]:
+        r"""Energies of a batch of structures and their derivatives.
+
+        Args:
+            data: A :class:`~torch_geometric.data.Data` or Batch with ``z`` (n,) integers, ``pos`` (n, 3) in the model's
+                dtype or float64, ``edge_index`` (2, E) in any order, and for crystals ``edge_shift`` (E, 3) and
+                ``cell`` (B, 3, 3): what :class:`~pyg_cgconv.RadiusGraph` makes. Edges longer than the cutoff count
+                nothing.
+            compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode.
+            compute_stress: Whether to compute the stress; needs a cell with a volume.
+            create_graph: Whether forces and stress can be differentiated again, for a loss on them or for a Hessian
+                (``data.pos`` must then ask for gradients); by default while training.
+
+        Returns:
+            ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where
+            the structure wants to shrink, V times it being minus the virial. Without ``create_graph``, an energy that
+            comes with forces or stress is detached.
+
+        Raises:
+            ValueError: an attribute of ``data`` is missing or wrong; it is named.
+        """
+        if self.hyperparameters["readout_irreps"] != "1x0e":
+            raise ValueError(
+                f"readout_irreps: an energy is a single scalar, '0e', but this model gives each atom "
+                f"{self.hyperparameters['readout_irreps']!r}; call atomic_outputs"
+            )
+        derivatives = compute_forces or compute_stress
+        create_graph = self.training and torch.is_grad_enabled() if create_graph is None else create_graph
+        if not derivatives:
+            return {"energy": self._energy(self._read(data))}
+        with torch.inference_mode(False), torch.enable_grad():
+            atoms = self._read(data)
+            if compute_stress:
+                cell_volume = volume(atoms.cell)
+            if not atoms.vectors.requires_grad:
+                atoms.vectors.requires_grad_()
+            energy = self._energy(atoms)
+            gradient = slope(energy, atoms.vectors, create_graph)
+            out = {"energy": energy if create_graph else energy.detach()}
+            if compute_forces:
+                out["forces"] = forces(gradient, atoms)
+            if compute_stress:
+                out["stress"] = virial(gradient, atoms) / cell_volume.to(gradient.dtype)
+        return out if create_graph else {name: value.detach() for name, value in out.items()}
+
+    def atomic_outputs(self, data) -> Tensor:
+        """What is learned of each atom (n, readout_irreps.dim), in the dtype of the model, without shift and scale.
+
+        Args:
+            data: As in :meth:`forward`.
+
+        Raises:
+            ValueError: an attribute of ``data`` is missing or wrong; it is named.
+        """
+        return self._outputs(self._read(data))
+
+    def _read(self, data) -> Atoms:
+        atoms = read_atoms(data, self.species_of_number, self.dtype)
+        if self.validate and not is_captured(atoms.vectors):
+            check_values(data, atoms, self.atomic_numbers, self.cutoff)
+        return atoms
+
+    def _energy(self, atoms: Atoms) -> Tensor:
+        """Total energies (B,) in float64."""
+        learned = self._outputs(atoms).squeeze(-1).double()
+        energies = self.shift[atoms.species] + self.scale[atoms.species] * learned
+        return scatter(energies, atoms.structure, dim_size=atoms.num_structures)
+
+    def _outputs(self, atoms: Atoms) -> Tensor:
+        distance = edge_lengths(atoms.vectors)
+        sh = spherical_harmonics(atoms.vectors / distance[:, None], self.irreps_sh.lmax)
+        radial = self.basis(distance) * self.envelope(distance)[:, None]
+        one_hot = nn.functional.one_hot(atoms.species, len(self.atomic_numbers)).to(radial.dtype)
+        edge_one_hot = one_hot[atoms.source] if self.hyperparameters["radial_species"] else None
+        x = self.embedding(one_hot)
+        for block in self.blocks:
+            x = block(x, one_hot, atoms.edge_index, sh, radial, edge_one_hot)
+        return self.readout(x)
+
+    def _apply(self, fn, recurse=True):
+        """Moves the module, but keeps shift and scale at float64, whatever the parameters are cast to."""
+        shift, scale = self.shift, self.scale
+        super()._apply(fn, recurse)
+        self.shift, self.scale = shift.to(self.shift.device), scale.to(self.scale.device)
+        return self
+
+    def save(self, path) -> None:
+        """Writes hyperparameters, weights and ``metadata`` to one file, which :meth:`load` reads."""
+        _file.write(path, self.hyperparameters, self.state_dict(), self.metadata)
+
+    @classmethod
+    def load(cls, path, map_location="cpu", **overrides) -> Potential:
+        """The potential that :meth:`save` wrote, in evaluation mode; ``overrides`` replace hyperparameters.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is of something else, cut short, or of a later format.
+        """
+        saved = _file.read(path, map_location)
+        potential = cls(**{**saved["hyperparameters"], **overrides})
+        potential.load_state_dict(saved["state_dict"])
+        potential.metadata = saved["metadata"]
+        return potential.to(map_location).eval()
+
+    def extra_repr(self) -> str:
+        shown = ("species", "cutoff", "hidden_irreps", "dtype")
+        return ", ".join(f"{name}={self.hyperparameters[name]}" for name in shown)

@@ -1,0 +1,25 @@
+"""What a tensor product is, before anything is computed.
+
+instructions   e3nn's lists of paths, made or checked
+description    a problem as a string, and what the kernel generator reads of it
+layout         the two orders of a row's numbers: mul_ir and ir_mul
+reference      the product in plain PyTorch, by e3nn
+"""
+
+from . import _description as describe
+from ._description import problem_of
+from ._instructions import MODE, channelwise, tensor_product
+from ._layout import shape, to_ir_mul, to_mul_ir
+from ._reference import ReferenceProduct
+
+__all__ = [
+    "MODE",
+    "ReferenceProduct",
+    "channelwise",
+    "describe",
+    "problem_of",
+    "shape",
+    "tensor_product",
+    "to_ir_mul",
+    "to_mul_ir",
+]

@@ -1,0 +1,173 @@
+"""What a problem is called: a string that says all of it, so that a program saved in one process runs in another.
+
+A description is JSON: irreps, paths with their normalisation, layout. `problem_of` makes of it what the kernel
+generator reads; coefficients come from e3nn, in float64.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from functools import cache
+from itertools import accumulate, groupby
+
+import torch
+from e3nn import o3
+
+from cuda_kernels.problem import (
+    ABSENT,
+    Block,
+    Channels,
+    Index,
+    Operand,
+    Path,
+    Problem,
+    Row,
+    channel_row,
+    copies_row,
+    weight_row,
+)
+
+from .._torch import without_modes
+from ._layout import shape
+
+_ZERO = 1e-12
+"""Coefficients below this are rounding noise: the smallest true one for l up to 8 is 1.3e-3."""
+
+
+def convolution(product: o3.TensorProduct, layout: str) -> str:
+    """The convolution with a tensor product whose paths all have mode "uvu"."""
+    paths = [[i.i_in1, i.i_in2, i.i_out, bool(i.has_weight), float(i.path_weight)] for i in product.instructions]
+    return _written(
+        form="convolution",
+        irreps=[str(product.irreps_in1), str(product.irreps_in2), str(product.irreps_out)],
+        paths=paths,
+        layout=layout,
+        shared_weights=bool(product.shared_weights),
+    )
+
+
+def square(product: o3.TensorProduct) -> str:
+    """The product of features with themselves, both in ir_mul.
+
+    Args:
+        product: of two inputs of the same irreps and one multiplicity, each path of mode "uuu" without weights to a
+            slot of its own, slots of equal irreps side by side: in the output these are one.
+    """
+    paths = [[i.i_in1, i.i_in2, i.i_out, float(i.path_weight)] for i in product.instructions]
+    return _written(form="square", irreps=[str(product.irreps_in1), str(product.irreps_out)], paths=paths)
+
+
+def linear(irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> str:
+    """The linear map of :class:`pyg_cgconv.nn.Linear`, in ir_mul: an output sums over all inputs of its irrep, divided
+    by the root of their channels."""
+    paths = []
+    for i_out, (_, ir) in enumerate(irreps_out):
+        slots = [k for k, (_, ir_in) in enumerate(irreps_in) if ir_in == ir]
+        paths += [[k, i_out, 1 / math.sqrt(sum(irreps_in[k].mul for k in slots))] for k in slots]
+    return _written(form="linear", irreps=[str(irreps_in), str(irreps_out)], paths=paths)
+
+
+def _written(**content) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+@cache
+def problem_of(description: str, dtype: str) -> Problem:
+    """The problem of a description, for "float32" or "float64" numbers."""
+    content = json.loads(description)
+    make = {"convolution": _convolution, "square": _square, "linear": _linear}[content.pop("form")]
+    with without_modes():
+        return make(**content).with_dtype(dtype)
+
+
+def _convolution(irreps: list[str], paths: list, layout: str, shared_weights: bool) -> Problem:
+    irreps_in, irreps_edge, irreps_out = map(o3.Irreps, irreps)
+    edge_blocks = _starts(multiplicity for multiplicity, _ in irreps_edge)
+    weight_shapes, weight_blocks, result = [], 0, []
+    for i_in, i_edge, i_out, has_weight, factor in paths:
+        coefficients = _coefficients(irreps_in[i_in].ir, irreps_edge[i_edge].ir, irreps_out[i_out].ir, factor)
+        copies = irreps_edge[i_edge].mul
+        for copy in range(copies):
+            weight = weight_blocks + copy if has_weight else None
+            result.append(Path((i_out, i_in, edge_blocks[i_edge] + copy, weight), coefficients))
+        if has_weight:
+            weight_shapes.append((irreps_in[i_in].mul, copies))
+            weight_blocks += copies
+    operands = (
+        Operand("g", channel_row(shape(irreps_out), layout), Index.TARGET),
+        Operand("x", channel_row(shape(irreps_in), layout), Index.SOURCE),
+        Operand("y", copies_row(shape(irreps_edge), layout), Index.EDGE, Channels.NONE),
+        Operand("w", weight_row(weight_shapes), Index.ONE if shared_weights else Index.EDGE),
+    )
+    return Problem(operands, ("g", "x", "y", "w"), tuple(result))
+
+
+def _square(irreps: list[str], paths: list) -> Problem:
+    """M(g, x, x): of two orders of a path's factors one is enough, because M is symmetric."""
+    factors, slots = map(o3.Irreps, irreps)
+    result = []
+    for a, b, i_out, factor in paths:
+        coefficients = _coefficients(factors[a].ir, factors[b].ir, slots[i_out].ir, factor)
+        result.append(Path((i_out, a, b, None), _one_order(coefficients) if a == b else coefficients))
+    operands = (
+        Operand("g", _joined_row(slots, factors[0].mul), Index.EDGE),
+        Operand("x", channel_row(shape(factors), "ir_mul"), Index.EDGE),
+    )
+    return Problem(operands, ("g", "x", "x", ABSENT), tuple(result))
+
+
+def _linear(irreps: list[str], paths: list) -> Problem:
+    irreps_in, irreps_out = map(o3.Irreps, irreps)
+    result, weights, start = [], [], 0
+    for n, (i_in, i_out, factor) in enumerate(paths):
+        (channels_in, ir), channels_out = irreps_in[i_in], irreps_out[i_out].mul
+        result.append(Path((i_out, i_in, None, n), tuple((m, 0, m, factor) for m in range(ir.dim))))
+        weights.append(Block(start, channels_in * channels_out, 1, 0, 1))
+        start += channels_in * channels_out
+    operands = (
+        Operand("g", channel_row(shape(irreps_out), "ir_mul"), Index.EDGE),
+        Operand("x", channel_row(shape(irreps_in), "ir_mul"), Index.EDGE),
+        Operand("w", Row(tuple(weights), start), Index.ONE, Channels.PAIRS),
+    )
+    return Problem(operands, ("g", "x", ABSENT, "w"), tuple(result))
+
+
+def _joined_row(slots: o3.Irreps, channels: int) -> Row:
+    """The row, in ir_mul, of slots of equal multiplicity, where those of equal irreps are one block of memory."""
+    blocks, offset = [], 0
+    for ir, group in groupby(ir for _, ir in slots):
+        count = len(list(group))
+        stride = count * channels
+        blocks += [Block(offset + n * channels, channels, ir.dim, stride, 1) for n in range(count)]
+        offset += stride * ir.dim
+    return Row(tuple(blocks), offset)
+
+
+def _starts(counts: Iterable[int]) -> list[int]:
+    return list(accumulate(counts, initial=0))
+
+
+Coefficients = tuple[tuple[int, int, int, float], ...]
+
+
+def _one_order(coefficients: Coefficients) -> Coefficients:
+    """The same sum of c x[i] x[j], each pair of components once."""
+    return tuple((i, j, k, c if i == j else 2 * c) for i, j, k, c in coefficients if i <= j)
+
+
+@cache
+def _coefficients(left: o3.Irrep, right: o3.Irrep, out: o3.Irrep, factor: float) -> Coefficients:
+    """(i, j, k, coefficient): Clebsch-Gordan coefficients times the path's normalisation, in float64. Values that agree
+    up to rounding are made equal, so that they are found equal."""
+    tensor = o3.wigner_3j(left.l, right.l, out.l, dtype=torch.float64, device="cpu") * factor
+    magnitudes: list[float] = []
+    result = []
+    for i, j, k in (tensor.abs() > _ZERO).nonzero().tolist():
+        value = tensor[i, j, k].item()
+        magnitude = next((m for m in magnitudes if abs(abs(value) - m) < 1e-14 * m), None)
+        if magnitude is None:
+            magnitudes.append(magnitude := abs(value))
+        result.append((i, j, k, magnitude if value > 0 else -magnitude))
+    return tuple(result)

@@ -1,0 +1,79 @@
+"""CUDA kernels are compiled for real, GPU or not, and the assembler's report is read."""
+
+import pytest
+
+pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
+
+from cuda_kernels.contraction import backward, forward
+from cuda_kernels.cuda.kernel import compile_pass, segment_assembly
+from cuda_kernels.cuda.schedule import segments
+from cuda_kernels.passes import Pass, single_pass
+from cuda_kernels.problem import Index
+from pyg_cgconv import TensorProductConv
+from pyg_cgconv.benchmark.problems import PROBLEMS
+from pyg_cgconv.nn import NodeProducts
+from pyg_cgconv.tensor_product import problem_of
+from tests.problems import BACKWARD, DOUBLE_BACKWARD, FORWARD, named
+
+HOPPER = (9, 0)
+
+every_order = pytest.mark.parametrize(
+    "contraction", [FORWARD, BACKWARD, DOUBLE_BACKWARD], ids=["forward", "backward", "double_backward"]
+)
+
+
+@every_order
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_named_problems_do_not_spill(name, contraction):
+    binaries = compile_pass(named(name, layout="ir_mul").problem, Pass(Index.TARGET, contraction), HOPPER)
+    assert [b.stack_bytes for b in binaries] == [0] * len(binaries)
+    assert all(0 < b.registers <= 255 for b in binaries)
+    assert all(b.shared_bytes <= 227 * 1024 for b in binaries)
+
+
+HIGH_DEGREE = ("128x6e", "1x3e", "128x6e")
+MANY_PATHS = ("+".join(["32x0e+32x1o"] * 34), "0e+1o", "0e+1o+1e+2e")
+
+
+@every_order
+@pytest.mark.parametrize(("irreps", "paths"), [(HIGH_DEGREE, 1), (MANY_PATHS, 204)], ids=["l = 6", "204 paths"])
+def test_high_degrees_and_many_paths_do_not_spill(irreps, paths, contraction):
+    problem = TensorProductConv(*irreps, layout="ir_mul").problem
+    assert len(problem.paths) == paths
+    assert all(binary.stack_bytes == 0 for binary in compile_pass(problem, Pass(Index.TARGET, contraction), HOPPER))
+
+
+def test_double_precision_is_cut_until_nothing_spills():
+    binaries = compile_pass(named("mace-large").problem.with_dtype("float64"), Pass(Index.TARGET, FORWARD), HOPPER)
+    assert [b.stack_bytes for b in binaries] == [0] * len(binaries)
+
+
+def test_rows_are_staged_asynchronously_and_the_forward_has_no_atomics():
+    (segment,) = segments(named("mace-medium", layout="ir_mul").problem, Pass(Index.TARGET, FORWARD), HOPPER)
+    text = segment_assembly(segment)
+    assert text.count("cp.async.cg.shared.global") >= 4
+    assert "red.global.add" not in text
+    assert "atom." not in text
+    assert ".local" not in text
+
+
+def test_the_backward_adds_to_sources_in_the_cache():
+    (segment,) = segments(named("mace-medium", layout="ir_mul").problem, Pass(Index.TARGET, BACKWARD), HOPPER)
+    text = segment_assembly(segment)
+    assert "red.global.add.f32" in text
+    assert "atom." not in text
+
+
+@pytest.mark.parametrize(("channels", "compute_capability"), [(128, HOPPER), (128, (8, 6)), (5, HOPPER)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_of_features_fit_and_have_no_atomics(channels, compute_capability, dtype):
+    irreps = "+".join(f"{channels}x{ir}" for ir in ("0e", "1o", "2e", "3o"))
+    problem = problem_of(NodeProducts(irreps, channels, irreps)._description, dtype)
+    for contraction in (forward(problem), backward(problem)):
+        (walk,) = single_pass(problem, contraction)
+        binaries = compile_pass(problem, walk, compute_capability)
+        assert len(binaries) <= 11
+        assert [b.stack_bytes for b in binaries] == [0] * len(binaries)
+        assert all(b.shared_bytes <= (227 if compute_capability == HOPPER else 99) * 1024 for b in binaries)
+        for segment in segments(problem, walk, compute_capability):
+            assert "red.global.add" not in segment_assembly(segment)

@@ -1,0 +1,157 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("ase")
+from ase import Atoms, units
+from ase.build import bulk
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.verlet import VelocityVerlet
+
+from pyg_cgconv import ASECalculator, Potential
+from pyg_cgconv.potential import VerletList
+from pyg_cgconv.potential._replay import padded
+
+CUTOFF = 3.0  # between two shells of copper
+
+
+def on_gpu(test):
+    return pytest.mark.cuda(pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")(test))
+
+
+def potential(dtype="float64"):
+    torch.manual_seed(0)
+    return Potential(
+        ["H", "C", "Cu"],
+        CUTOFF,
+        channels=8,
+        lmax=2,
+        layers=2,
+        products=True,
+        radial_species=True,
+        radial_hidden=(8,),
+        avg_num_neighbors=8.0,
+        shift=[-1.0, -3.0, 2.0],
+        scale=0.3,
+        dtype=dtype,
+    )
+
+
+def molecule(atoms=12):
+    return Atoms("HC" * (atoms // 2), positions=4.0 * np.random.default_rng(0).random((atoms, 3)))
+
+
+def crystal():
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=0)
+    return atoms
+
+
+def slab():
+    atoms = crystal()
+    atoms.cell[2], atoms.pbc = 0.0, (True, True, False)
+    return atoms
+
+
+def lone_atom():
+    return Atoms("C", positions=[[1.0, 2.0, 3.0]])
+
+
+STRUCTURES = [molecule, crystal, slab, lone_atom]
+
+
+def graph(atoms):
+    return VerletList(CUTOFF, 0.5, torch.device("cpu"))(atoms)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("more", [0, 1, 57])
+def test_edges_of_padding_count_nothing(structure, more):
+    data, stress = graph(structure()), structure is crystal
+    model = potential()
+    expected = model(data, compute_stress=stress, create_graph=False)
+    found = model(padded(data, data.num_edges + more, CUTOFF), compute_stress=stress, create_graph=False)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-13, atol=1e-13)
+
+
+def test_padding_leaves_the_structure_alone():
+    data = graph(crystal())
+    more = padded(data, data.num_edges + 5, CUTOFF)
+    assert more.num_edges == data.num_edges + 5
+    assert more.edge_index[:, : data.num_edges].equal(data.edge_index)
+    assert more.edge_shift[: data.num_edges].equal(data.edge_shift)
+    assert (more.edge_index[1].diff() >= 0).all()
+    vectors = more.edge_shift[data.num_edges :] @ more.cell[0]
+    assert (vectors.norm(dim=1) >= 2 * CUTOFF).all()
+
+
+@on_gpu
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 2e-5)])
+def test_replayed_are_the_results_without_a_graph(structure, dtype, tolerance):
+    replayed = ASECalculator(potential(dtype), device="cuda")
+    eager = ASECalculator(potential("float64"), device="cpu")
+    rng, atoms = np.random.default_rng(1), structure()
+    for _ in range(4):
+        atoms.positions += 0.1 * rng.standard_normal(atoms.positions.shape)
+        np.testing.assert_allclose(
+            replayed.get_forces(atoms), eager.get_forces(atoms), rtol=tolerance, atol=10 * tolerance
+        )
+        assert replayed.results.keys() == eager.results.keys()
+        for name, value in eager.results.items():
+            np.testing.assert_allclose(replayed.results[name], value, rtol=tolerance, atol=10 * tolerance)
+
+
+@on_gpu
+def test_one_graph_serves_a_trajectory_with_many_lists():
+    atoms = crystal().repeat(2)
+    atoms.calc = ASECalculator(potential(), device="cuda", skin=0.1)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=600, rng=np.random.default_rng(0))
+    before = atoms.get_total_energy()
+    VelocityVerlet(atoms, 1.0 * units.fs).run(100)
+    assert atoms.calc.neighbors.builds > 3
+    assert atoms.calc._replay.captures == 1
+    assert abs(atoms.get_total_energy() - before) / len(atoms) < 1e-3
+    fresh = ASECalculator(potential(), device="cpu")
+    np.testing.assert_allclose(atoms.get_forces(), fresh.get_forces(atoms), rtol=1e-9, atol=1e-10)
+
+
+@on_gpu
+def test_other_structures_get_graphs_of_their_own():
+    calculator = ASECalculator(potential(), device="cuda")
+    fresh = ASECalculator(potential(), device="cpu")
+    structures = [molecule(12), molecule(6), crystal(), molecule(12), crystal().repeat(2), lone_atom()]
+    for atoms in structures:
+        np.testing.assert_allclose(calculator.get_forces(atoms), fresh.get_forces(atoms), rtol=1e-9, atol=1e-10)
+    assert calculator._replay.captures == len(structures)
+
+
+@on_gpu
+def test_results_outlast_the_next_call():
+    calculator, atoms = ASECalculator(potential(), device="cuda"), molecule()
+    first = calculator.get_forces(atoms)
+    kept = first.copy()
+    atoms.positions += 0.1 * np.random.default_rng(3).standard_normal(atoms.positions.shape)
+    assert abs(calculator.get_forces(atoms) - kept).max() > 1e-3
+    np.testing.assert_array_equal(first, kept)
+
+
+@on_gpu
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda calculator: pickle.loads(pickle.dumps(calculator))])
+def test_copies_work(copied):
+    calculator, atoms = ASECalculator(potential(), device="cuda"), molecule()
+    expected = calculator.get_forces(atoms)
+    np.testing.assert_allclose(copied(calculator).get_forces(atoms), expected, rtol=1e-12, atol=1e-12)
+
+
+@on_gpu
+def test_without_capture_there_is_no_graph():
+    calculator, atoms = ASECalculator(potential(), device="cuda", capture=False), molecule()
+    expected = ASECalculator(potential(), device="cuda").get_forces(atoms)
+    np.testing.assert_allclose(calculator.get_forces(atoms), expected, rtol=1e-11, atol=1e-11)
+    assert calculator._replay is None
