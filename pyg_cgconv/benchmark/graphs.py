@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..neighbors import radius_graph
+from ..potential import radius_graph
 
 
 def _molecules(nodes: int, edges: int, random: np.random.Generator, *, copies: int) -> Tensor:
