@@ -1,4 +1,4 @@
-"""The arguments of a potential: checked, and made plain numbers."""
+"""Arguments: checked, and made plain numbers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import torch
 from e3nn import o3
 
 MAX_ATOMIC_NUMBER = 118
+
+
+def check_choice(name: str, given: str, choices: tuple[str, ...]) -> None:
+    """Raises a ValueError unless an argument is one of its choices."""
+    if given not in choices:
+        raise ValueError(f"{name}: expected one of {choices}, got {given!r}")
 
 
 def floating_dtype(given: torch.dtype | str | None) -> torch.dtype:

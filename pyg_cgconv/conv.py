@@ -12,6 +12,7 @@ from torch_geometric.nn import MessagePassing
 from cuda_kernels.problem import LAYOUTS
 
 from . import _ops, _problem
+from ._arguments import check_choice
 from ._edges import sorted_edges
 from ._instructions import MODE, channelwise, tensor_product
 from ._reference import ReferenceProduct
@@ -77,9 +78,9 @@ class TensorProductConv(_ops.WithProblem, MessagePassing):
         deterministic: bool = False,
         backend: str = "auto",
     ):
-        _check_choice("layout", layout, LAYOUTS)
-        _check_choice("backend", backend, BACKENDS)
-        _check_choice("aggr", aggr, ("add", "sum", "mean"))
+        check_choice("layout", layout, LAYOUTS)
+        check_choice("backend", backend, BACKENDS)
+        check_choice("aggr", aggr, ("add", "sum", "mean"))
         super().__init__(aggr=aggr, node_dim=0)
         self.irreps_in, self.irreps_edge, self.irreps_out = map(o3.Irreps, (irreps_in, irreps_edge, irreps_out))
         if instructions is None:
@@ -156,7 +157,7 @@ class TensorProductConv(_ops.WithProblem, MessagePassing):
 
     def __repr__(self) -> str:
         irreps = f"{self.irreps_in} x {self.irreps_edge} -> {self.irreps_out}"
-        return f"{self.__class__.__name__}({irreps}, backend={self.backend!r})"
+        return f"{self.__class__.__name__}({irreps}, layout={self.layout!r}, backend={self.backend!r})"
 
 
 def _resolve(backend: str, instructions) -> str:
@@ -187,8 +188,3 @@ def _sizes(x_source: Tensor, x_target: Tensor | None, size: tuple[int, int] | No
     if x_target is None and targets is None:
         raise ValueError("size: needed when x is (x_source, None): give (source nodes, target nodes)")
     return x_source.shape[0], targets if targets is not None else x_target.shape[0]
-
-
-def _check_choice(name: str, given: str, choices: tuple[str, ...]) -> None:
-    if given not in choices:
-        raise ValueError(f"{name}: expected one of {choices}, got {given!r}")

@@ -27,7 +27,8 @@ def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
         lmax: Highest degree.
 
     Returns:
-        (E, (lmax + 1)^2) in the dtype of ``directions``.
+        (E, (lmax + 1)^2) in the dtype of ``directions``. Each degree has multiplicity 1, so that the rows are the same
+        in the layouts "mul_ir" and "ir_mul".
     """
     degrees = [torch.ones_like(directions[:, :1])]
     for degree in range(lmax):

@@ -46,7 +46,7 @@ def by_matrix_products(part, irreps_in, irreps_out, left, right):
 @pytest.mark.usefixtures("operations_on_a_cpu")
 def test_the_map_and_its_derivatives_are_those_of_the_layer():
     torch.manual_seed(0)
-    layer = Linear(*NAMES).double()
+    layer = Linear(*NAMES, layout="ir_mul").double()
     weights = torch.cat([weight.detach().flatten() for weight in layer.weights]).requires_grad_()
     x = torch.randn(6, layer.irreps_in.dim, dtype=torch.float64, requires_grad=True)
     found, expected = mix(*NAMES, x, weights), layer(x)
@@ -56,6 +56,14 @@ def test_the_map_and_its_derivatives_are_those_of_the_layer():
     expected_by_x, *by_each = torch.autograd.grad(expected, [x, *layer.weights], g, allow_unused=True)
     torch.testing.assert_close(by_x, expected_by_x)
     torch.testing.assert_close(by_weights, torch.cat([gradient.flatten() for gradient in by_each]))
+
+
+@pytest.mark.usefixtures("operations_on_a_cpu")
+@pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
+def test_the_layer_is_the_map_in_its_layout(layout):
+    layer = Linear(*NAMES, layout=layout, fused=True).double()
+    x = torch.randn(6, layer.irreps_in.dim, dtype=torch.float64)
+    torch.testing.assert_close(layer._fused(x), layer(x))
 
 
 @pytest.mark.usefixtures("operations_on_a_cpu")
