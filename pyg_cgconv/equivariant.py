@@ -1,8 +1,7 @@
 """Equivariant maps of node features, channel by channel: linear layers and the gate.
 
-Each is written for blocks (2l+1, mul) of a row. In the layout "ir_mul" these are the row's numbers as they lie; in
-"mul_ir" they are transposed views. In "ir_mul" a linear map is one matrix product over all components, without a copy
-of its input.
+Each is written for blocks (2l+1, mul) of a row. In the layout "ir_mul" these are the numbers as they lie, and a linear
+map is one matrix product over all components. In "mul_ir" they are transposed views, which a linear map copies.
 """
 
 from __future__ import annotations
@@ -70,7 +69,8 @@ class Linear(nn.Module):
         weights = scale_each(self.weights, self.scales)
         for slots, weight, (_, dim) in zip(self.slots, weights, self._rows_out.blocks, strict=True):
             channels = [blocks[k] for k in slots] or [x.new_empty(len(x), dim, 0)]
-            # Without the copy, and without gradients, torch multiplies node by node: four times slower on a CPU.
+            # In mul_ir this copies. The product from the left, weight.T times the block as it lies, would not, but
+            # without gradients torch then repeats the weight for each node: four times slower on a CPU.
             out.append(channels_last(join(channels)) @ weight)
         return self._rows_out.join(out)
 
@@ -103,6 +103,9 @@ class SpeciesLinear(nn.Module):
     Shapes:
         - **input:** features (n, irreps_in.dim) in the layout, one-hot species (n, S) in the same dtype
         - **output:** (n, irreps_out.dim) in the layout
+
+    Raises:
+        ValueError: input and output have no irrep in common, x has not that shape, or there is no such layout.
     """
 
     def __init__(self, irreps_in, irreps_out, num_species: int, *, layout: str = "mul_ir", fused: bool = False):
@@ -150,6 +153,9 @@ class Gate(nn.Module):
     Shapes:
         - **input:** (n, irreps_in.dim) in the layout
         - **output:** (n, irreps_out.dim) in the layout
+
+    Raises:
+        ValueError: x has not that shape, or there is no such layout.
     """
 
     def __init__(self, irreps_out, *, layout: str = "mul_ir"):

@@ -137,6 +137,17 @@ def test_equivariance(irreps, make, layout):
     assert_equivariant(layer, layer.irreps_in, layer.irreps_out)
 
 
+@pytest.mark.parametrize(
+    ("layer", "irreps"),
+    [(Linear, ("4x0e+2x1o+3x1o", "3x0e+2x1o+1x2e")), (SpeciesLinear, ("4x0e+2x1o", "2x1o", 5)), (Gate, ("2x0e+3x1o",))],
+)
+def test_torch_compile_traces_the_layer(layer, irreps, layout):
+    layer = layer(*irreps, layout=layout).double()
+    inputs = [torch.randn(5, layer.irreps_in.dim, dtype=torch.float64), torch.eye(5, dtype=torch.float64)]
+    inputs = inputs if isinstance(layer, SpeciesLinear) else inputs[:1]
+    torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(*inputs), layer(*inputs))
+
+
 def test_irreps_in_two_slots_are_refused():
     with pytest.raises(ValueError, match="each irrep once"):
         Gate("2x0e+1x1o+3x0e")
