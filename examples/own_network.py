@@ -1,4 +1,4 @@
-"""The layer inside a network of your own: dipole-like vectors of a batch of molecules, and how exactly they turn with
+"""The layers inside a network of your own: dipole-like vectors of a batch of molecules, and how exactly they turn with
 them.
 
     PYTHONPATH=. python examples/own_network.py
@@ -12,6 +12,7 @@ from torch_geometric.nn import global_add_pool
 
 from datasets import EthanolPBE
 from pyg_cgconv import RadiusGraph, TensorProductConv
+from pyg_cgconv.nn import BesselBasis, Gate, Linear, PolynomialCutoff, RadialNetwork, spherical_harmonics
 
 CUTOFF = 4.0
 
@@ -19,30 +20,31 @@ CUTOFF = 4.0
 class VectorNetwork(nn.Module):
     """Two convolutions: species -> scalars and vectors on the atoms -> one vector a molecule."""
 
-    def __init__(self, channels: int = 16, num_radial: int = 8):
+    def __init__(self, channels: int = 16, num_basis: int = 8, lmax: int = 2):
         super().__init__()
-        self.harmonics = o3.SphericalHarmonics("0e + 1o + 2e", normalize=True, normalization="component")
-        self.centers = nn.Buffer(torch.linspace(0, CUTOFF, num_radial))
+        self.lmax = lmax
+        self.basis, self.envelope = BesselBasis(CUTOFF, num_basis), PolynomialCutoff(CUTOFF)
         self.species = nn.Embedding(10, channels)
-        hidden = f"{channels}x0e + {channels}x1o"
+        gate = Gate(f"{channels}x0e + {channels}x1o")
+        self.gates = nn.ModuleList([gate, nn.Identity()])
         self.convolutions, self.radial, self.linear = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        for irreps_in, irreps_out in ((f"{channels}x0e", hidden), (hidden, "1x1o")):
-            convolution = TensorProductConv(irreps_in, self.harmonics.irreps_out, irreps_out)
+        for irreps_in, irreps_out in ((f"{channels}x0e", gate.irreps_in), (gate.irreps_out, "1x1o")):
+            convolution = TensorProductConv(irreps_in, o3.Irreps.spherical_harmonics(lmax), irreps_out)
             self.convolutions.append(convolution)
-            self.radial.append(
-                nn.Sequential(nn.Linear(num_radial, 32), nn.SiLU(), nn.Linear(32, convolution.weight_numel))
-            )
-            self.linear.append(o3.Linear(convolution.irreps_out, irreps_out))
+            self.radial.append(RadialNetwork(num_basis, (32,), convolution.weight_numel))
+            self.linear.append(Linear(convolution.irreps_out, irreps_out))
 
     def forward(self, data: Batch) -> torch.Tensor:
         source, target = data.edge_index
         vectors = data.pos[source] - data.pos[target]
-        lengths = vectors.norm(dim=1, keepdim=True)
-        edge_attr = self.harmonics(vectors)
-        radial = torch.exp(-(((lengths - self.centers) * 2) ** 2)) * (1 - lengths / CUTOFF).square()
+        lengths = vectors.norm(dim=1)
+        edge_attr = spherical_harmonics(vectors / lengths[:, None], self.lmax)
+        basis = self.basis(lengths) * self.envelope(lengths)[:, None]
         x = self.species(data.z)
-        for convolution, weights, linear in zip(self.convolutions, self.radial, self.linear, strict=True):
-            x = linear(convolution(x, data.edge_index, edge_attr, weights(radial)))
+        for convolution, weights, linear, gate in zip(
+            self.convolutions, self.radial, self.linear, self.gates, strict=True
+        ):
+            x = gate(linear(convolution(x, data.edge_index, edge_attr, weights(basis))))
         return global_add_pool(x, data.batch)
 
 

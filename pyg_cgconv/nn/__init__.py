@@ -15,7 +15,8 @@ when they are first asked for.
 from typing import TYPE_CHECKING
 
 from .._lazy import attach
-from ._linear import Gate, Linear, SpeciesLinear
+from ._gate import Gate
+from ._linear import Linear, SpeciesLinear
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._spherical import spherical_harmonics

@@ -9,8 +9,10 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from ..cuda_graphs import aside
+from ..tensor_product import Rows
 from ._conv import TensorProductConv
-from ._linear import Gate, Linear, SpeciesLinear
+from ._gate import Gate
+from ._linear import Linear, SpeciesLinear
 from ._products import NodeProducts
 from ._radial import RadialNetwork
 
@@ -28,7 +30,7 @@ class InteractionBlock(nn.Module):
     with the average number of neighbours :math:`\bar N`, linear maps L, a linear map S for each species, and weights
     from a radial network, which may know the species of the neighbour. Without the self-connection S an atom without
     neighbours gets zeros. With products, the gate takes those of :math:`\mathbf{m}_i`, too
-    (:class:`~pyg_cgconv.products.NodeProducts`). Features are in the layout ir_mul.
+    (:class:`~pyg_cgconv.products.NodeProducts`).
 
     Args:
         irreps_in: Node features, each irrep once.
@@ -40,13 +42,18 @@ class InteractionBlock(nn.Module):
         num_species: Number of species; None leaves out the self-connection.
         num_radial_species: Number of species; None leaves them out of the radial network.
         products: Whether there are products of messages, which then have all irreps of ``irreps_sh``.
+        layout: Order of the numbers in rows of node and edge features: "mul_ir" (e3nn's) or "ir_mul" (a component's
+            channels together, the faster).
         backend: As in :class:`TensorProductConv`.
 
     Shapes:
         - **input:** node features (n, irreps_in.dim), one-hot species (n, S), edge indices (2, E),
           edge features (E, irreps_sh.dim), radial functions (E, num_basis); with ``num_radial_species`` also the
-          one-hot species of the edges' sources (E, S)
-        - **output:** node features (n, self.irreps_out.dim)
+          one-hot species of the edges' sources (E, S); node and edge features in the layout
+        - **output:** node features (n, self.irreps_out.dim) in the layout
+
+    Raises:
+        ValueError: an argument makes no sense; it is named.
     """
 
     def __init__(
@@ -61,34 +68,39 @@ class InteractionBlock(nn.Module):
         num_species: int | None = None,
         num_radial_species: int | None = None,
         products: bool = False,
+        layout: str = "mul_ir",
         backend: str = "auto",
     ):
         super().__init__()
-        self.irreps_in, self.irreps_sh = o3.Irreps(irreps_in), o3.Irreps(irreps_sh)
+        self.irreps_in, self.irreps_sh, self.layout = o3.Irreps(irreps_in), o3.Irreps(irreps_sh), layout
         self.irreps_out = reachable(self.irreps_in, self.irreps_sh, irreps_out)
+        self._rows_in, self._rows_out = Rows(self.irreps_in, layout), Rows(self.irreps_out, layout)
+        self._rows_sh = Rows(self.irreps_sh, layout, "edge_sh")
         if not avg_num_neighbors > 0:
             raise ValueError(f"avg_num_neighbors: expected a positive number, got {avg_num_neighbors}")
         self.scale = 1 / math.sqrt(avg_num_neighbors)
 
-        self.gate = Gate(self.irreps_out)
+        inside = "ir_mul"  # the faster: rows are converted once before and once after
         fused = backend != "reference"
-        self.linear_in = Linear(self.irreps_in, self.irreps_in, fused=fused)
+        self.gate = Gate(self.irreps_out, layout=inside)
+        self.linear_in = Linear(self.irreps_in, self.irreps_in, layout=inside, fused=fused)
         messages = self.gate.irreps_in
         if products:  # of which those of other irreps are of use, too
             messages = messages + o3.Irreps([slot for slot in self.irreps_sh if slot.ir not in messages])
-        self.conv = TensorProductConv(self.irreps_in, self.irreps_sh, messages, layout="ir_mul", backend=backend)
+        self.conv = TensorProductConv(self.irreps_in, self.irreps_sh, messages, layout=inside, backend=backend)
         self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel, num_radial_species)
-        self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in, fused=fused)
+        self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in, layout=inside, fused=fused)
         self.self_connection = (
             None
             if num_species is None
-            else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species, fused=fused)
+            else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species, layout=inside, fused=fused)
         )
         self.products = (
             NodeProducts(
                 self.conv.irreps_out,
                 self.irreps_in.count("0e"),
                 self.gate.irreps_in,
+                layout=inside,
                 fused=fused,
             )
             if products
@@ -104,6 +116,7 @@ class InteractionBlock(nn.Module):
         edge_radial: Tensor,
         edge_one_hot: Tensor | None = None,
     ) -> Tensor:
+        x, edge_sh = self._rows_in.to_ir_mul(x), self._rows_sh.to_ir_mul(edge_sh)
         weight = aside(self.radial, edge_radial, edge_one_hot)
         connected = None if self.self_connection is None else aside(self.self_connection, x, one_hot)
         messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight())
@@ -112,7 +125,10 @@ class InteractionBlock(nn.Module):
         for others in (multiplied, connected):
             if others is not None:
                 out = out + others()
-        return self.gate(out)
+        return self._rows_out.from_ir_mul(self.gate(out))
+
+    def extra_repr(self) -> str:
+        return f"{self.irreps_in} x {self.irreps_sh} -> {self.irreps_out}, layout={self.layout!r}"
 
 
 def wanted_irreps(irreps_hidden, irreps_last, irreps_sh, layers: int) -> list[o3.Irreps]:

@@ -11,6 +11,7 @@ from torch_geometric.nn import MessagePassing
 
 from cuda_kernels.problem import LAYOUTS, Problem
 
+from .._checks import check_choice
 from ..ops import DTYPES, Edges, contract, sorted_edges
 from ..tensor_product import MODE, ReferenceProduct, channelwise, describe, problem_of, tensor_product
 
@@ -75,9 +76,9 @@ class TensorProductConv(MessagePassing):
         deterministic: bool = False,
         backend: str = "auto",
     ):
-        _check_choice("layout", layout, LAYOUTS)
-        _check_choice("backend", backend, BACKENDS)
-        _check_choice("aggr", aggr, ("add", "sum", "mean"))
+        check_choice("layout", layout, LAYOUTS)
+        check_choice("backend", backend, BACKENDS)
+        check_choice("aggr", aggr, ("add", "sum", "mean"))
         super().__init__(aggr=aggr, node_dim=0)
         self.irreps_in, self.irreps_edge, self.irreps_out = map(o3.Irreps, (irreps_in, irreps_edge, irreps_out))
         if instructions is None:
@@ -155,7 +156,7 @@ class TensorProductConv(MessagePassing):
 
     def __repr__(self) -> str:
         irreps = f"{self.irreps_in} x {self.irreps_edge} -> {self.irreps_out}"
-        return f"{self.__class__.__name__}({irreps}, backend={self.backend!r})"
+        return f"{self.__class__.__name__}({irreps}, layout={self.layout!r}, backend={self.backend!r})"
 
 
 def _resolve(backend: str, instructions) -> str:
@@ -195,8 +196,3 @@ def _sizes(x_source: Tensor, x_target: Tensor | None, size: tuple[int, int] | No
     if x_target is None and targets is None:
         raise ValueError("size: needed when x is (x_source, None): give (source nodes, target nodes)")
     return x_source.shape[0], targets if targets is not None else x_target.shape[0]
-
-
-def _check_choice(name: str, given: str, choices: tuple[str, ...]) -> None:
-    if given not in choices:
-        raise ValueError(f"{name}: expected one of {choices}, got {given!r}")

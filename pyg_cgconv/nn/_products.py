@@ -8,7 +8,7 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from ..ops import contract
-from ..tensor_product import ReferenceProduct, describe, shape, tensor_product, to_ir_mul, to_mul_ir
+from ..tensor_product import ReferenceProduct, Rows, describe, shape, tensor_product, to_ir_mul, to_mul_ir
 from ._linear import Linear
 
 _UNCOMPILED = {"compile_left_right": False, "compile_right": False}  # only the paths' normalisation is read
@@ -29,37 +29,42 @@ class NodeProducts(nn.Module):
     sum over neighbours times itself is a sum over pairs of neighbours: an atom sees the angles between them at once.
 
     Args:
-        irreps_in: Features, in the layout ir_mul; an irrep may occur in several slots.
+        irreps_in: Features; an irrep may occur in several slots.
         channels: Channels u of each irrep that is multiplied.
         irreps_out: Wanted features, each irrep once.
+        layout: Order of the numbers in a row: "mul_ir" (e3nn's) or "ir_mul" (a component's channels together, the
+            faster).
         fused: Whether the products, and on a GPU the linear maps, are those of the generated kernels; otherwise the
             products are e3nn's.
 
     Raises:
-        ValueError: no product of two irreps of the input is wanted.
+        ValueError: no product of two irreps of the input is wanted, or there is no such layout.
 
     Shapes:
-        - **input:** (n, irreps_in.dim)
-        - **output:** (n, irreps_out.dim)
+        - **input:** (n, irreps_in.dim) in the layout
+        - **output:** (n, irreps_out.dim) in the layout
     """
 
-    def __init__(self, irreps_in, channels: int, irreps_out, *, fused: bool = True):
+    def __init__(self, irreps_in, channels: int, irreps_out, *, layout: str = "mul_ir", fused: bool = True):
         super().__init__()
-        self.irreps_out = o3.Irreps(irreps_out)
-        self.factors = o3.Irreps([(channels, ir) for ir in sorted({ir for _, ir in o3.Irreps(irreps_in)})])
+        self.irreps_in, self.irreps_out, self.layout = o3.Irreps(irreps_in), o3.Irreps(irreps_out), layout
+        self._rows_in, self._rows_out = Rows(self.irreps_in, layout), Rows(self.irreps_out, layout)
+        self.factors = o3.Irreps([(channels, ir) for ir in sorted({ir for _, ir in self.irreps_in})])
         slots, instructions = _products(self.factors, self.irreps_out)
         self.irreps_products = slots.simplify()
         arguments = self.factors, self.factors, slots, instructions
         self._reference = ReferenceProduct(*arguments, "mul_ir", shared_weights=True)
         self._description = describe.square(tensor_product(*arguments, **_UNCOMPILED)) if fused else None
-        self.linear_in = Linear(irreps_in, self.factors, fused=fused)
-        self.linear_out = Linear(self.irreps_products, self.irreps_out, fused=fused)
+        # The kernels know ir_mul only: rows are converted once before and once after.
+        self.linear_in = Linear(self.irreps_in, self.factors, layout="ir_mul", fused=fused)
+        self.linear_out = Linear(self.irreps_products, self.irreps_out, layout="ir_mul", fused=fused)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear_out(self.multiplied(self.linear_in(x)))
+        out = self.linear_out(self.multiplied(self.linear_in(self._rows_in.to_ir_mul(x))))
+        return self._rows_out.from_ir_mul(out)
 
     def multiplied(self, x: Tensor) -> Tensor:
-        """The products y (n, irreps_products.dim) of features (n, factors.dim), float32 or float64."""
+        """The products y (n, irreps_products.dim) of features (n, factors.dim), float32 or float64; both in ir_mul."""
         if self._description is not None:
             if x.dim() != 2 or x.shape[1] != self.factors.dim:
                 raise ValueError(f"x: expected shape (n, {self.factors.dim}), got {tuple(x.shape)}")
@@ -68,7 +73,7 @@ class NodeProducts(nn.Module):
         return to_ir_mul(self._reference(x, x, None), shape(self.irreps_products))
 
     def extra_repr(self) -> str:
-        return f"{self.factors} -> {self.irreps_products}"
+        return f"{self.factors} -> {self.irreps_products}, layout={self.layout!r}"
 
 
 def _products(factors: o3.Irreps, wanted: o3.Irreps) -> tuple[o3.Irreps, list]:

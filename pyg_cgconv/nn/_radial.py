@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ops import scale_each, silu
+from .._functions import scale_each, silu
 
 SILU_GAIN = 1.676532470331092  # makes E[(gain * silu(z))^2] = 1 for a standard normal z
 

@@ -8,7 +8,7 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from ..ops import join
+from .._functions import join
 
 
 def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
@@ -27,7 +27,8 @@ def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
         lmax: Highest degree.
 
     Returns:
-        (E, (lmax + 1)^2) in the dtype of ``directions``.
+        (E, (lmax + 1)^2) in the dtype of ``directions``. Each degree has multiplicity 1, so that the rows are the same
+        in the layouts "mul_ir" and "ir_mul".
     """
     degrees = [torch.ones_like(directions[:, :1])]
     for degree in range(lmax):

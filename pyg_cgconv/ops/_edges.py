@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from .._checks import check_choice
 from .._torch import assert_on_device, is_plain
 from ..cuda_graphs import captured_graph
 
@@ -73,8 +74,7 @@ class Edges:
 
     def __init__(self, edge_index, sources: int, targets: int | None = None, *, flow: str = FLOWS[0]):
         targets = sources if targets is None else targets
-        if flow not in FLOWS:
-            raise ValueError(f"flow: expected one of {FLOWS}, got {flow!r}")
+        check_choice("flow", flow, FLOWS)
         source, target, is_sorted = _ends(edge_index, flow)
         self.sources, self.targets, self.num_edges = sources, targets, target.shape[0]
         if max(self.num_edges, sources, targets) > _LARGEST:

@@ -143,7 +143,8 @@ class Potential(nn.Module):
         self.basis, self.envelope = BesselBasis(cutoff, num_radial), PolynomialCutoff(cutoff, cutoff_power)
         scalars = o3.Irreps([(hidden.count("0e"), "0e")])
         fused = backend != "reference"
-        self.embedding = Linear([(len(numbers), "0e")], scalars, fused=fused)
+        layout = "ir_mul"  # the faster
+        self.embedding = Linear([(len(numbers), "0e")], scalars, layout=layout, fused=fused)
         self.blocks = nn.ModuleList()
         irreps = scalars
         last = readout_features(hidden, readout_irreps)
@@ -158,16 +159,17 @@ class Potential(nn.Module):
                 num_species=len(numbers) if k > 0 else None,  # so that an isolated atom's energy is its shift
                 num_radial_species=len(numbers) if radial_species else None,
                 products=products,
+                layout=layout,
                 backend=backend,
             )
             self.blocks.append(block)
             irreps = block.irreps_out
         irreps = readout_features(irreps, readout_irreps)
-        readout = Gate([(max(1, mul // 2), ir) for mul, ir in irreps])
+        readout = Gate([(max(1, mul // 2), ir) for mul, ir in irreps], layout=layout)
         self.readout = nn.Sequential(
-            Linear(irreps, readout.irreps_in, fused=fused),
+            Linear(irreps, readout.irreps_in, layout=layout, fused=fused),
             readout,
-            Linear(readout.irreps_out, readout_irreps, fused=fused),
+            Linear(readout.irreps_out, readout_irreps, layout=layout, fused=fused),
         )
         self.to(dtype)
 

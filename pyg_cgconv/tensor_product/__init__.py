@@ -9,12 +9,14 @@ reference      the product in plain PyTorch, by e3nn
 from . import _description as describe
 from ._description import problem_of
 from ._instructions import MODE, channelwise, tensor_product
-from ._layout import shape, to_ir_mul, to_mul_ir
+from ._layout import Rows, channels_last, shape, to_ir_mul, to_mul_ir
 from ._reference import ReferenceProduct
 
 __all__ = [
     "MODE",
     "ReferenceProduct",
+    "Rows",
+    "channels_last",
     "channelwise",
     "describe",
     "problem_of",

@@ -8,6 +8,11 @@ from collections.abc import Iterable
 from e3nn import o3
 from torch import Tensor
 
+from cuda_kernels.problem import LAYOUTS
+
+from .._checks import check_choice
+from .._functions import join
+
 
 def shape(irreps: o3.Irreps) -> list[tuple[int, int]]:
     """(multiplicity, dim) of each block of a row."""
@@ -24,14 +29,63 @@ def to_mul_ir(features: Tensor, blocks: Iterable[tuple[int, int]]) -> Tensor:
     return _transpose(features, [(dim, multiplicity) for multiplicity, dim in blocks])
 
 
+def channels_last(block: Tensor) -> Tensor:
+    """The block (n, 2l+1, mul) with a component's channels together in memory: itself, or else a copy."""
+    return block if block.stride(-1) == 1 else block.contiguous()
+
+
+class Rows:
+    """Features (n, irreps.dim) in one of the layouts: the argument ``name`` of a layer, or its result.
+
+    It has plain numbers only, because torch.compile cannot trace e3nn's irreps.
+
+    Raises:
+        ValueError: there is no such layout.
+    """
+
+    def __init__(self, irreps: o3.Irreps, layout: str, name: str = "x"):
+        check_choice("layout", layout, LAYOUTS)
+        self.irreps, self.layout, self.name = str(irreps), layout, name
+        self.blocks, self.dim = shape(irreps), irreps.dim
+
+    def check(self, features: Tensor) -> None:
+        """Raises a ValueError unless features have this shape."""
+        if features.dim() != 2 or features.shape[1] != self.dim:
+            expected = f"expected shape (n, {self.dim}), features {self.irreps}"
+            raise ValueError(f"{self.name}: {expected}, got {tuple(features.shape)}")
+
+    def split(self, features: Tensor) -> list[Tensor]:
+        """The blocks (n, 2l+1, mul), in either layout; views, no copy."""
+        self.check(features)
+        slots = zip(features.split([mul * dim for mul, dim in self.blocks], dim=-1), self.blocks, strict=True)
+        if self.layout == "ir_mul":
+            return [slot.unflatten(-1, (dim, mul)) for slot, (mul, dim) in slots]
+        return [slot.unflatten(-1, (mul, dim)).mT for slot, (mul, dim) in slots]
+
+    def join(self, blocks: list[Tensor]) -> Tensor:
+        """The features that have these blocks (n, 2l+1, mul)."""
+        return join([(block if self.layout == "ir_mul" else block.mT).flatten(1) for block in blocks])
+
+    def to_ir_mul(self, features: Tensor) -> Tensor:
+        """The features in ir_mul, which the kernels know; what has this layout is not copied."""
+        if self.layout == "ir_mul":
+            return features
+        self.check(features)
+        return to_ir_mul(features, self.blocks)
+
+    def from_ir_mul(self, features: Tensor) -> Tensor:
+        """The way back from :meth:`to_ir_mul`."""
+        return features if self.layout == "ir_mul" else to_mul_ir(features, self.blocks)
+
+
 def _transpose(features: Tensor, matrices: list[tuple[int, int]]) -> Tensor:
     """Each block of a row transposed, as a matrix of this shape."""
     if all(1 in matrix for matrix in matrices):
         return features
-    result, start = features.new_empty(features.shape), 0
-    for matrix in matrices:
-        stop = start + matrix[0] * matrix[1]
-        source, target = features[..., start:stop], result[..., start:stop]
-        target.unflatten(-1, matrix[::-1]).copy_(source.unflatten(-1, matrix).mT)
-        start = stop
-    return result
+    blocks = features.split([rows * columns for rows, columns in matrices], dim=-1)
+    return join(
+        [
+            block if 1 in matrix else block.unflatten(-1, matrix).mT.flatten(-2)
+            for block, matrix in zip(blocks, matrices, strict=True)
+        ]
+    )

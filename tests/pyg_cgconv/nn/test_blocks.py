@@ -4,16 +4,21 @@ from e3nn import o3
 
 from pyg_cgconv.nn import InteractionBlock, wanted_irreps
 from pyg_cgconv.nn._blocks import reachable
-from pyg_cgconv.tensor_product import shape, to_ir_mul, to_mul_ir
+from tests.rotations import in_layout, in_mul_ir, rotations, turned
 
 IRREPS, SH = o3.Irreps("4x0e+3x1o"), o3.Irreps("0e+1o")
 
 
+@pytest.fixture(params=["mul_ir", "ir_mul"], scope="module")
+def layout(request) -> str:
+    return request.param
+
+
 @pytest.fixture(params=[{}, {"products": True, "num_radial_species": 2}], ids=["plain", "products"], scope="module")
-def block(request):
+def block(request, layout):
     torch.manual_seed(0)
     size = {"num_basis": 3, "radial_hidden": (4,), "avg_num_neighbors": 2.0, "num_species": 2}
-    return InteractionBlock(IRREPS, SH, "4x0e+2x0o+3x1o+2x1e", **size, **request.param).double()
+    return InteractionBlock(IRREPS, SH, "4x0e+2x0o+3x1o+2x1e", **size, **request.param, layout=layout).double()
 
 
 def inputs(n=5, edges=12):
@@ -30,14 +35,42 @@ def species_of_edges(block, one_hot, edge_index):
 def test_rotation_and_inversion(block):
     x, one_hot, edge_index, sh, radial = inputs()
     edges = [radial, *species_of_edges(block, one_hot, edge_index)]
-    out = to_mul_ir(block(to_ir_mul(x, shape(IRREPS)), one_hot, edge_index, sh, *edges), shape(block.irreps_out))
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    for rotation in (o3.rand_matrix(), -o3.rand_matrix()):
-        turn_x, turn_sh, turn_out = (i.D_from_matrix(rotation).mT for i in (IRREPS, SH, block.irreps_out))
-        turned = block(to_ir_mul(x @ turn_x, shape(IRREPS)), one_hot, edge_index, sh @ turn_sh, *edges)
-        torch.testing.assert_close(to_mul_ir(turned, shape(block.irreps_out)), out @ turn_out)
-    torch.set_default_dtype(before)
+    out = block(x, one_hot, edge_index, sh, *edges)
+    for rotation in rotations():
+        turned_x, turned_sh = turned(x, IRREPS, rotation, block.layout), turned(sh, SH, rotation, block.layout)
+        expected = turned(out, block.irreps_out, rotation, block.layout)
+        torch.testing.assert_close(block(turned_x, one_hot, edge_index, turned_sh, *edges), expected)
+
+
+def test_layouts_of_node_and_edge_features():
+    torch.manual_seed(0)
+    irreps_sh = o3.Irreps("2x0e+2x1o")
+    blocks = {
+        layout: InteractionBlock(IRREPS, irreps_sh, IRREPS, num_basis=3, num_species=2, layout=layout).double()
+        for layout in ("mul_ir", "ir_mul")
+    }
+    blocks["ir_mul"].load_state_dict(blocks["mul_ir"].state_dict())
+    x, one_hot, edge_index, _, radial = inputs()
+    sh = torch.randn(len(radial), irreps_sh.dim, dtype=torch.float64)
+    expected, found = (
+        in_mul_ir(
+            block(in_layout(x, IRREPS, layout), one_hot, edge_index, in_layout(sh, irreps_sh, layout), radial),
+            block.irreps_out,
+            layout,
+        )
+        for layout, block in blocks.items()
+    )
+    torch.testing.assert_close(found, expected)
+    for block in blocks.values():
+        with pytest.raises(ValueError, match=r"^(edge_sh|edge_attr): expected shape"):
+            block(x, one_hot, edge_index, sh[:, :-1], radial)
+
+
+def test_features_of_another_shape_are_refused(block):
+    x, one_hot, edge_index, sh, radial = inputs()
+    edges = [radial, *species_of_edges(block, one_hot, edge_index)]
+    with pytest.raises(ValueError, match=r"^x: expected shape \(n, 13\), features 4x0e\+3x1o, got \(5, 12\)"):
+        block(x[:, :-1], one_hot, edge_index, sh, *edges)
 
 
 def test_irreps_out_of_reach_are_left_out(block):

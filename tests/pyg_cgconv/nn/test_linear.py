@@ -2,28 +2,25 @@ import copy
 
 import pytest
 import torch
-from e3nn import nn as e3nn_nn
 from e3nn import o3
 
 from pyg_cgconv.nn import Gate, Linear, SpeciesLinear
 from pyg_cgconv.nn._linear import FUSED_NODES
-from pyg_cgconv.tensor_product import shape, to_ir_mul, to_mul_ir
-from tests.rotations import assert_equivariant
+from tests import e3nn_layers
+from tests.rotations import assert_equivariant, in_layout, in_mul_ir
 
-IN, OUT = o3.Irreps("5x0e+3x1o+2x0e+4x1o+1x2e"), o3.Irreps("6x0e+2x1o+3x2e")
+IN, OUT = o3.Irreps("5x0e+3x1o+2x0e+4x1o+1x2e"), o3.Irreps("6x0e+2x1o+3x2e+2x1e")
 
 
-def test_linear_equals_e3nn():
-    layer, x = Linear(IN, OUT).double(), torch.randn(7, IN.dim, dtype=torch.float64)
-    theirs = o3.Linear(IN, OUT).double()
-    with torch.no_grad():
-        for instruction, weight in zip(theirs.instructions, theirs.weight_views(), strict=True):
-            out = instruction.i_out
-            rows = [IN[k].mul for k in layer.slots[out]]
-            start = sum(rows[: layer.slots[out].index(instruction.i_in)])
-            weight.copy_(layer.weights[out][start : start + weight.shape[0]])
-    expected = to_ir_mul(theirs(to_mul_ir(x, shape(IN))), shape(OUT))
-    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)  # e3nn keeps its path weights in float32
+@pytest.fixture(params=["mul_ir", "ir_mul"])
+def layout(request) -> str:
+    return request.param
+
+
+def test_linear_equals_e3nn(layout):
+    layer, x = Linear(IN, OUT, layout=layout).double(), torch.randn(7, IN.dim, dtype=torch.float64)
+    out = in_mul_ir(layer(in_layout(x, IN, layout)), OUT, layout)
+    torch.testing.assert_close(out, e3nn_layers.linear(layer)(x))
 
 
 @pytest.mark.cuda
@@ -39,9 +36,9 @@ def test_linear_equals_e3nn():
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_fused_linear_is_the_other_one_with_its_derivatives(irreps_in, irreps_out, n, dtype):
+def test_fused_linear_is_the_other_one_with_its_derivatives(irreps_in, irreps_out, n, dtype, layout):
     torch.manual_seed(0)
-    layer = Linear(irreps_in, irreps_out, fused=True).cuda().to(dtype)
+    layer = Linear(irreps_in, irreps_out, layout=layout, fused=True).cuda().to(dtype)
     other = copy.deepcopy(layer).double()
     other._description = None
     x = torch.randn(n, layer.irreps_in.dim, dtype=dtype, device="cuda")
@@ -65,10 +62,17 @@ def test_fused_linear_is_the_other_one_with_its_derivatives(irreps_in, irreps_ou
 
 @pytest.mark.parametrize("shape", [(3, 7), (40,), (3, 2, 40)])
 @pytest.mark.parametrize("fused", [False, True])
-def test_linear_refuses_other_shapes(shape, fused, device):
-    layer = Linear("4x0e+12x1o", "4x0e+4x1o", fused=fused).to(device)
+def test_linear_refuses_other_shapes(shape, fused, device, layout):
+    layer = Linear("4x0e+12x1o", "4x0e+4x1o", layout=layout, fused=fused).to(device)
     with pytest.raises(ValueError, match=rf"^x: expected shape \(n, 40\), features 4x0e\+12x1o, got \({shape[0]},"):
         layer(torch.zeros(shape, device=device))
+
+
+def test_species_linear_and_gate_refuse_other_shapes(layout):
+    with pytest.raises(ValueError, match=r"^x: expected shape \(n, 8\), features 2x0e\+2x1o, got \(3, 9\)"):
+        SpeciesLinear("2x0e+2x1o", "2x1o", 2, layout=layout)(torch.zeros(3, 9), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match=r"^x: expected shape \(n, 10\), features 4x0e\+2x1o, got \(3, 8\)"):
+        Gate("2x0e+2x1o", layout=layout)(torch.zeros(3, 8))
 
 
 def test_linear_leaves_zero_where_the_input_lacks_an_irrep():
@@ -83,38 +87,53 @@ def test_linear_keeps_the_variance():
     assert 0.8 < out.square().mean() < 1.2
 
 
-def test_species_linear_is_a_linear_layer_a_species():
+def test_species_linear_is_a_linear_layer_a_species(layout):
     irreps_in, irreps_out, species = o3.Irreps("4x0e+3x1o"), o3.Irreps("2x0e+5x1o+1x2e"), torch.tensor([2, 0, 1, 1, 0])
-    layer = SpeciesLinear(irreps_in, irreps_out, 3).double()
+    layer = SpeciesLinear(irreps_in, irreps_out, 3, layout=layout).double()
     x = torch.randn(5, irreps_in.dim, dtype=torch.float64)
     out = layer(x, torch.nn.functional.one_hot(species, 3).double())
     for s in range(3):
-        single = Linear(irreps_in, irreps_out).double()
+        single = Linear(irreps_in, irreps_out, layout=layout).double()
         for ours, of_all, (mul, _) in zip(single.weights, layer.linear.weights, irreps_in, strict=False):
             ours.data = of_all.data.unflatten(0, (3, mul))[s]
         torch.testing.assert_close(out[species == s], single(x[species == s]))
 
 
-def test_gate_equals_e3nn():
-    irreps = o3.Irreps("4x0e+3x0o+2x1o+3x2e")
-    gate = Gate(irreps)
-    theirs = e3nn_nn.Gate(
-        "4x0e+3x0o", [torch.nn.functional.silu, torch.tanh], "5x0e", [torch.nn.functional.silu], "2x1o+3x2e"
-    )
-    assert gate.irreps_in.dim == theirs.irreps_in.dim
-    x = torch.randn(6, gate.irreps_in.dim)
-    even, odd, vectors, tensors = to_mul_ir(x, shape(gate.irreps_in)).split([9, 3, 6, 15], dim=1)
-    slots = {"9x0e": even, "3x0o": odd, "2x1o": vectors, "3x2e": tensors}
-    expected = theirs(torch.cat([slots[str(slot)] for slot in theirs.irreps_in], dim=1))
-    # e3nn estimates the normalisation of activations by sampling
-    torch.testing.assert_close(to_mul_ir(gate(x), shape(irreps)), expected, rtol=1e-2, atol=1e-3)
+def test_species_linear_equals_e3nn(layout):
+    irreps_in, irreps_out = o3.Irreps("4x0e+2x1e+3x1o+2x2e"), o3.Irreps("2x0e+5x1o+3x2e+1x3o")
+    layer = SpeciesLinear(irreps_in, irreps_out, 3, layout=layout).double()
+    x = torch.randn(5, irreps_in.dim, dtype=torch.float64)
+    one_hot = torch.nn.functional.one_hot(torch.tensor([2, 0, 1, 1, 0]), 3).double()
+    expected = e3nn_layers.species_linear(layer)(x, one_hot * 3**0.5)
+    torch.testing.assert_close(in_mul_ir(layer(in_layout(x, irreps_in, layout), one_hot), irreps_out, layout), expected)
+
+
+@pytest.mark.parametrize("irreps", ["4x0e+3x0o+2x1o+3x2e", "4x0e+2x1e+1x1o", "3x0o+2x1o"])
+def test_gate_equals_e3nn(irreps, layout):
+    gate = Gate(irreps, layout=layout)
+    x = torch.randn(6, gate.irreps_in.dim, dtype=torch.float64)
+    out = in_mul_ir(gate(in_layout(x, gate.irreps_in, layout)), gate.irreps_out, layout)
+    torch.testing.assert_close(out, e3nn_layers.gate(gate, x))
 
 
 @pytest.mark.parametrize("irreps", ["8x0e", "8x0e+4x0o", "2x0e+3x1o+3x1e+1x2e"])
-@pytest.mark.parametrize("make", [Gate, lambda irreps: Linear("2x0e+1x0o+2x1o+1x1e+3x2e+1x0e", irreps)])
-def test_equivariance(irreps, make):
-    layer = make(irreps).double()
+@pytest.mark.parametrize(
+    "make", [Gate, lambda irreps, layout: Linear("2x0e+1x0o+2x1o+1x1e+3x2e+1x0e", irreps, layout=layout)]
+)
+def test_equivariance(irreps, make, layout):
+    layer = make(irreps, layout=layout).double()
     assert_equivariant(layer, layer.irreps_in, layer.irreps_out)
+
+
+@pytest.mark.parametrize(
+    ("layer", "irreps"),
+    [(Linear, ("4x0e+2x1o+3x1o", "3x0e+2x1o+1x2e")), (SpeciesLinear, ("4x0e+2x1o", "2x1o", 5)), (Gate, ("2x0e+3x1o",))],
+)
+def test_torch_compile_traces_the_layer(layer, irreps, layout):
+    layer = layer(*irreps, layout=layout).double()
+    inputs = [torch.randn(5, layer.irreps_in.dim, dtype=torch.float64), torch.eye(5, dtype=torch.float64)]
+    inputs = inputs if isinstance(layer, SpeciesLinear) else inputs[:1]
+    torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(*inputs), layer(*inputs))
 
 
 def test_irreps_in_two_slots_are_refused():
@@ -129,7 +148,8 @@ def test_species_linear_without_a_common_irrep_is_refused():
         SpeciesLinear("2x0e", "2x1o", 3)
 
 
-def test_no_nodes():
-    assert Linear(IN, OUT)(torch.zeros(0, IN.dim)).shape == (0, OUT.dim)
-    gate = Gate(OUT)
+def test_no_nodes(layout):
+    assert Linear(IN, OUT, layout=layout)(torch.zeros(0, IN.dim)).shape == (0, OUT.dim)
+    assert SpeciesLinear(OUT, OUT, 2, layout=layout)(torch.zeros(0, OUT.dim), torch.zeros(0, 2)).shape == (0, OUT.dim)
+    gate = Gate(OUT, layout=layout)
     assert gate(torch.zeros(0, gate.irreps_in.dim)).shape == (0, OUT.dim)

@@ -11,7 +11,8 @@ from torch.autograd import grad, gradcheck, gradgradcheck
 from cuda_kernels.contraction import backward, double_backward, forward
 from pyg_cgconv.nn import NodeProducts
 from pyg_cgconv.tensor_product import problem_of, shape, to_ir_mul, to_mul_ir
-from tests.rotations import assert_equivariant
+from tests import e3nn_layers
+from tests.rotations import assert_equivariant, in_layout, in_mul_ir
 
 PROBLEMS = [
     ("4x0e+4x1o+4x2e", "4x0e+2x1o+3x2e"),
@@ -29,6 +30,19 @@ def test_products_are_those_of_e3nn(device, irreps, wanted):
     found = module.multiplied(to_ir_mul(x, shape(module.factors)).to(device)).cpu()
     expected = torch.cat([products(x, module.factors, ir) for _, ir in o3.Irreps(wanted)], dim=1)
     torch.testing.assert_close(to_mul_ir(found, shape(module.irreps_products)), expected)
+
+
+@pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
+@pytest.mark.parametrize(("irreps", "wanted"), PROBLEMS)
+def test_products_between_linear_maps_are_those_of_e3nn(device, irreps, wanted, layout):
+    torch.manual_seed(0)
+    module = NodeProducts(irreps, 3, wanted, layout=layout).double()
+    x = torch.randn(5, module.irreps_in.dim, dtype=torch.float64)
+    linear_in, linear_out = map(e3nn_layers.linear, (module.linear_in, module.linear_out))
+    factors = linear_in(x)
+    expected = linear_out(torch.cat([products(factors, module.factors, ir) for _, ir in o3.Irreps(wanted)], dim=1))
+    found = module.to(device)(in_layout(x, module.irreps_in, layout).to(device)).cpu()
+    torch.testing.assert_close(in_mul_ir(found, module.irreps_out, layout), expected)
 
 
 def products(x: torch.Tensor, factors: o3.Irreps, wanted: o3.Irrep) -> torch.Tensor:
@@ -79,8 +93,9 @@ def test_many_channels_of_many_nodes_in_single_precision(device):
     torch.testing.assert_close(module.multiplied(x.to(device)).cpu().double(), exact, rtol=1e-5, atol=1e-5)
 
 
-def test_no_nodes(device):
-    module = NodeProducts("2x0e+2x1o", 2, "0e+1o").to(device)
+@pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
+def test_no_nodes(device, layout):
+    module = NodeProducts("2x0e+2x1o", 2, "0e+1o", layout=layout).to(device)
     x = torch.randn(0, 8, device=device, requires_grad=True)
     module(x).sum().backward()
     assert x.grad.shape == (0, 8)
@@ -104,10 +119,11 @@ def test_copies_work(duplicate):
     assert torch.equal(duplicate(module)(x), module(x))
 
 
-def test_rotation_and_inversion():
+@pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
+def test_rotation_and_inversion(layout):
     torch.manual_seed(0)
     irreps_in, irreps_out = o3.Irreps("2x0e+3x1o+4x1o+2x2e+2x1e"), o3.Irreps("3x0e+2x0o+3x1o+2x1e+1x2e+2x2o")
-    out = assert_equivariant(NodeProducts(irreps_in, 3, irreps_out).double(), irreps_in, irreps_out)
+    out = assert_equivariant(NodeProducts(irreps_in, 3, irreps_out, layout=layout).double(), irreps_in, irreps_out)
     assert out.abs().sum(0).min() > 1e-3
 
 
@@ -116,3 +132,6 @@ def test_mistakes_are_named():
         NodeProducts("2x0e", 2, "1o")
     with pytest.raises(ValueError, match=r"^x: expected shape \(n, 8\), got \(3, 4\)"):
         NodeProducts("2x0e+2x1o", 2, "0e+1o").multiplied(torch.zeros(3, 4))
+    for layout in ("mul_ir", "ir_mul"):
+        with pytest.raises(ValueError, match=r"^x: expected shape \(n, 8\), features 2x0e\+2x1o, got \(3, 4\)"):
+            NodeProducts("2x0e+2x1o", 2, "0e+1o", layout=layout)(torch.zeros(3, 4))

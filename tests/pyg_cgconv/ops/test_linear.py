@@ -16,13 +16,10 @@ MAP = describe.linear(*IRREPS)
 
 def operands(device, n=3):
     torch.manual_seed(0)
-    layer = Linear(*IRREPS, **IR_MUL).double()
+    layer = Linear(*IRREPS, layout="ir_mul").double()
     weights = torch.cat([weight.detach().flatten() for weight in layer.weights]).to(device).requires_grad_()
     x = torch.randn(n, layer.irreps_in.dim, dtype=torch.float64, device=device, requires_grad=True)
     return layer.to(device), x, weights
-
-
-IR_MUL: dict = {}
 
 
 def test_the_map_and_its_derivatives_are_those_of_the_layer(device):
@@ -40,6 +37,13 @@ def test_derivatives_are_those_of_finite_differences(device):
     _, x, weights = operands(device)
     assert gradcheck(lambda x, w: contract(MAP, (x, w)), (x, weights))
     assert gradgradcheck(lambda x, w: contract(MAP, (x, w)), (x, weights))
+
+
+@pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
+def test_the_layer_is_the_map_in_its_layout(layout):
+    layer = Linear(*IRREPS, layout=layout, fused=True).double()
+    x = torch.randn(6, layer.irreps_in.dim, dtype=torch.float64)
+    torch.testing.assert_close(layer._fused(x), layer(x))
 
 
 @pytest.mark.parametrize("order", [forward, backward, double_backward], ids=lambda order: order.__name__)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from ..cuda_graphs import is_captured
+from .cuda_graphs import is_captured
 
 
 def join(blocks: list[Tensor]) -> Tensor:

@@ -6,8 +6,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch_geometric.data import Data
 
 from pyg_cgconv import Potential, RadiusGraph
-from pyg_cgconv.nn import _linear, _radial, _spherical
-from pyg_cgconv.ops._functions import Join, ScaleEach, SiLU, join, scale_each, silu
+from pyg_cgconv._functions import Join, ScaleEach, SiLU, join, scale_each, silu
+from pyg_cgconv.nn import _gate, _linear, _radial, _spherical
 
 
 def random(*shape):
@@ -69,7 +69,7 @@ def test_a_potential_learns_the_same_by_either(monkeypatch):
         return torch.autograd.grad(out["energy"].sum() ** 2 + out["forces"].square().sum(), potential.parameters())
 
     expected = gradients()
-    for module in (_linear, _radial, _spherical):
+    for module in (_gate, _linear, _radial, _spherical):
         for name, function in (
             ("join", lambda blocks: blocks[0] if len(blocks) == 1 else Join.apply(*blocks)),
             ("silu", SiLU.apply),
