@@ -251,8 +251,12 @@ def _what_there_is(atoms, name: str) -> str:
 
 def _checked_label(value, name: str, num_atoms: int, place: str) -> np.ndarray:
     """Energy (1,), forces (n, 3) or stress (1, 3, 3) in float64."""
-    shapes = {"energy": [(), (1,)], "forces": [(num_atoms, 3)], "stress": [(6,), (9,), (3, 3)]}[name]
-    given = np.asarray(value)
+    shapes_of: dict[str, list[tuple[int, ...]]] = {
+        "energy": [(), (1,)],
+        "forces": [(num_atoms, 3)],
+        "stress": [(6,), (9,), (3, 3)],
+    }
+    shapes, given = shapes_of[name], np.asarray(value)
     if given.shape not in shapes or given.dtype.kind not in "iuf":
         raise ValueError(
             f"{place}: {name} of {given.dtype} and shape {given.shape}, expected numbers of shape "

@@ -6,6 +6,7 @@ import os
 import pickle
 import types
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ class _StatePickler(pickle.Pickler):
         return NotImplemented
 
 
-def fingerprint(paths: list[Path], settings: tuple, **transforms) -> str:
+def fingerprint(paths: Sequence[Path], settings: tuple, **transforms) -> str:
     """A name for the frames that come of the files' contents, of settings with a repr, and of the transforms' state.
 
     Raises:

@@ -84,8 +84,8 @@ def read_pack(folder: Path) -> Molecules:
     structures, targets = [], []
     for name in PACK_FILES:
         path = folder / name
-        for (symbols, pos), (number, *values) in _rows(path, ("Index", *PACK_COLUMNS), ("Elements", "XYZ_Ang")):
-            symbols = [symbol.strip("[] '") for symbol in symbols.split(",")]
+        for (elements, pos), (number, *values) in _rows(path, ("Index", *PACK_COLUMNS), ("Elements", "XYZ_Ang")):
+            symbols = [symbol.strip("[] '") for symbol in elements.split(",")]
             coordinates = pos.replace("[", "").replace("]", "").split(",")
             structures.append((int(number), *_checked_atoms(symbols, coordinates, f"{path}: molecule {number:.0f}")))
             targets.append(values)

@@ -1,15 +1,18 @@
 """Exponential moving average of the weights: what is validated, tested and kept."""
 
+from typing import cast
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def validated_weights(trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
     """The ``state_dict`` of the averages, or of the module itself where nothing averages its weights."""
-    for callback in trainer.callbacks:
+    # Lightning sets the attribute outside of the class, where its type is not seen.
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ExponentialMovingAverage):
             return callback.averages.state_dict()
     return module.state_dict()
@@ -28,18 +31,24 @@ class ExponentialMovingAverage(WeightAveraging):
         super().__init__(use_buffers=False, multi_avg_fn=self._update)
 
     @property
+    def averaged(self) -> AveragedModel:
+        """What holds the averages, from :meth:`setup` on."""
+        return cast(AveragedModel, self._average_model)
+
+    @property
     def averages(self) -> LightningModule:
         """The module with the averages as its weights."""
-        return self._average_model.module
+        return cast(LightningModule, self.averaged.module)
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         super().setup(trainer, module, stage)
         if stage == "fit":
-            self._averages, self._weights = list(self.averages.parameters()), list(module.parameters())
+            self._averages: list[Tensor] = list(self.averages.parameters())
+            self._weights: list[Tensor] = list(module.parameters())
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         # Lightning copies the module before it is moved, and would fetch all weights from a GPU at every step.
-        self._average_model.to(module.device)
+        self.averaged.to(module.device)
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
@@ -50,5 +59,5 @@ class ExponentialMovingAverage(WeightAveraging):
             self._update(self._averages, self._weights, None)
         else:
             torch._foreach_copy_(self._averages, self._weights)
-        self._average_model.n_averaged.add_(1)
+        self.averaged.n_averaged.add_(1)
         self._latest_update_step = trainer.global_step

@@ -1,6 +1,7 @@
 """Training by captured steps: what Lightning's loop needs to drive them."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.plugins.precision import Precision
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
 from train.captured_step import CapturedStep
+from train.module import PotentialModule
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.padded_frames import PaddedFrames
 from train.padding import PaddedSizes
@@ -43,13 +45,21 @@ class CapturedStrategy(SingleDeviceStrategy):
 
     def __init__(self, device: torch.device | str, capture: bool = True):
         super().__init__(device)
-        self.capture, self._frames, self._step = capture, None, None
+        self.capture = capture
+        self._frames: Sequence[Data] = ()
+        self._step: CapturedStep | None = None
 
-    def process_dataloader(self, dataloader: DataLoader) -> DataLoader:
-        if not self.lightning_module.trainer.training:
+    @property
+    def _module(self) -> PotentialModule:
+        return cast(PotentialModule, self.lightning_module)
+
+    def process_dataloader(self, dataloader: object) -> object:
+        if not self._module.trainer.training:
             return dataloader
-        self._frames = dataloader.dataset
-        return DataLoader(range(len(self._frames)), batch_size=dataloader.batch_size, sampler=dataloader.sampler)
+        loader = cast(DataLoader, dataloader)
+        self._frames = cast(Sequence[Data], loader.dataset)
+        numbers: Any = range(len(self._frames))  # serves as a Dataset
+        return DataLoader(numbers, batch_size=loader.batch_size, sampler=loader.sampler)
 
     def batch_to_device(
         self, batch: Data | Tensor, device: torch.device | None = None, dataloader_idx: int = 0
@@ -58,7 +68,7 @@ class CapturedStrategy(SingleDeviceStrategy):
         return batch if numbers else super().batch_to_device(batch, device, dataloader_idx)
 
     def training_step(self, numbers: Tensor, batch_idx: int) -> Tensor:
-        module = self.lightning_module
+        module = self._module
         if self._step is None:
             self._step = self._new_step()
         weights = module.loss_weights(training_progress(module.trainer, module.trainer.global_step))
@@ -71,11 +81,11 @@ class CapturedStrategy(SingleDeviceStrategy):
         return closure()  # the optimiser's part is done in the step, too
 
     def teardown(self) -> None:
-        self._frames = self._step = None  # graphs and frames give their memory back
+        self._frames, self._step = (), None  # graphs and frames give their memory back
         super().teardown()
 
     def _new_step(self) -> CapturedStep:
-        module, (optimizer,) = self.lightning_module, self.optimizers
+        module, (optimizer,) = self._module, self.optimizers
         trainer = module.trainer
         if trainer.accumulate_grad_batches > 1:
             raise ValueError(

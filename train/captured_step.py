@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class CapturedStep:
 
     def __init__(
         self,
-        loss: Callable[[Batch, Hashable], Tensor],
+        loss: Callable[[Batch, Any], Tensor],
         clip: Callable[[], None],
         optimizer: Optimizer,
         frames: PaddedFrames,
@@ -89,12 +90,13 @@ class CapturedStep:
             with on_stream(self._stream):
                 self._step(size, constants)
             return
-        if self.graphs[key] is None:
+        graph = self.graphs[key]
+        if graph is None:
             self.optimizer.zero_grad()  # so that gradients get memory of the graph's
             with capturing(self._stream, self._pool) as graph:
                 self._step(size, constants, capturable=True)
             self.graphs[key] = graph
-        self.graphs[key].replay()
+        graph.replay()
 
     def _step(self, size: PaddedSize, constants: Hashable, capturable: bool = False) -> None:
         self.optimizer.zero_grad()
@@ -110,7 +112,9 @@ class CapturedStep:
     def _rates_on_device(self, capturable: bool) -> Iterator[None]:
         """The optimiser reads its learning rates from the device; schedules and checkpoints still see numbers."""
         groups = self.optimizer.param_groups
-        seen = [{name: group[name] for name in ("lr", "capturable") if name in group} for group in groups]
+        seen: list[dict[str, Any]] = [
+            {name: group[name] for name in ("lr", "capturable") if name in group} for group in groups
+        ]
         for rate, group, values in zip(self._rates, groups, seen, strict=True):
             group.update({name: {"lr": rate, "capturable": capturable}[name] for name in values})
         try:

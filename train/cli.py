@@ -134,8 +134,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     tasks = parser.add_subcommands(dest="task")
     for name, module in (TASKS | COMMANDS).items():
         # The others are only listed: to collect options that nobody gave would take longer than all else here.
-        options = subcommand_parser(name, arguments) if name in arguments[:1] else ArgumentParser()
-        tasks.add_subcommand(name, options, help=module.__doc__.splitlines()[0])
+        subcommand = subcommand_parser(name, arguments) if name in arguments[:1] else ArgumentParser()
+        tasks.add_subcommand(name, subcommand, help=(module.__doc__ or name).splitlines()[0])
     task = (chosen := parser.parse_args(arguments)).task
     values: Namespace = chosen[task]
     if task in COMMANDS:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,16 +101,18 @@ def labels(frames: Sequence[Data]) -> Labels:
     """Reference energies, forces and stresses of ``frames``."""
     return Labels(
         energy=_joined(frames, "energy"),
-        forces=_joined(frames, "forces"),
+        forces=_joined_if_any(frames, "forces"),
         num_atoms=np.array([frame.num_nodes for frame in frames]),
-        stress=_joined(frames, "stress"),
+        stress=_joined_if_any(frames, "stress"),
         numbers=torch.cat([frame.z for frame in frames]).numpy(),
     )
 
 
-def _joined(frames: Sequence[Data], name: str) -> np.ndarray | None:
-    if not any(has_label(frame, name) for frame in frames):
-        return None
+def _joined_if_any(frames: Sequence[Data], name: str) -> np.ndarray | None:
+    return _joined(frames, name) if any(has_label(frame, name) for frame in frames) else None
+
+
+def _joined(frames: Sequence[Data], name: str) -> np.ndarray:
     return torch.cat([frame[name] for frame in frames]).double().numpy()
 
 
@@ -136,7 +139,9 @@ class FrameDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, from 0, and how many of its batches are done."""
-        loop = self.trainer.fit_loop
+        if self.trainer is None:
+            return self._place
+        loop: Any = self.trainer.fit_loop  # Lightning's types have no `processed`
         return {
             "epoch": loop.epoch_progress.current.processed,
             "batches": loop.epoch_loop.batch_progress.current.processed,

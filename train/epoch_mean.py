@@ -1,7 +1,11 @@
 """Means over an epoch that nobody waits for: summed where the numbers are, read once."""
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor
+from torch.nn import ModuleDict
 from torchmetrics import Metric
 
 
@@ -13,6 +17,8 @@ class EpochMean(Metric):
     """
 
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self):
         super().__init__()
@@ -36,3 +42,20 @@ class EpochMean(Metric):
         total, count = self.total, self.count
         super().reset()
         self.total, self.count = total.zero_(), count.zero_()
+
+
+class EpochMeans(ModuleDict):
+    """An :class:`EpochMean` for each of ``names``."""
+
+    def __init__(self, names: Iterable[str]):
+        super().__init__({name: EpochMean() for name in names})
+
+    def __getitem__(self, name: str) -> EpochMean:
+        return cast(EpochMean, super().__getitem__(name))
+
+    def compute(self) -> dict[str, Tensor]:
+        return {name: self[name].compute() for name in self}
+
+    def reset(self) -> None:
+        for name in self:
+            self[name].reset()

@@ -158,12 +158,13 @@ def stacked_stress(predictions: Sequence[Prediction]) -> np.ndarray | None:
 def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: Labels, potential: Potential) -> dict:
     """Writes ``metrics.json`` and the plot, prints the table."""
     computed = labels(compared.frames)
+    found = errors(predicted, computed)
     metrics = {
         "model": str(model),
         "data": compared.name,
         "frames": len(compared.frames),
         "dtype": potential.hyperparameters["dtype"],
-        "errors": errors(predicted, computed),
+        "errors": found,
         "versions": versions(),
     }
     first_word = compared.name.replace(",", " ").split()[0]
@@ -172,6 +173,6 @@ def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: L
     title = f"{compared.name}: {len(compared.frames)} frames"
     parity_plot(folder / "parity.png", predicted, computed, title)
     mean_force = None if computed.forces is None else MEV_PER_EV * float(np.nanmean(np.abs(computed.forces)))
-    table = error_rows({"this potential": metrics["errors"]}, mean_force)
+    table = error_rows({"this potential": found}, mean_force)
     print(f"{title}\n\n{table}\n\nresults in {folder}", flush=True)
     return metrics

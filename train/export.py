@@ -6,7 +6,7 @@ which elements, units, data, errors and versions they belong to (Potential.metad
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ase.data import chemical_symbols
 
@@ -52,8 +52,9 @@ def run(model: ModelFile, export: ExportOptions) -> dict:
 
 def describe(potential: Potential, model: Path) -> dict:
     """What a user of the exported file should know, from the potential and from the run folder beside it."""
+    hyperparameters: dict[str, Any] = potential.hyperparameters
     return {
-        "species": [chemical_symbols[number] for number in potential.hyperparameters["species"]],
+        "species": [chemical_symbols[number] for number in hyperparameters["species"]],
         "units": UNITS,
         "source": model_file(model).name,
         "versions": versions(),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import lightning
 import numpy as np
@@ -18,6 +19,8 @@ from train.options import FitOptions, ModelOptions, RunOptions
 from train.report import describe_run
 from train.schedule import training_timer
 
+Module = TypeVar("Module", bound=PotentialModule)
+
 
 @contextmanager
 def session(run: RunOptions) -> Iterator[None]:
@@ -31,14 +34,14 @@ def session(run: RunOptions) -> Iterator[None]:
 
 
 def fit_module(
-    module: PotentialModule,
+    module: Module,
     data: FrameDataModule,
     folder: Path,
     about: dict,
     model: ModelOptions,
     fit: FitOptions,
     run: RunOptions,
-) -> tuple[PotentialModule, dict] | None:
+) -> tuple[Module, dict] | None:
     """Trains ``module`` and leaves checkpoints and the log in ``folder``.
 
     With ``run.resume`` it goes on from the last checkpoint there.
@@ -74,10 +77,10 @@ def fit_module(
     trainer.fit(module, data, ckpt_path=last, weights_only=False)
     if not trainer.is_global_zero:
         return None
-    batches_done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total  # Lightning's types have no `processed`
     facts |= {
         "seconds": training_timer(trainer).time_elapsed(),
-        "epochs": math.ceil(batches_done / trainer.num_training_batches),  # the last one may not be whole
+        "epochs": math.ceil(batches.processed / trainer.num_training_batches),  # the last one may not be whole
         "steps": trainer.global_step,
     }
     best = type(module).load_from_checkpoint(folder / BEST, map_location="cpu", weights_only=False)

@@ -114,11 +114,16 @@ def divide(
             "give more frames, smaller val_size and test_size, or val_file and test_file"
         )
     shuffled = [frames[i] for i in torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed)).tolist()]
-    if isinstance(test, int):
-        test, shuffled = shuffled[:test], shuffled[test:]
-    if isinstance(validation, int):
-        validation, shuffled = shuffled[:validation], shuffled[validation:]
-    return shuffled, validation, test
+    test_frames, shuffled = _drawn(test, shuffled)
+    validation_frames, shuffled = _drawn(validation, shuffled)
+    return shuffled, validation_frames, test_frames
+
+
+def _drawn(wanted: list[Data] | int, shuffled: list[Data]) -> tuple[list[Data], list[Data]]:
+    """The frames that are wanted, or so many of those that are ``shuffled``; and what is left of these."""
+    if isinstance(wanted, int):
+        return shuffled[:wanted], shuffled[wanted:]
+    return wanted, shuffled
 
 
 def frame_count(size: float, frames: list[Data]) -> int:

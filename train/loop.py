@@ -86,9 +86,10 @@ def run_loggers(folder: Path, run: RunOptions) -> list[Logger]:
     step = None
     if run.resume:
         step = torch.load(folder / LAST, map_location="cpu", weights_only=False, mmap=True)["global_step"]
-    loggers = [CSVLogger(folder, name="", version="")]
+    csv_log = CSVLogger(folder, name="", version="")
     if step is not None:
-        continue_log(loggers[0], step)
+        continue_log(csv_log, step)
+    loggers: list[Logger] = [csv_log]
     if run.tensorboard:
         purge = None if step is None else step + 1
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=purge))

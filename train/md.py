@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import ase.io
 import numpy as np
@@ -163,7 +163,8 @@ def read_structure(options: DynamicsOptions) -> Atoms:
     if not options.structure.is_file():
         raise FileNotFoundError(f"structure={str(options.structure)!r}: no such file")
     try:
-        atoms = ase.io.read(str(options.structure), options.frame, do_not_split_by_at_sign=True)
+        read = ase.io.read(str(options.structure), options.frame, do_not_split_by_at_sign=True)
+        atoms = cast(Atoms, read)  # a slice of frames would give a list
     except Exception as error:  # each of ASE's readers has its own
         raise ValueError(
             f"structure={str(options.structure)!r}: ASE cannot read frame {options.frame} "

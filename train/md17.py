@@ -103,11 +103,10 @@ def read_dataset(options: MD17Options) -> tuple[FrameDataset, str, tuple[Tensor,
     return dataset, f"{name}, split {split}", dataset.published_split(split)
 
 
-def frame_counts(options: MD17Options, dataset: FrameDataset) -> list[int]:
+def frame_counts(options: MD17Options, dataset: FrameDataset) -> tuple[int, int, int]:
     """Sizes of training, validation and test, the default wherever none is given."""
-    given = (options.train_size, options.val_size, options.test_size)
-    defaults = default_counts(options, dataset)
-    return [default if size is None else size for size, default in zip(given, defaults, strict=True)]
+    train, validation, test = default_counts(options, dataset)
+    return options.train_size or train, options.val_size or validation, options.test_size or test
 
 
 def default_counts(options: MD17Options, dataset: FrameDataset) -> tuple[int, int, int]:

@@ -42,7 +42,7 @@ def errors(predicted: Labels, reference: Labels) -> dict:
     the atoms of each.
     """
     energy = _difference(predicted.energy, reference.energy) * MEV_PER_EV
-    found = mean_errors("energy", energy)
+    found: dict = mean_errors("energy", energy)
     found["energy_mae_meV_per_atom"] = float(np.nanmean(np.abs(energy / reference.num_atoms)))
     if predicted.forces is not None and reference.forces is not None:
         forces = _difference(predicted.forces, reference.forces) * MEV_PER_EV
@@ -84,8 +84,11 @@ def trivial_prediction(train: Labels, test: Labels) -> Labels:
     These are fitted to the training energies; if all frames are one molecule, it gets their mean. The mean absolute
     error of its forces is the mean absolute force component: what a force error is compared with.
     """
+    if train.numbers is None or test.numbers is None:
+        raise ValueError("train and test: expected labels with atomic numbers, got numbers=None")
     species = np.unique(train.numbers)
-    learnt, asked = (composition(frames.numbers, frames.num_atoms, species) for frames in (train, test))
+    learnt = composition(train.numbers, train.num_atoms, species)
+    asked = composition(test.numbers, test.num_atoms, species)
     return Labels(
         energy=asked @ fit_energy_reference(learnt, train.energy),
         forces=None if test.forces is None else np.zeros_like(test.forces),

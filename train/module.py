@@ -1,18 +1,20 @@
 """The training step: loss, validation errors and optimiser around a potential."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torch.nn import ModuleDict
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch_geometric.data import Batch
 
 from pyg_cgconv.potential import Potential
-from train.epoch_mean import EpochMean
+from train.epoch_mean import EpochMeans
 from train.loss import difference, penalty, residuals, sum_over_labels
 from train.metrics import MEV_PER_EV, UNITS
 from train.options import FitOptions, ModelOptions
@@ -44,8 +46,8 @@ class PotentialModule(LightningModule):
         self.quantities = tuple(quantities)
         self.cost = penalty(self.fit_options.loss, self.fit_options.huber_delta)
         # Means over all labels since the last validation.
-        self.mean_loss = ModuleDict({f"{stage}/{name}": EpochMean() for stage in STAGES for name in self.quantities})
-        self.mean_error = ModuleDict({name: EpochMean() for name in self.quantities})
+        self.mean_loss = EpochMeans(f"{stage}/{name}" for stage in STAGES for name in self.quantities)
+        self.mean_error = EpochMeans(self.quantities)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.potential(
@@ -73,19 +75,19 @@ class PotentialModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs one line for an epoch, the training loss included, before the checkpoints are written."""
-        means = {key: metric.compute() for key, metric in self.mean_loss.items()}
+        means = self.mean_loss.compute()
         weights = self.loss_weights(1.0)  # those of the end, so that losses of all epochs can be compared
         for stage in STAGES:
             terms = {name: means[f"{stage}/{name}"] for name in self.quantities}
             loss = sum(weights[name] * term for name, term in terms.items() if weights[name])
             self.log_dict({f"{stage}/{name}_loss": term for name, term in terms.items()})
             self.log(f"{stage}/loss", loss, prog_bar=True)
-        for name, metric in self.mean_error.items():
-            self.log(self.error_column(name), metric.compute(), prog_bar=True)
-        self.log("lr", self.optimizers().param_groups[0]["lr"])
+        for name, error in self.mean_error.compute().items():
+            self.log(self.error_column(name), error, prog_bar=True)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log("seconds", training_timer(self.trainer).time_elapsed())
-        for metric in (*self.mean_loss.values(), *self.mean_error.values()):
-            metric.reset()
+        self.mean_loss.reset()
+        self.mean_error.reset()
         if not math.isfinite(loss):
             raise ValueError(
                 f"the validation loss is {float(loss)}: the training diverged, try an lr below {self.fit_options.lr}"
@@ -100,7 +102,7 @@ class PotentialModule(LightningModule):
     def configure_optimizers(self):
         fit = self.fit_options
         if fit.optimizer == "soap":
-            optimizer = Soap(self.parameters(), lr=fit.lr)
+            optimizer: Optimizer = Soap(self.parameters(), lr=fit.lr)
         else:
             optimizer = torch.optim.Adam(self.parameters(), lr=fit.lr, amsgrad=True, fused=True)
         if fit.schedule == "cosine":
@@ -111,9 +113,16 @@ class PotentialModule(LightningModule):
             schedules = constant(optimizer, fit.warmup_steps)
         return [optimizer], schedules
 
-    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure) -> None:
-        if isinstance(optimizer.optimizer, Soap) and self.global_step % TURN_EVERY == 0:
-            optimizer.optimizer.turn()
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        inner = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        if isinstance(inner, Soap) and self.global_step % TURN_EVERY == 0:
+            inner.turn()
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric) -> None:
@@ -122,7 +131,7 @@ class PotentialModule(LightningModule):
             scheduler.step()
 
     def _schedules(self) -> list[LRScheduler]:
-        schedules = self.lr_schedulers()
+        schedules = self.lr_schedulers() or []
         return schedules if isinstance(schedules, list) else [schedules]
 
     def loss_weights(self, progress: float) -> dict[str, float]:

@@ -1,10 +1,10 @@
 """Sizes to which batches are filled up: a CUDA graph serves one shape, and few shapes shall serve all batches."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Each size is an eighth larger than the next smaller one, so a batch fills at least eight ninths of its atoms or edges,
 # and at most six sizes lie between a batch and one of twice its size.
@@ -39,7 +39,7 @@ class PaddedSizes:
         num_edges: (frames,) edges of each frame.
     """
 
-    def __init__(self, num_atoms: Sequence[int], num_edges: Sequence[int]):
+    def __init__(self, num_atoms: ArrayLike, num_edges: ArrayLike):
         self.num_atoms, self.num_edges = np.asarray(num_atoms), np.asarray(num_edges)
         if self.num_atoms.shape != self.num_edges.shape or self.num_atoms.ndim != 1 or not len(self.num_atoms):
             raise ValueError(

@@ -48,10 +48,10 @@ def parity_panels(predicted: Labels, reference: Labels) -> list[tuple[str, np.nd
         (f"energy - mean ({unit})", computed - computed.mean(), learnt - computed.mean(),
          f"MAE {test[energy]:.2f} m{unit}"),
     ]  # fmt: skip
-    if "forces_mae_meV_per_A" in test:
+    if predicted.forces is not None and reference.forces is not None:
         caption = f"MAE {test['forces_mae_meV_per_A']:.1f} meV/Å"
         panels.append(("force component (eV/Å)", *_with_labels(reference.forces, predicted.forces), caption))
-    if "stress_mae_GPa" in test:
+    if predicted.stress is not None and reference.stress is not None:
         caption = f"MAE {test['stress_mae_meV_per_A3']:.2f} meV/Å³ = {test['stress_mae_GPa']:.3f} GPa"
         panels.append(("stress component (eV/Å³)", *_with_labels(reference.stress, predicted.stress), caption))
     return panels

@@ -38,8 +38,8 @@ def has_volume(frame: Data) -> bool:
 
 def batches(frames: Sequence[Data], batch_size: int) -> Iterator[list[Data]]:
     """Up to ``batch_size`` frames at a time, in order, those with a volume apart from those without."""
-    for _, alike in groupby(frames, has_volume):
-        alike = list(alike)
+    for _, group in groupby(frames, has_volume):
+        alike = list(group)
         for first in range(0, len(alike), batch_size):
             yield alike[first : first + batch_size]
 

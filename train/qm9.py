@@ -95,7 +95,7 @@ def read_splits(options: QM9Options, cutoff: float, num_workers: int = 0) -> Spl
     return Splits(name, *(chosen if options.root else [with_neighbors(part, cutoff) for part in chosen]))
 
 
-def molecule_counts(options: QM9Options, available: int) -> list[int]:
+def molecule_counts(options: QM9Options, available: int) -> tuple[int, int, int]:
     """Sizes of training, validation and test, the default wherever none is given.
 
     Raises:
@@ -112,4 +112,4 @@ def molecule_counts(options: QM9Options, available: int) -> list[int]:
             f"train_size={train}, val_size={validation} and test_size={max(test, 1)}: there are {available} molecules, "
             "ask for fewer"
         )
-    return [train, validation, test]
+    return train, validation, test

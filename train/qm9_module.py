@@ -37,7 +37,7 @@ class PropertyModule(PotentialModule):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         outputs = self.potential.atomic_outputs(batch)
-        return {NAME: self.readout(outputs, self.potential.species_of_number[batch.z], batch)}
+        return {NAME: self.readout(outputs, self.potential.get_buffer("species_of_number")[batch.z], batch)}
 
     def loss_weights(self, progress: float) -> dict[str, float]:
         return {NAME: 1.0}

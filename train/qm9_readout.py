@@ -43,6 +43,9 @@ class PropertyReadout(nn.Module):
         scale: :math:`\sigma` (k,).
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, readout: str, shift: list[list[float]], scale: list[float]):
         super().__init__()
         self.readout = readout

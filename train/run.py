@@ -30,7 +30,7 @@ def open_run_folder(run: RunOptions, task: str, name: str, config: str) -> Path:
     Raises:
         ValueError: a new run would overwrite an earlier one.
     """
-    if rank_zero_only.rank:
+    if rank_zero_only.rank:  # type: ignore[attr-defined]  # Lightning sets it on the function
         return run.resume or run.run_dir or Path("runs")  # nothing is written by this process
     folder = run.resume or create_run_folder(run.run_dir, task, name)
     unfinished = folder / f"{CONFIG}.unfinished"

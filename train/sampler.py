@@ -21,7 +21,8 @@ class EpochSampler(DistributedSampler):
     """
 
     def __init__(self, frames: Sequence, seed: int, devices: int = 1, device: int = 0, epoch: int = 0, skip: int = 0):
-        super().__init__(frames, num_replicas=devices, rank=device, shuffle=True, seed=seed)
+        # PyTorch asks for a Dataset, and uses its length alone.
+        super().__init__(frames, num_replicas=devices, rank=device, shuffle=True, seed=seed)  # type: ignore[arg-type]
         self.epoch, self._first_epoch, self._skip = epoch, epoch, skip
 
     def __iter__(self) -> Iterator[int]:

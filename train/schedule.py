@@ -4,23 +4,26 @@ import math
 from collections.abc import Callable
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, ReduceLROnPlateau
 
 
 def training_timer(trainer: Trainer) -> Timer:
     """The clock of a training: it starts with the first step and stops with the last, validation included."""
-    return next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    # Lightning sets the attribute outside of the class, where its type is not seen.
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(callback for callback in callbacks if isinstance(callback, Timer))
 
 
 def training_progress(trainer: Trainer, step: int) -> float:
     """The part of the training that is over, 0 to 1: of its steps or of its time limit, whichever is nearer its end."""
     timer = training_timer(trainer)
     progress = step / max(1, trainer.estimated_stepping_batches)
-    if timer.time_remaining() is not None:
+    remaining = timer.time_remaining()
+    if remaining is not None:
         elapsed = timer.time_elapsed()
-        progress = max(progress, elapsed / (elapsed + max(0.0, timer.time_remaining()) or 1.0))
+        progress = max(progress, elapsed / (elapsed + max(0.0, remaining) or 1.0))
         progress = trainer.strategy.broadcast(progress)  # clocks differ, but all devices have to take the same step
     return min(1.0, progress)
 

@@ -118,7 +118,8 @@ class _Stack:
                 self.basis[side] = self._together(f"basis_{side}", identities)
 
     def step(self, lr: float | Tensor, beta1: float, beta2: float, eps: float) -> None:
-        gradient = torch.cat([_pieces(weight.grad) for weight in self.weights])
+        """One step of weights that all have gradients."""
+        gradient = torch.cat([_pieces(weight.grad) for weight in self.weights if weight.grad is not None])
         self.momentum.lerp_(gradient, 1 - beta1)
         for side, covariance in self.covariance.items():
             a, b = (gradient, gradient.mT) if side == 0 else (gradient.mT, gradient)

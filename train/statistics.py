@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import ArrayLike
 from torch_geometric.data import Data
 
 
@@ -27,7 +28,7 @@ class Statistics:
     num_neighbors: float
 
 
-def composition(numbers: np.ndarray, num_atoms: np.ndarray, species: Sequence[int]) -> np.ndarray:
+def composition(numbers: np.ndarray, num_atoms: np.ndarray, species: ArrayLike) -> np.ndarray:
     """Atoms of each of ``species`` in each frame, (frames, species) int64.
 
     Args:

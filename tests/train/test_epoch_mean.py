@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from train.epoch_mean import EpochMean
+from train.epoch_mean import EpochMean, EpochMeans
 
 
 def test_mean_over_all_that_was_counted():
@@ -43,3 +43,12 @@ def test_what_was_added_without_python_is_read(recwarn):
 
 def test_nothing_counted_has_no_mean():
     assert EpochMean().compute().isnan()
+
+
+def test_means_of_several_names_are_kept_apart_and_reset_together():
+    means = EpochMeans(["val/energy", "val/forces"])
+    means["val/energy"].update(torch.tensor(6.0), torch.tensor(2.0))
+    means["val/forces"].update(torch.tensor(8.0), torch.tensor(2.0))
+    assert means.compute() == {"val/energy": 3.0, "val/forces": 4.0}
+    means.reset()
+    assert all(mean.isnan() for mean in means.compute().values())

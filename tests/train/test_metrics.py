@@ -34,6 +34,11 @@ def test_trivial_baseline_of_one_molecule_is_its_mean_energy_and_the_mean_absolu
     assert found["forces_mae_meV_per_A"] == pytest.approx(1000 * np.mean(np.abs(test.forces)))
 
 
+def test_trivial_baseline_needs_atomic_numbers(computed):
+    with pytest.raises(ValueError, match="train and test: expected labels with atomic numbers, got numbers=None"):
+        trivial_prediction(computed, computed)
+
+
 def test_trivial_baseline_of_different_molecules_is_the_sum_over_their_atoms():
     hydrogen, oxygen = -13.0, -2041.0
     train = Labels(

@@ -121,11 +121,11 @@ def test_a_run_is_not_resumed_with_other_molecules(tmp_path, few):
 
 
 def test_embedded_molecules_are_all_used_a_tenth_each_to_validate_and_test():
-    assert molecule_counts(QM9Options(), 5000) == [4000, 500, 500]
+    assert molecule_counts(QM9Options(), 5000) == (4000, 500, 500)
 
 
 def test_sizes_of_the_whole_set_are_the_usual_ones(tmp_path):
-    assert molecule_counts(QM9Options(root=tmp_path), 130_831) == [USUAL_TRAIN, USUAL_VALIDATION, 10_831]
+    assert molecule_counts(QM9Options(root=tmp_path), 130_831) == (USUAL_TRAIN, USUAL_VALIDATION, 10_831)
 
 
 @pytest.mark.parametrize("sizes", [{"train_size": 4990, "val_size": 10}, {"test_size": 4500}])
@@ -146,7 +146,7 @@ def test_published_files_are_read_with_their_neighbour_lists_kept(tmp_path, monk
     with pytest.raises(ValueError, match="train_size=1, val_size=1 and test_size=1: there are 2 molecules"):
         read_splits(QM9Options(root=tmp_path, train_size=1, val_size=1, test_size=1), CUTOFF)
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    monkeypatch.setattr(qm9, "molecule_counts", lambda options, available: [1, 1, 0])
+    monkeypatch.setattr(qm9, "molecule_counts", lambda options, available: (1, 1, 0))
     splits = read_splits(QM9Options(root=tmp_path), CUTOFF)
     assert sorted(part[0].number.item() for part in (splits.train, splits.validation)) == [1, 3]
     assert all(
