@@ -7,6 +7,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+import pyg_cgconv.nn
 from pyg_cgconv.nn import (
     BesselBasis,
     Gate,
