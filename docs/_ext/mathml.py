@@ -15,8 +15,19 @@ from sphinx.util import logging
 logger = logging.getLogger(__name__)
 
 
-# What docutils does not know. Its parentheses grow by themselves.
-UNKNOWN = {r"\\big(?![a-z])": "", r"\\dots(?![a-z])": r"\\ldots"}
+def _plain_underscores(text: re.Match) -> str:
+    return text[0].replace(r"\_", "_")
+
+
+# What docutils does not know. Its parentheses grow by themselves, its text takes an underscore as it is, and an index
+# would go below an accent or behind a prime.
+UNKNOWN = {
+    r"\\big(?![a-z])": "",
+    r"'_": r"^{\\prime}_",
+    r"\\dots(?![a-z])": r"\\ldots",
+    r"\\text\{[^}]*\}": _plain_underscores,
+    r"(\\(?:hat|bar)(?:\{(?:[^{}]|\{[^{}]*\})*\}| [a-zA-Z]))_": r"{\1{}}_",
+}
 
 
 def _mathml(self, node: nodes.Element, as_block: bool) -> str:

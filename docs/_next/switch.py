@@ -1,0 +1,75 @@
+"""Brings the pages to the package layout with `pyg_cgconv.nn`, `ops`, `potential` and `Edges`; then removes this folder.
+
+python docs/_next/switch.py
+"""
+
+import shutil
+from pathlib import Path
+
+NEXT = Path(__file__).parent
+DOCS = NEXT.parent
+ROOT = DOCS.parent
+
+# (file, what stands there, what shall stand there)
+CHANGES = [
+    (DOCS / "conf.py", '["_build", "_next", "parts"]', '["_build"]'),
+    (DOCS / "layer.md", "```{include} parts/edges.md\n```\n", (NEXT / "parts/edges.md").read_text()),
+    (DOCS / "architecture.md", "```{include} parts/modules.md\n```\n", (NEXT / "parts/modules.md").read_text()),
+    (
+        DOCS / "architecture.md",
+        "3. The GPU kernel: the loop above, with names for what is generated.",
+        "3. `cuda_kernels/cuda/kernel.py`: the loop above, with names for what is generated.",
+    ),
+    (
+        DOCS / "architecture.md",
+        "2. `cuda_kernels/polynomial.py`: M, its derivatives, its arithmetic.",
+        "2. `cuda_kernels/contraction.py` and `polynomial.py`: its derivatives, its arithmetic.",
+    ),
+    (
+        ROOT / "CONTRIBUTING.md",
+        "what builds it from irreps (`pyg_cgconv/_problem.py`)",
+        "what builds it from irreps (`pyg_cgconv/tensor_product`)",
+    ),
+    (
+        ROOT / "CONTRIBUTING.md",
+        "the loop in `cuda_kernels/cuda_kernel.py`, its parts in `cuda_parts.py`; what fits where in `schedule.py`, "
+        "`segment.py`, `staging.py`",
+        "the loop in `cuda_kernels/cuda/kernel.py`, its parts in `parts.py`; what fits where in `schedule.py`, "
+        "`segment.py`, `staging.py` beside it",
+    ),
+    (
+        ROOT / "CONTRIBUTING.md",
+        "`cuda_kernels/cpu_kernel.py`, `cpu_edge.py`, `cpu_rows.py` | `tests/cuda_kernels/test_cpu_kernel.py` reads",
+        "`cuda_kernels/cpu` | `tests/cuda_kernels/cpu/test_kernel.py` reads",
+    ),
+    (ROOT / "CONTRIBUTING.md", "| `pyg_cgconv/_ops.py` |", "| `pyg_cgconv/ops` |"),
+    (
+        ROOT / "CONTRIBUTING.md",
+        "a module of `pyg_cgconv`, one class a file where it can be",
+        "a module of `pyg_cgconv/nn`, exported by its `__init__`",
+    ),
+    (ROOT / "CONTRIBUTING.md", "`pyg_cgconv/potential.py`; a new", "`pyg_cgconv/potential`; a new"),
+    (
+        ROOT / "CONTRIBUTING.md",
+        "`tests/cuda_kernels/test_cuda_compilation.py`",
+        "`tests/cuda_kernels/cuda/test_compilation.py`",
+    ),
+    (ROOT / "CONTRIBUTING.md", "`tests/pyg_cgconv/test_cuda.py`", "`tests/pyg_cgconv/ops/test_cuda.py`"),
+    (ROOT / "CONTRIBUTING.md", "tests/pyg_cgconv/test_conv.py", "tests/pyg_cgconv/nn/test_conv.py"),
+]
+
+
+def main() -> None:
+    for file, before, after in CHANGES:
+        text = file.read_text()
+        if text.count(before) != 1:
+            raise ValueError(f"{file}: expected once: {before!r}")
+        file.write_text(text.replace(before, after))
+    for page in [NEXT / "building_blocks.md", *(NEXT / "api").glob("*.md")]:
+        shutil.copy(page, DOCS / page.relative_to(NEXT))
+    shutil.rmtree(DOCS / "parts")
+    shutil.rmtree(NEXT)
+
+
+if __name__ == "__main__":
+    main()
