@@ -1,4 +1,5 @@
-"""References by short names: :class:`VerletList` finds pyg_cgconv.calculator.VerletList from any module.
+"""References by short names: :class:`VerletList` finds pyg_cgconv.calculator.VerletList from any module, and
+:meth:`Potential.save` the method.
 
 A name that nothing here has, or two things have, stays a warning.
 """
@@ -11,12 +12,10 @@ from sphinx.util.nodes import make_refnode
 
 def find(app: Sphinx, env: BuildEnvironment, node: nodes.Element, text: nodes.Element) -> nodes.reference | None:
     target = node.get("reftarget", "")
-    if node.get("refdomain") != "py" or "." in target:
+    if node.get("refdomain") != "py" or not target:
         return None
     objects = env.domains["py"].objects
-    found = {
-        (entry.docname, entry.node_id): name for name, entry in objects.items() if name.rpartition(".")[2] == target
-    }
+    found = {(entry.docname, entry.node_id): name for name, entry in objects.items() if name.endswith("." + target)}
     if len(found) != 1:
         return None
     ((document, anchor), name), *_ = found.items()

@@ -1,4 +1,4 @@
-"""Brings the pages to the package layout with `pyg_cgconv.nn`, `ops`, `potential` and `Edges`; then removes this folder.
+"""Brings the pages to the layout with `pyg_cgconv.nn`, `ops`, `potential` and `Edges`; then removes this folder.
 
 python docs/_next/switch.py
 """
@@ -10,7 +10,7 @@ NEXT = Path(__file__).parent
 DOCS = NEXT.parent
 ROOT = DOCS.parent
 
-# (file, what stands there, what shall stand there)
+# (file, what stands there once, what shall stand there)
 CHANGES = [
     (DOCS / "conf.py", '["_build", "_next", "parts"]', '["_build"]'),
     (DOCS / "layer.md", "```{include} parts/edges.md\n```\n", (NEXT / "parts/edges.md").read_text()),
@@ -32,10 +32,8 @@ CHANGES = [
     ),
     (
         ROOT / "CONTRIBUTING.md",
-        "the loop in `cuda_kernels/cuda_kernel.py`, its parts in `cuda_parts.py`; what fits where in `schedule.py`, "
-        "`segment.py`, `staging.py`",
-        "the loop in `cuda_kernels/cuda/kernel.py`, its parts in `parts.py`; what fits where in `schedule.py`, "
-        "`segment.py`, `staging.py` beside it",
+        "the loop in `cuda_kernels/cuda_kernel.py`, its parts in `cuda_parts.py`; what fits where in",
+        "the loop in `cuda_kernels/cuda/kernel.py`, its parts in `parts.py`; what fits where, beside it, in",
     ),
     (
         ROOT / "CONTRIBUTING.md",
@@ -57,6 +55,25 @@ CHANGES = [
     (ROOT / "CONTRIBUTING.md", "`tests/pyg_cgconv/test_cuda.py`", "`tests/pyg_cgconv/ops/test_cuda.py`"),
     (ROOT / "CONTRIBUTING.md", "tests/pyg_cgconv/test_conv.py", "tests/pyg_cgconv/nn/test_conv.py"),
 ]
+
+# What a problem prints.
+BEFORE = """\
+4 paths, float32: x 128, y 4, weights 128, out 256 numbers a row
+path channels   x   y out  l1 x l2 -> l3 terms
+   0       32   0   0   0     0 x 0 -> 0     1
+   1       32   1   1   1     1 x 1 -> 0     3
+   2       32   0   1   2     0 x 1 -> 1     3
+   3       32   1   0   3     1 x 0 -> 1     3
+"""
+AFTER = """\
+g.x.y.w, float32, 4 paths; numbers a row: g 256 (target), x 128 (source), y 4 (edge), w 128 (edge)
+path channels    g (l)    x (l)    y (l)    w (l) terms
+   0       32    0 (0)    0 (0)    0 (0)    0 (0)     1
+   1       32    1 (0)    1 (1)    1 (1)    1 (0)     3
+   2       32    2 (1)    0 (0)    1 (1)    2 (0)     3
+   3       32    3 (1)    1 (1)    0 (0)    3 (0)     3
+"""
+CHANGES.append((DOCS / "architecture.md", BEFORE, AFTER))
 
 
 def main() -> None:
