@@ -19,9 +19,9 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-docs: $(VENV)/docs-installed  ## the pages, in docs/_build/html, with warnings as errors; runs their examples
+docs: $(VENV)/docs-installed  ## the pages, in docs/_build/html; their examples run on the CPU; warnings are errors
 	$(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees -b html docs docs/_build/html
-	$(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees -b doctest docs docs/_build/doctest
+	CUDA_VISIBLE_DEVICES= $(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees -b doctest docs docs/_build/doctest
 
 $(VENV)/docs-installed: $(VENV)/installed
 	$(RUN) -m pip install --quiet --editable ".[docs]"

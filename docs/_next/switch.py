@@ -37,8 +37,8 @@ CHANGES = [
     ),
     (
         ROOT / "CONTRIBUTING.md",
-        "`cuda_kernels/cpu_kernel.py`, `cpu_edge.py`, `cpu_rows.py` | `tests/cuda_kernels/test_cpu_kernel.py` reads",
-        "`cuda_kernels/cpu` | `tests/cuda_kernels/cpu/test_kernel.py` reads",
+        "`cuda_kernels/cpu_kernel.py`, `cpu_edge.py`, `cpu_rows.py` | `test_cpu_kernel.py` reads",
+        "`cuda_kernels/cpu` | `cpu/test_kernel.py` reads",
     ),
     (ROOT / "CONTRIBUTING.md", "| `pyg_cgconv/_ops.py` |", "| `pyg_cgconv/ops` |"),
     (
