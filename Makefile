@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean docs
 
 demo: runs/demo/metrics.json  ## train a potential on the embedded ethanol frames; see what it learned in runs/demo
 	@echo "Trained: see runs/demo/parity.png, learning_curve.png and metrics.json (make clean starts over)"
@@ -20,10 +20,18 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(RUN) -m mypy
 
+docs: $(VENV)/docs-installed  ## the pages, in docs/_build/html; their examples run on the CPU; warnings are errors
+	$(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees -b html docs docs/_build/html
+	CUDA_VISIBLE_DEVICES= $(RUN) -m sphinx -W --keep-going -q -d docs/_build/doctrees -b doctest docs docs/_build/doctest
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(RUN) -m pip install --quiet --editable ".[docs]"
+	touch $@
+
 $(VENV)/installed: pyproject.toml
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --editable ".[test]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs docs/_build
