@@ -112,7 +112,7 @@ class _Driver:
     def __init__(self, memory: GlobalMemory):
         self._memory = memory
 
-    def cuLaunchKernel(self, text: str, *configuration):  # noqa: N802  (the driver's name)
+    def cuLaunchKernel(self, text: str, *configuration):  # the driver's name
         x, y, z, *block, shared_bytes, _, parameters, _ = configuration
         kinds = [kind for _, kind in parse(text).parameters]
         pointers = (ctypes.c_uint64 * len(kinds)).from_address(parameters)

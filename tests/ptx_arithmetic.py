@@ -21,6 +21,8 @@ TYPES = {
     "f64": np.float64,
 }
 """A PTX type as NumPy's."""
+WARP = 32
+"""Lanes of a warp."""
 
 
 class Lanes:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from tests import ptx_arithmetic, ptx_memory
-from tests.ptx_arithmetic import Lanes, Registers
+from tests.ptx_arithmetic import WARP, Lanes, Registers
 from tests.ptx_memory import GlobalMemory, SharedMemory
 from tests.ptx_parser import Instruction, Program, PtxError, parse
 
-WARP = 32
 MOST_RUNS = 1_000_000
 """Stretches without a branch that a block may run, lest a wrong loop never end."""
 

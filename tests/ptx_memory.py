@@ -1,19 +1,17 @@
 """The memories of the PTX machine, and the instructions that read and write them.
 
 Nothing is forgiven: an access must lie inside of what was registered and be aligned to its width. Shared memory begins
-with NaN everywhere. What a thread copies asynchronously is read at once and arrives when that thread waits for it. Two
-threads that use a word of shared memory, one of them to write, must have a barrier between them.
+with NaN everywhere. What a thread copies asynchronously is read at once and arrives when that thread waits for it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from tests.ptx_accesses import WORD, Accesses, by_word
 from tests.ptx_arithmetic import TYPES, Lanes, Registers, Step
 from tests.ptx_parser import Address, Instruction, PtxError
 
-WORD = 4
-"""Bytes that accesses to shared memory are compared by."""
 SHARED_WINDOW = 0x7B00_0000_0000
 """Where shared memory begins among generic addresses."""
 
@@ -52,14 +50,12 @@ class GlobalMemory:
             PtxError: one is not aligned, or outside of all arrays.
         """
         offsets = addresses - self.START
-        inside = (offsets >= 0) & (offsets + width <= self.CAPACITY)
-        if not (
-            inside.all() and self._known[offsets // WORD].all() and self._known[(offsets + width - 1) // WORD].all()
-        ):
-            inside[inside] = self._known[offsets[inside] // WORD] & self._known[(offsets[inside] + width - 1) // WORD]
-            _refuse("outside of all arrays in global memory", addresses, ~inside, instruction, lanes)
-        if (offsets % width).any():
-            _refuse(f"not aligned to {width} bytes", addresses, offsets % width != 0, instruction, lanes)
+        _check_alignment(addresses, width, instruction, lanes)
+        known = (offsets >= 0) & (offsets + width <= self.CAPACITY)
+        for end in (0, width - 1):
+            known &= self._known[np.where(known, offsets + end, 0) // WORD]
+        if not known.all():
+            _refuse("outside of all arrays in global memory", addresses, ~known, instruction, lanes)
         return offsets
 
     def note(self, places, width: int, instruction: Instruction, lanes: Lanes, writes: bool) -> None:
@@ -92,19 +88,18 @@ class SharedMemory:
             PtxError: one is not aligned, or outside of the block's memory.
         """
         offsets = addresses - self.START
+        _check_alignment(addresses, width, instruction, lanes)
         outside = (offsets < 0) | (offsets + width > self.size)
         if outside.any():
             _refuse(f"outside of the block's {self.size} bytes", addresses, outside, instruction, lanes)
-        if (offsets % width).any():
-            _refuse(f"not aligned to {width} bytes", addresses, offsets % width != 0, instruction, lanes)
         return offsets
 
     def note(self, places: np.ndarray, width: int, instruction: Instruction, lanes: Lanes, writes: bool) -> None:
-        self.accesses.note(*_by_word(lanes.numbers, places, width), instruction, writes)
+        self.accesses.note(*by_word(lanes.numbers, places, width), instruction, writes)
 
     def copy_later(self, places: np.ndarray, values: np.ndarray, instruction: Instruction, lanes: Lanes) -> None:
         """Start copies of words, values (lanes, words), which any moment from now on may arrive in."""
-        threads, words = _by_word(lanes.numbers, places, WORD * values.shape[1])
+        threads, words = by_word(lanes.numbers, places, WORD * values.shape[1])
         self.accesses.note(threads, words, instruction, True)
         self._open.append((threads, words, values.reshape(-1)))
 
@@ -131,63 +126,9 @@ class SharedMemory:
         self._groups = remaining
 
 
-def _by_word(threads: np.ndarray, places: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """(thread, word) of every word of accesses of this width."""
-    words, first = width // WORD, places // WORD
-    return (threads, first) if words == 1 else (np.repeat(threads, words), (first[:, None] + np.arange(words)).ravel())
-
-
-class Accesses:
-    """Who used which word of shared memory since the last barrier: of the warp, and of the block."""
-
-    WARP = 32
-
-    def __init__(self, words: int, threads: int):
-        self._writer = np.full(words, -1)
-        self._since_warp: list[tuple] = []
-        self._since_block: list[tuple] = []
-
-    def note(self, threads: np.ndarray, words: np.ndarray, instruction: Instruction, writes: bool) -> None:
-        if len(words):
-            self._since_warp.append((threads, words, np.full(len(words), writes), np.full(len(words), instruction)))
-
-    def warp_barrier(self, lanes: Lanes) -> None:
-        """These lanes, all of their warps, wait for each other.
-
-        Raises:
-            PtxError: two of them used a word before it, one of them to write.
-        """
-        if not self._since_warp:
-            return
-        every = [np.concatenate(parts) for parts in zip(*self._since_warp, strict=True)]
-        here = lanes.member[every[0]]
-        checked = tuple(part[here] for part in every)
-        self._since_warp = [] if here.all() else [tuple(part[~here] for part in every)]
-        self._compare(*checked, checked[0], "lane", "warp")
-        self._since_block.append(checked)
-
-    def block_barrier(self, lanes: Lanes) -> None:
-        """All lanes of the block wait for each other, or have come to their ends.
-
-        Raises:
-            PtxError: two of them used a word before it, one of them to write.
-        """
-        self.warp_barrier(lanes)
-        if self._since_block:
-            threads, *rest = (np.concatenate(parts) for parts in zip(*self._since_block, strict=True))
-            self._compare(threads, *rest, threads // self.WARP, "warp", "block")
-        self._since_block = []
-
-    def _compare(self, threads, words, writes, instructions, users, user: str, among: str) -> None:
-        self._writer[words[writes]] = users[writes]
-        known = self._writer[words]
-        clash = np.flatnonzero((known >= 0) & (known != users))
-        if len(clash):
-            one = clash[0]
-            other = np.flatnonzero((words == words[one]) & writes & (users == known[one]))[0]
-            accesses = " and ".join(f"{user} {users[n]} at `{instructions[n].text}`" for n in (one, other))
-            raise PtxError(f"no barrier of the {among} between {accesses}, both at byte {words[one] * WORD}")
-        self._writer[words[writes]] = -1
+def _check_alignment(addresses: np.ndarray, width: int, instruction: Instruction, lanes: Lanes) -> None:
+    if (addresses % width).any():
+        _refuse(f"not aligned to {width} bytes", addresses, addresses % width != 0, instruction, lanes)
 
 
 def _refuse(reason: str, addresses, wrong, instruction: Instruction, lanes: Lanes) -> None:
