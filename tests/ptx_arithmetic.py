@@ -178,6 +178,14 @@ def _wide_product(kind: str, instruction: Instruction, registers: Registers) -> 
     return lambda lanes: np.multiply(a, b, out=target, where=lanes.where, dtype=TYPES[wide])
 
 
+def _high_product(kind: str, instruction: Instruction, registers: Registers) -> Step:
+    """The upper half of the product."""
+    target = registers.target(instruction.operands[0], kind)
+    a, b = (registers.source(operand, kind) for operand in instruction.operands[1:])
+    bits = 8 * target.itemsize
+    return lambda lanes: _copy(target, ((a.astype(object) * b.astype(object)) >> bits).astype(TYPES[kind]), lanes)
+
+
 def _multiply_add(kind: str, instruction: Instruction, registers: Registers) -> Step:
     """a b + c; of float32 rounded once."""
     target = registers.target(instruction.operands[0], kind)
@@ -225,6 +233,7 @@ _OTHERS = {
     "mov": _move,
     "selp": _selection,
     "mul.wide": _wide_product,
+    "mul.hi": _high_product,
     "mad.lo": _multiply_add,
     "fma.rn": _multiply_add,
     "shl": _shift(np.left_shift),

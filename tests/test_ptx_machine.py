@@ -68,8 +68,9 @@ def test_instructions_are_parsed():
         ("setp.lt.s32 %p1, %r3, 0; selp.b32 %r4, 5, 6, %p1", np.where(INTEGERS < 0, 5, 6)),
         ("setp.lt.u32 %p1, %r3, 3; @!%p1 mov.u32 %r4, 9", np.where((INTEGERS >= 0) & (INTEGERS < 3), 0, 9)),
         ("cvt.s64.s32 %rd7, %r3; shr.u64 %rd7, %rd7, 32; cvt.u32.u64 %r4, %rd7", np.where(INTEGERS < 0, -1, 0)),
+        ("mul.hi.s32 %r4, %r3, 0x10000000", INTEGERS >> 4),
         ("mul.wide.s32 %rd7, %r3, 3; cvt.u32.u64 %r4, %rd7", INTEGERS * 3),
-        ("cvt.u64.u32 %rd7, %r3; mov.u64 %rd8, 0; bfi.b64 %rd8, %rd7, %rd8, 4, 8; cvt.u32.u64 %r4, %rd8", (INTEGERS & 255) << 4),
+        ("cvt.u64.u32 %rd7, %r3; bfi.b64 %rd8, %rd7, 0, 4, 8; cvt.u32.u64 %r4, %rd8", (INTEGERS & 255) << 4),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
