@@ -34,8 +34,9 @@ def emulated_gpu(
     row_edges: int | None = None,
     registers: int | None = None,
     capability: tuple[int, int] = HOPPER,
-) -> Iterator[None]:
-    """Within it, convolutions of tensors on a CPU run as on a GPU of this compute capability.
+) -> Iterator[list[tuple[int, int, int]]]:
+    """Within it, convolutions of tensors on a CPU run as on a GPU of this compute capability. It gives a list to which
+    each launch adds its grid.
 
     Args:
         deterministic: two passes, without atomic additions.
@@ -43,13 +44,15 @@ def emulated_gpu(
         registers: a thread's; with fewer, passes are cut into more segments. None for all that there are.
     """
 
+    grids: list[tuple[int, int, int]] = []
+
     def contract(problem, contraction, inputs, lists, sources: int) -> list[Tensor]:
         memory = GlobalMemory()
 
         def placed(tensors) -> list[_DeviceTensor]:
             return [_DeviceTensor(memory, tensor.detach().numpy()) for tensor in tensors]
 
-        with _launches(memory, capability, registers):
+        with _launches(memory, grids, capability, registers):
             plan = _contract_cuda._Plan(problem, contraction, deterministic, device=0)
             outputs = plan(placed(inputs), [placed(listed) for listed in lists], sources)
         return [torch.from_numpy(output.array.copy()) for output in outputs]
@@ -58,7 +61,7 @@ def emulated_gpu(
         patch.object(_ops, "_device", lambda name: SimpleNamespace(contract=contract)),
         patch.object(_edges, "_row_edges", lambda edges: row_edges),
     ):
-        yield
+        yield grids
 
 
 def mixed(mixing: Mixing, part: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -67,7 +70,7 @@ def mixed(mixing: Mixing, part: str, left: np.ndarray, right: np.ndarray) -> np.
     out = np.full(mixing.shape(part, nodes), np.nan, left.dtype)
     (*operands, result), tables = ([memory.place(a) for a in arrays] for arrays in ((left, right, out), table))
     other = (right if part == WEIGHTS else out).shape[1]
-    with _launches(memory, HOPPER):
+    with _launches(memory, []):
         launch = cuda_launch.MixingLaunch(part, table, left.dtype.name, 0)
         addresses, tables = ([address for address, _ in arrays] for arrays in ((*operands, result), tables))
         launch(addresses, tables, nodes, left.shape[1], other, 0)
@@ -109,8 +112,8 @@ class _Driver:
 
     CUresult = cuda_launch.driver.CUresult
 
-    def __init__(self, memory: GlobalMemory):
-        self._memory = memory
+    def __init__(self, memory: GlobalMemory, grids: list):
+        self._memory, self._grids = memory, grids
 
     def cuLaunchKernel(self, text: str, *configuration):  # the driver's name
         x, y, z, *block, shared_bytes, _, parameters, _ = configuration
@@ -118,15 +121,18 @@ class _Driver:
         pointers = (ctypes.c_uint64 * len(kinds)).from_address(parameters)
         sizes = {"u32": ctypes.c_uint32, "u64": ctypes.c_uint64}
         values = tuple(sizes[kind].from_address(at).value for kind, at in zip(kinds, pointers, strict=True))
+        self._grids.append((x, y, z))
         ptx_machine.run(text, (x, y, z), tuple(block), shared_bytes, values, self._memory)
         return (self.CUresult.CUDA_SUCCESS,)
 
 
 @contextmanager
-def _launches(memory: GlobalMemory, capability: tuple[int, int], registers: int | None = None) -> Iterator[None]:
+def _launches(
+    memory: GlobalMemory, grids: list, capability: tuple[int, int] = HOPPER, registers: int | None = None
+) -> Iterator[None]:
     """Launches of the project run on the machine, with this memory."""
     replaced = {
-        "driver": _Driver(memory),
+        "driver": _Driver(memory, grids),
         "compute_capability": lambda device: capability,
         "binaries": lambda *what: _binaries(*what, registers or cuda_kernel.REGISTERS),
         "_fold_binary": _fold_binary,
