@@ -34,6 +34,7 @@ def emulated_gpu(
     row_edges: int | None = None,
     registers: int | None = None,
     capability: tuple[int, int] = HOPPER,
+    misaligned: int = 0,
 ) -> Iterator[list[tuple[int, int, int]]]:
     """Within it, convolutions of tensors on a CPU run as on a GPU of this compute capability. It gives a list to which
     each launch adds its grid.
@@ -42,6 +43,7 @@ def emulated_gpu(
         deterministic: two passes, without atomic additions.
         row_edges: edges that a block walks; nodes with more are cut into several rows.
         registers: a thread's; with fewer, passes are cut into more segments. None for all that there are.
+        misaligned: bytes of the inputs' addresses beyond what the kernels' widest copies need.
     """
 
     grids: list[tuple[int, int, int]] = []
@@ -49,12 +51,12 @@ def emulated_gpu(
     def contract(problem, contraction, inputs, lists, sources: int) -> list[Tensor]:
         memory = GlobalMemory()
 
-        def placed(tensors) -> list[_DeviceTensor]:
-            return [_DeviceTensor(memory, tensor.detach().numpy()) for tensor in tensors]
+        def placed(tensors, offset: int = 0) -> list[_DeviceTensor]:
+            return [_DeviceTensor(memory, tensor.detach().numpy(), offset) for tensor in tensors]
 
         with _launches(memory, grids, capability, registers):
             plan = _contract_cuda._Plan(problem, contraction, deterministic, device=0)
-            outputs = plan(placed(inputs), [placed(listed) for listed in lists], sources)
+            outputs = plan(placed(inputs, misaligned), [placed(listed) for listed in lists], sources)
         return [torch.from_numpy(output.array.copy()) for output in outputs]
 
     with (
@@ -90,15 +92,18 @@ def folded(rows: np.ndarray, partials: np.ndarray, continuing: np.ndarray) -> np
 class _DeviceTensor:
     """What the launching code uses of a tensor on a GPU."""
 
-    def __init__(self, memory: GlobalMemory, values: np.ndarray):
+    def __init__(self, memory: GlobalMemory, values: np.ndarray, offset: int = 0):
         self._memory, self.shape = memory, values.shape
-        self._address, self.array = memory.place(values)
+        self._address, self.array = memory.place(values, offset)
 
     def data_ptr(self) -> int:
         return self._address
 
     def is_contiguous(self) -> bool:
         return True
+
+    def clone(self) -> _DeviceTensor:
+        return _DeviceTensor(self._memory, self.array)
 
     def new_empty(self, shape) -> _DeviceTensor:
         return _DeviceTensor(self._memory, np.full(shape, np.nan, self.array.dtype))

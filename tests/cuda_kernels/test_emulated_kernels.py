@@ -88,9 +88,17 @@ def test_inputs_of_nodes_wait_in_shared_memory():
     check(case("32x6e", "1o", "32x5o+32x6o", paths), torch.float32, registers=185)
 
 
+def test_gradients_of_more_edge_features_than_lanes():
+    check(case("32x0e", "33x0e+0e", "32x0e", [(0, 1, 0, True)]), torch.float32)
+
+
 @pytest.mark.parametrize("row_edges", [None, 3])
 def test_warps_go_round_where_channels_are_many(row_edges):
     check(scalars(320), torch.float32, row_edges=row_edges)
+
+
+def test_inputs_that_are_not_aligned():
+    check(vectors(32), torch.float32, misaligned=8)
 
 
 def test_shared_weights():
