@@ -120,13 +120,15 @@ def test_products_of_features():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_partial_rows_are_added_to_their_nodes(dtype):
+@pytest.mark.parametrize("unused", [0, 4])
+def test_partial_rows_are_added_to_their_nodes(unused, dtype):
     random, nodes, length = np.random.default_rng(0), 6, 45
-    continuing = np.array([1] * 19 + [2] + [4] * 8 + [5] * 9 + [nodes] * 4, np.int32)
+    continuing = np.array([1] * 19 + [2] + [4] * 8 + [5] * 9 + [nodes] * unused, np.int32)
     rows, partials = (random.normal(size=(n, length)).astype(dtype) for n in (nodes, len(continuing)))
-    partials[-4:] = np.nan
+    used = continuing < nodes
+    partials[~used] = np.nan
     expected = rows.astype(np.float64)
-    np.add.at(expected, continuing[:-4], partials[:-4])
+    np.add.at(expected, continuing[used], partials[used])
     np.testing.assert_allclose(folded(rows, partials, continuing), expected, rtol=1e-5 if dtype == "float32" else 1e-13)
 
 
