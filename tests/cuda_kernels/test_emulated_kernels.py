@@ -1,0 +1,176 @@
+"""The CUDA kernels, launched as on a GPU but run by the PTX machine, against e3nn in float64."""
+
+import numpy as np
+import pytest
+import torch
+from e3nn import o3
+
+pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
+
+from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing
+from pyg_cgconv.products import NodeProducts
+from tests.emulated import HOPPER, emulated_gpu, folded, mixed
+from tests.problems import Case, error, fill
+from tests.pyg_cgconv.test_derivatives import compare
+
+# Source, target: of five targets one has no edges, one has most of them; one of four sources has no edges.
+EDGES = [(0, 1), (2, 4), (1, 4), (0, 4), (0, 0), (1, 4), (2, 3), (2, 4), (0, 4), (1, 3), (2, 4), (0, 4), (1, 4), (2, 0)]
+SOURCES, TARGETS = 4, 5
+
+
+def case(irreps_in, irreps_edge, irreps_out, paths, layout="ir_mul", shared_weights=False, edges=EDGES) -> Case:
+    """A convolution of these paths, (input, edge feature, output, has weights), on the small graph."""
+    irreps = map(o3.Irreps, (irreps_in, irreps_edge, irreps_out))
+    instructions = [(x, y, out, "uvu", weighted) for x, y, out, weighted in paths]
+    result = Case(*irreps, instructions, layout, shared_weights, *[None] * 4, targets=TARGETS)
+    fill(result, SOURCES, len(edges), seed=0)
+    result.edge_index = torch.tensor(edges, dtype=torch.long).reshape(-1, 2).T
+    return result
+
+
+def vectors(channels: int, **options) -> Case:
+    """Scalars and vectors; paths share outputs, one has no weights, one output no path."""
+    irreps = f"{channels}x0e+{channels}x1o"
+    paths = [(0, 0, 1, True), (1, 1, 1, False), (0, 1, 2, True), (1, 0, 2, True)]
+    return case(irreps, "0e+1o", f"3x1e+{irreps}", paths, **options)
+
+
+def scalars(channels: int, **options) -> Case:
+    return case(f"{channels}x0e", "0e", f"{channels}x0e", [(0, 0, 0, True)], **options)
+
+
+def check(problem: Case, dtype: torch.dtype, **options) -> list[tuple[int, int, int]]:
+    """The output, its derivatives and theirs, of the kernels and of e3nn; returns the grids of what was launched."""
+    with emulated_gpu(**options) as grids:
+        compare(problem, torch.device("cpu"), dtype)
+    return grids
+
+
+@pytest.mark.parametrize(
+    ("channels", "layout", "dtype", "capability"),
+    [
+        (5, "mul_ir", torch.float64, HOPPER),
+        (32, "ir_mul", torch.float32, HOPPER),
+        (64, "mul_ir", torch.float32, HOPPER),
+        (96, "ir_mul", torch.float64, (8, 6)),  # whose memory has room for fewer stages
+    ],
+    ids=str,
+)
+def test_every_order_of_derivative(channels, layout, dtype, capability):
+    check(vectors(channels, layout=layout), dtype, capability=capability)
+
+
+@pytest.mark.parametrize("row_edges", [None, 1, 3])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_nodes_of_many_edges_are_cut_into_rows(deterministic, row_edges):
+    grids = check(vectors(64, layout="mul_ir"), torch.float32, deterministic=deterministic, row_edges=row_edges)
+    passes, folded_outputs = (4, 4) if deterministic else (3, 2)
+    assert len(grids) == passes + (folded_outputs if row_edges else 0)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_passes_are_cut_into_segments(deterministic):
+    """The second one adds to the rows of nodes and edges that the first one wrote."""
+    paths = [(0, 0, 0, True), (0, 1, 0, True)]
+    problem = case("32x1e", "0e+1e", "32x1e", paths)
+    grids = check(problem, torch.float64, registers=64, deterministic=deterministic)
+    assert len(grids) == 2 * (4 if deterministic else 3)
+
+
+def test_multiplicities_are_segments_of_their_own():
+    irreps, edge = "33x0e+5x1o", "2x0e+1x1o"
+    paths = [(0, 0, 0, True), (0, 1, 2, True), (1, 0, 1, True)]
+    check(case(irreps, edge, f"{irreps}+33x1o", paths, layout="mul_ir"), torch.float32)
+
+
+def test_inputs_of_nodes_wait_in_shared_memory():
+    paths = [(0, 0, 0, True), (0, 0, 1, True)]
+    check(case("32x6e", "1o", "32x5o+32x6o", paths), torch.float32, registers=185)
+
+
+def test_gradients_of_more_edge_features_than_lanes():
+    check(case("32x0e", "33x0e+0e", "32x0e", [(0, 1, 0, True)]), torch.float32)
+
+
+@pytest.mark.parametrize("row_edges", [None, 3])
+def test_warps_go_round_where_channels_are_many(row_edges):
+    check(scalars(320), torch.float32, row_edges=row_edges)
+
+
+def test_inputs_that_are_not_aligned():
+    check(vectors(32), torch.float32, misaligned=8)
+
+
+def test_shared_weights():
+    check(scalars(7, shared_weights=True), torch.float64)
+
+
+@pytest.mark.parametrize("row_edges", [None, 3])
+def test_graphs_without_edges(row_edges):
+    check(vectors(5, layout="mul_ir", edges=[]), torch.float64, row_edges=row_edges)
+
+
+def test_products_of_features():
+    torch.manual_seed(0)
+    fused, reference = (NodeProducts("5x0e+5x1o", 5, "5x0e+5x1o", fused=f).double() for f in (True, False))
+    x, g = (torch.randn(4, irreps.dim, dtype=torch.float64) for irreps in (fused.factors, fused.irreps_products))
+    with emulated_gpu(deterministic=True):
+        found = torch.autograd.functional.vjp(fused.multiplied, x, g)
+    torch.testing.assert_close(found, torch.autograd.functional.vjp(reference.multiplied, x, g))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("unused", [0, 4])
+def test_partial_rows_are_added_to_their_nodes(unused, dtype):
+    random, nodes, length = np.random.default_rng(0), 6, 45
+    continuing = np.array([1] * 19 + [2] + [4] * 8 + [5] * 9 + [nodes] * unused, np.int32)
+    rows, partials = (random.normal(size=(n, length)).astype(dtype) for n in (nodes, len(continuing)))
+    used = continuing < nodes
+    partials[~used] = np.nan
+    expected = rows.astype(np.float64)
+    np.add.at(expected, continuing[used], partials[used])
+    np.testing.assert_allclose(folded(rows, partials, continuing), expected, rtol=1e-5 if dtype == "float32" else 1e-13)
+
+
+# Slots wider than a tile, an output of two inputs, an input that is not read, an output without input.
+MIXING = Mixing(
+    inputs=((1, 36), (3, 8), (3, 44), (5, 4), (7, 4)),
+    outputs=((1, 40), (3, 36), (5, 8), (1, 4)),
+    sources=((0,), (1, 2), (3,), ()),
+    factors=(0.5, 0.25, 2.0, 1.0),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("part", [FORWARD, TRANSPOSED, WEIGHTS])
+def test_linear_maps(part, dtype):
+    nodes, generator = 37, torch.Generator().manual_seed(0)
+    x, weights, g = (
+        torch.randn(MIXING.shape(p, nodes), generator=generator, dtype=torch.float64)
+        .to(dtype)
+        .double()
+        .requires_grad_()
+        for p in (TRANSPOSED, WEIGHTS, FORWARD)
+    )
+    y = matrix_products(MIXING, x, weights)
+    by_x, by_weights = torch.autograd.grad(y, (x, weights), g)
+    operands, expected = {
+        FORWARD: ((x, weights), y), TRANSPOSED: ((g, weights), by_x), WEIGHTS: ((x, g), by_weights)
+    }[part]  # fmt: skip
+    found = mixed(MIXING, part, *(operand.detach().to(dtype).numpy() for operand in operands))
+    assert error(torch.from_numpy(found), expected) < (1e-6 if dtype == torch.float32 else 1e-14)
+
+
+def matrix_products(mixing: Mixing, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The linear map, slot by slot."""
+    slots = x.split([dim * channels for dim, channels in mixing.inputs], dim=1)
+    outputs, start = [], 0
+    for (dim, v), sources, factor in zip(mixing.outputs, mixing.sources, mixing.factors, strict=True):
+        total = x.new_zeros(len(x), dim, v)
+        for source in sources:
+            u = mixing.inputs[source][1]
+            matrix = weights[start : start + u * v].reshape(u, v)
+            total = total + factor * slots[source].reshape(-1, dim, u) @ matrix
+            start += u * v
+        outputs.append(total.flatten(1))
+    return torch.cat(outputs, dim=1)
