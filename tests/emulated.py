@@ -17,10 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cuda_kernels import cuda_compile, cuda_fold, cuda_kernel, cuda_launch, cuda_mixing
-from cuda_kernels.binary import Binary
-from cuda_kernels.mixing import WEIGHTS, Mixing
-from pyg_cgconv import _contract_cuda, _edges, _ops
+from cuda_kernels import linear
+from cuda_kernels.cuda import compile as assembler
+from cuda_kernels.cuda import driver, fold, kernel, launch
+from cuda_kernels.cuda.binary import Binary
+from cuda_kernels.cuda.linear import compile_linear
+from pyg_cgconv.ops import EdgeList, _contract, _cuda, _edges
+from pyg_cgconv.ops._edges import Graph
 from tests import ptx_machine
 from tests.ptx_memory import GlobalMemory
 from tests.ptx_parser import parse
@@ -36,7 +39,7 @@ def emulated_gpu(
     capability: tuple[int, int] = HOPPER,
     misaligned: int = 0,
 ) -> Iterator[list[tuple[int, int, int]]]:
-    """Within it, convolutions of tensors on a CPU run as on a GPU of this compute capability. It gives a list to which
+    """Within it, contractions of tensors on a CPU run as on a GPU of this compute capability. It gives a list to which
     each launch adds its grid.
 
     Args:
@@ -48,39 +51,32 @@ def emulated_gpu(
 
     grids: list[tuple[int, int, int]] = []
 
-    def contract(problem, contraction, inputs, lists, sources: int) -> list[Tensor]:
+    def contract(problem, contraction, inputs, graph, rows, _) -> list[Tensor]:
         memory = GlobalMemory()
 
         def placed(tensors, offset: int = 0) -> list[_DeviceTensor]:
             return [_DeviceTensor(memory, tensor.detach().numpy(), offset) for tensor in tensors]
 
+        def listed(edges: EdgeList | None) -> EdgeList | None:
+            return None if edges is None else EdgeList(*placed(edges))
+
+        if graph is not None:
+            graph = Graph(listed(graph.by_target), listed(graph.by_source), graph.sources)
         with _launches(memory, grids, capability, registers):
-            plan = _contract_cuda._Plan(problem, contraction, deterministic, device=0)
-            outputs = plan(placed(inputs, misaligned), [placed(listed) for listed in lists], sources)
+            plan = _cuda._plan.__wrapped__(problem, contraction, deterministic, 0)
+            outputs = plan(_cuda._aligned(placed(inputs, misaligned)), graph, rows)
         return [torch.from_numpy(output.array.copy()) for output in outputs]
 
     with (
-        patch.object(_ops, "_device", lambda name: SimpleNamespace(contract=contract)),
+        patch.object(_contract, "_backend", lambda name: SimpleNamespace(contract=contract)),
+        patch.object(_contract, "_walks_sources", lambda operand, _: deterministic),
         patch.object(_edges, "_row_edges", lambda edges: row_edges),
     ):
         yield grids
 
 
-def mixed(mixing: Mixing, part: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """What this part of a linear map makes of its two operands, as `_mixing_cuda` runs it."""
-    memory, table, nodes = GlobalMemory(), mixing.table(part), len(left)
-    out = np.full(mixing.shape(part, nodes), np.nan, left.dtype)
-    (*operands, result), tables = ([memory.place(a) for a in arrays] for arrays in ((left, right, out), table))
-    other = (right if part == WEIGHTS else out).shape[1]
-    with _launches(memory, []):
-        launch = cuda_launch.MixingLaunch(part, table, left.dtype.name, 0)
-        addresses, tables = ([address for address, _ in arrays] for arrays in ((*operands, result), tables))
-        launch(addresses, tables, nodes, left.shape[1], other, 0)
-    return result[1]
-
-
 def folded(rows: np.ndarray, partials: np.ndarray, continuing: np.ndarray) -> np.ndarray:
-    """The rows, to which partial rows are added as `Pass` does after its other kernels."""
+    """The rows, to which partial rows are added as `Walk` does after its other kernels."""
     memory = GlobalMemory()
     (rows_at, rows), (partials_at, _), (continuing_at, _) = map(memory.place, (rows, partials, continuing))
     text = _code(_fold_binary(rows.dtype.name, HOPPER))
@@ -108,27 +104,27 @@ class _DeviceTensor:
     def new_empty(self, shape) -> _DeviceTensor:
         return _DeviceTensor(self._memory, np.full(shape, np.nan, self.array.dtype))
 
+    def __add__(self, other: _DeviceTensor) -> _DeviceTensor:
+        return _DeviceTensor(self._memory, self.array + other.array)
+
     def new_zeros(self, shape) -> _DeviceTensor:
         return _DeviceTensor(self._memory, np.zeros(shape, self.array.dtype))
 
 
-class _Driver:
-    """In place of the driver's bindings: a function is the text of its kernel."""
+class _Kernel:
+    """In place of a kernel that the driver has loaded."""
 
-    CUresult = cuda_launch.driver.CUresult
+    def __init__(self, memory: GlobalMemory, grids: list, binary: Binary):
+        self._memory, self._grids, self.binary = memory, grids, binary
 
-    def __init__(self, memory: GlobalMemory, grids: list):
-        self._memory, self._grids = memory, grids
-
-    def cuLaunchKernel(self, text: str, *configuration):  # the driver's name
-        x, y, z, *block, shared_bytes, _, parameters, _ = configuration
+    def launch(self, grid: tuple[int, int], packed: int, stream: int) -> None:
+        text, grid = _code(self.binary), (*grid, 1)
         kinds = [kind for _, kind in parse(text).parameters]
-        pointers = (ctypes.c_uint64 * len(kinds)).from_address(parameters)
+        pointers = (ctypes.c_uint64 * len(kinds)).from_address(packed)
         sizes = {"u32": ctypes.c_uint32, "u64": ctypes.c_uint64}
         values = tuple(sizes[kind].from_address(at).value for kind, at in zip(kinds, pointers, strict=True))
-        self._grids.append((x, y, z))
-        ptx_machine.run(text, (x, y, z), tuple(block), shared_bytes, values, self._memory)
-        return (self.CUresult.CUDA_SUCCESS,)
+        self._grids.append(grid)
+        ptx_machine.run(text, grid, self.binary.block, self.binary.shared_bytes, values, self._memory)
 
 
 @contextmanager
@@ -136,19 +132,25 @@ def _launches(
     memory: GlobalMemory, grids: list, capability: tuple[int, int] = HOPPER, registers: int | None = None
 ) -> Iterator[None]:
     """Launches of the project run on the machine, with this memory."""
+
+    def part(problem, which: linear.Part, device: int):
+        table = linear.table(problem, which)
+        tables = [_DeviceTensor(memory, array) for array in table]
+        return launch.LinearPart(which, table, problem.dtype, device), tables
+
     replaced = {
-        "driver": _Driver(memory, grids),
+        "Kernel": lambda binary: _Kernel(memory, grids, binary),
         "compute_capability": lambda device: capability,
-        "binaries": lambda *what: _binaries(*what, registers or cuda_kernel.REGISTERS),
+        "binaries": lambda *what: _binaries(*what, registers or kernel.REGISTERS),
         "_fold_binary": _fold_binary,
-        "_mixing_binary": _mixing_binary,
-        "_function": _code,
+        "_linear_binary": _linear_binary,
     }
     with ExitStack() as stack:
         for name, value in replaced.items():
-            stack.enter_context(patch.object(cuda_launch, name, value))
-        stack.enter_context(patch.object(cuda_launch._thread, "buffers", {}, create=True))
-        stack.enter_context(patch.object(torch._C, "_cuda_getCurrentRawStream", lambda device: 0, create=True))
+            stack.enter_context(patch.object(launch, name, value))
+        stack.enter_context(patch.object(driver._thread, "buffers", {}, create=True))
+        stack.enter_context(patch.object(_cuda, "current_stream", lambda device: 0))
+        stack.enter_context(patch.object(_cuda, "_part", part))
         yield
 
 
@@ -164,7 +166,7 @@ class _NoLinker:
 
 @contextmanager
 def _unassembled() -> Iterator[None]:
-    with patch.object(cuda_compile, "Linker", _NoLinker), patch.object(Binary, "stack_bytes", 0):
+    with patch.object(assembler, "Linker", _NoLinker), patch.object(Binary, "stack_bytes", 0):
         yield
 
 
@@ -173,18 +175,18 @@ def _code(binary: Binary) -> str:
 
 
 @cache
-def _binaries(problem, contraction, owner: str, capability, registers: int) -> list[Binary]:
-    with _unassembled(), patch.object(cuda_kernel, "REGISTERS", registers):
-        return cuda_kernel.compile_pass(problem, contraction, owner, capability)
+def _binaries(problem, walk, capability, registers: int) -> list[Binary]:
+    with _unassembled(), patch.object(kernel, "REGISTERS", registers):
+        return kernel.compile_pass(problem, walk, capability)
 
 
 @cache
 def _fold_binary(dtype: str, capability) -> Binary:
     with _unassembled():
-        return cuda_fold.compile_fold(dtype, capability)
+        return fold.compile_fold(dtype, capability)
 
 
 @cache
-def _mixing_binary(part: str, dtype: str, capability) -> Binary:
+def _linear_binary(part: linear.Part, dtype: str, capability) -> Binary:
     with _unassembled():
-        return cuda_mixing.compile_mixing(part, dtype, capability)
+        return compile_linear(part, dtype, capability)

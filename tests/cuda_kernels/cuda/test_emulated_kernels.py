@@ -7,11 +7,12 @@ from e3nn import o3
 
 pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
 
-from cuda_kernels.mixing import FORWARD, TRANSPOSED, WEIGHTS, Mixing
-from pyg_cgconv.products import NodeProducts
-from tests.emulated import HOPPER, emulated_gpu, folded, mixed
+from pyg_cgconv.nn import NodeProducts
+from pyg_cgconv.ops import contract
+from pyg_cgconv.tensor_product import describe, problem_of
+from tests.emulated import HOPPER, emulated_gpu, folded
 from tests.problems import Case, error, fill
-from tests.pyg_cgconv.test_derivatives import compare
+from tests.pyg_cgconv.ops.test_derivatives import compare
 
 # Source, target: of five targets one has no edges, one has most of them; one of four sources has no edges.
 EDGES = [(0, 1), (2, 4), (1, 4), (0, 4), (0, 0), (1, 4), (2, 3), (2, 4), (0, 4), (1, 3), (2, 4), (0, 4), (1, 4), (2, 0)]
@@ -132,45 +133,26 @@ def test_partial_rows_are_added_to_their_nodes(unused, dtype):
     np.testing.assert_allclose(folded(rows, partials, continuing), expected, rtol=1e-5 if dtype == "float32" else 1e-13)
 
 
-# Slots wider than a tile, an output of two inputs, an input that is not read, an output without input.
-MIXING = Mixing(
-    inputs=((1, 36), (3, 8), (3, 44), (5, 4), (7, 4)),
-    outputs=((1, 40), (3, 36), (5, 8), (1, 4)),
-    sources=((0,), (1, 2), (3,), ()),
-    factors=(0.5, 0.25, 2.0, 1.0),
-)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("part", [FORWARD, TRANSPOSED, WEIGHTS])
-def test_linear_maps(part, dtype):
-    nodes, generator = 37, torch.Generator().manual_seed(0)
-    x, weights, g = (
-        torch.randn(MIXING.shape(p, nodes), generator=generator, dtype=torch.float64)
-        .to(dtype)
-        .double()
-        .requires_grad_()
-        for p in (TRANSPOSED, WEIGHTS, FORWARD)
+def test_linear_maps(dtype):
+    """Slots wider than a tile, an output of two inputs, an input that is not read, an output without input."""
+    irreps = o3.Irreps("36x0e+8x1o+44x1o+4x2e+4x3o"), o3.Irreps("40x0e+36x1o+8x2e+4x4e")
+    description, generator = describe.linear(*irreps), torch.Generator().manual_seed(0)
+    lengths = {operand.name: operand.row.length for operand in problem_of(description, "float64").operands}
+    x, g, w = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        for shape in ((37, lengths["x"]), (37, lengths["g"]), (lengths["w"],))
     )
-    y = matrix_products(MIXING, x, weights)
-    by_x, by_weights = torch.autograd.grad(y, (x, weights), g)
-    operands, expected = {
-        FORWARD: ((x, weights), y), TRANSPOSED: ((g, weights), by_x), WEIGHTS: ((x, g), by_weights)
-    }[part]  # fmt: skip
-    found = mixed(MIXING, part, *(operand.detach().to(dtype).numpy() for operand in operands))
-    assert error(torch.from_numpy(found), expected) < (1e-6 if dtype == torch.float32 else 1e-14)
 
+    def derivatives(dtype):
+        inputs = [t.to(dtype, copy=True).requires_grad_() for t in (x, w, g)]
+        out = contract(description, inputs[:2])
+        first = torch.autograd.grad(out, inputs[:2], inputs[2], create_graph=True)
+        tangents = [torch.ones_like(t) for t in first]
+        return [out, *first, *torch.autograd.grad(first, inputs, tangents)]
 
-def matrix_products(mixing: Mixing, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The linear map, slot by slot."""
-    slots = x.split([dim * channels for dim, channels in mixing.inputs], dim=1)
-    outputs, start = [], 0
-    for (dim, v), sources, factor in zip(mixing.outputs, mixing.sources, mixing.factors, strict=True):
-        total = x.new_zeros(len(x), dim, v)
-        for source in sources:
-            u = mixing.inputs[source][1]
-            matrix = weights[start : start + u * v].reshape(u, v)
-            total = total + factor * slots[source].reshape(-1, dim, u) @ matrix
-            start += u * v
-        outputs.append(total.flatten(1))
-    return torch.cat(outputs, dim=1)
+    with emulated_gpu() as grids:
+        found = derivatives(dtype)
+    assert len(grids) == 1 + 2 + 4, "one for each product of two operands"
+    for result, expected in zip(found, derivatives(torch.float64), strict=True):
+        assert error(result, expected) < (1e-6 if dtype == torch.float32 else 1e-14)
