@@ -22,7 +22,7 @@ extensions = [
     "mathml",
     "short_names",
 ]
-exclude_patterns = ["_build", "_next", "parts"]
+exclude_patterns = ["_build"]
 nitpicky = True
 # Other projects' classes, of which these pages know no address: they are named, not linked.
 nitpick_ignore_regex = [

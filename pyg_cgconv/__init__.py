@@ -19,6 +19,7 @@ packages' models.
 from typing import TYPE_CHECKING
 
 from ._lazy import attach
+from ._version import __version__
 from .ops import Edges
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .potential import Potential, RadiusGraph
 
 # A star import must not need ASE: no ASECalculator.
-__all__ = ["Edges", "Potential", "RadiusGraph", "TensorProductConv"]
+__all__ = ["Edges", "Potential", "RadiusGraph", "TensorProductConv", "__version__"]
 
 __getattr__, __dir__ = attach(
     __name__,

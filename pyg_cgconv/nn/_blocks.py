@@ -30,7 +30,7 @@ class InteractionBlock(nn.Module):
     with the average number of neighbours :math:`\bar N`, linear maps L, a linear map S for each species, and weights
     from a radial network, which may know the species of the neighbour. Without the self-connection S an atom without
     neighbours gets zeros. With products, the gate takes those of :math:`\mathbf{m}_i`, too
-    (:class:`~pyg_cgconv.products.NodeProducts`).
+    (:class:`NodeProducts`).
 
     Args:
         irreps_in: Node features, each irrep once.

@@ -65,8 +65,11 @@ class Edges:
             target, as in NequIP. A pair is (source, target) in any case.
 
     Attributes:
-        sources, targets, num_edges: The sizes.
-        by_target, by_source: The two :class:`EdgeList` that kernels walk, the second made when it is first asked for.
+        sources: Number of source nodes.
+        targets: Number of target nodes.
+        num_edges: Number of edges.
+        by_target: The :class:`EdgeList` by target.
+        by_source: The one by source, made when it is first asked for.
 
     Raises:
         ValueError: an index is not of a node, a shape or dtype is wrong, or the graph is too large.
