@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
-from types import SimpleNamespace
+from functools import cache, partial
 from unittest.mock import patch
 
 import numpy as np
@@ -51,7 +50,7 @@ def emulated_gpu(
 
     grids: list[tuple[int, int, int]] = []
 
-    def contract(problem, contraction, inputs, graph, rows, _) -> list[Tensor]:
+    def run(problem, contraction, inputs, graph, _) -> list[Tensor]:
         memory = GlobalMemory()
 
         def placed(tensors, offset: int = 0) -> list[_DeviceTensor]:
@@ -63,12 +62,12 @@ def emulated_gpu(
         if graph is not None:
             graph = Graph(listed(graph.by_target), listed(graph.by_source), graph.sources)
         with _launches(memory, grids, capability, registers):
-            plan = _cuda._plan.__wrapped__(problem, contraction, deterministic, 0)
-            outputs = plan(_cuda._aligned(placed(inputs, misaligned)), graph, rows)
+            plan = _cuda._Products if problem.mixes else partial(_cuda._Plan, deterministic=deterministic)
+            outputs = plan(problem, contraction, device=0)(placed(inputs, misaligned), graph)
         return [torch.from_numpy(output.array.copy()) for output in outputs]
 
     with (
-        patch.object(_contract, "_backend", lambda name: SimpleNamespace(contract=contract)),
+        patch.object(_contract, "run", run),
         patch.object(_contract, "_walks_sources", lambda operand, _: deterministic),
         patch.object(_edges, "_row_edges", lambda edges: row_edges),
     ):
@@ -106,6 +105,9 @@ class _DeviceTensor:
 
     def __add__(self, other: _DeviceTensor) -> _DeviceTensor:
         return _DeviceTensor(self._memory, self.array + other.array)
+
+    def sum(self, dim: int) -> _DeviceTensor:
+        return _DeviceTensor(self._memory, self.array.sum(dim))
 
     def new_zeros(self, shape) -> _DeviceTensor:
         return _DeviceTensor(self._memory, np.zeros(shape, self.array.dtype))
@@ -150,6 +152,8 @@ def _launches(
             stack.enter_context(patch.object(launch, name, value))
         stack.enter_context(patch.object(driver._thread, "buffers", {}, create=True))
         stack.enter_context(patch.object(_cuda, "current_stream", lambda device: 0))
+        stack.enter_context(patch.object(_cuda, "current_device", lambda: 0))
+        stack.enter_context(patch.object(_cuda, "ensure_context", lambda device: None))
         stack.enter_context(patch.object(_cuda, "_part", part))
         yield
 

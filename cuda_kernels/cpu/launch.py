@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from functools import cache
 
 import numba
 
@@ -29,50 +28,52 @@ EPYC)."""
 PIECES_A_THREAD = 4  # so that threads end at about the same time
 
 
-@cache
-def kernel(problem: Problem, passes: tuple[Pass, ...]):
-    return compile_kernel(problem, passes)
+class Walks:
+    """The kernel of one or two passes, ready to run."""
+
+    def __init__(self, problem: Problem, passes: tuple[Pass, ...]):
+        self._kernel = compile_kernel(problem, passes)
+        self._is_single = len(passes) == 1
+        self._work_an_edge = sum(_work_an_edge(problem, walk.contraction) for walk in passes)
+        read = (problem.operand(name) for name in passes[0].contraction.inputs)
+        weights = sum(o.row.length for o in read if o.index is Index.EDGE and o.channels is Channels.EACH)
+        self._weight_bytes_an_edge = weights * problem.item_bytes
+
+    def __call__(self, operands: Sequence[tuple], edges: int, threads: int) -> None:
+        """Run it on up to `threads` threads.
+
+        Args:
+            operands: of each pass addresses of inputs, outputs and lists, and the number of rows.
+        """
+        with _one_at_a_time:
+            _set_threads(threads, edges * self._work_an_edge)
+            self._kernel(*operands[0], *operands[-1], self._pieces(operands, edges, threads))
+
+    def _pieces(self, operands: Sequence[tuple], edges: int, threads: int) -> int:
+        """How many pieces the rows are cut into; a single pass has nothing to read again."""
+        rows = max(rows for *_, rows in operands)
+        if self._is_single:
+            return rows
+        return min(rows, max(PIECES_A_THREAD * threads, edges * self._weight_bytes_an_edge // PIECE_BYTES))
 
 
-def launch(problem: Problem, passes: tuple[Pass, ...], operands: Sequence[tuple], edges: int, threads: int) -> None:
-    """Run one or two passes (see `kernel.compile_kernel`) on up to `threads` threads.
+class Transposition:
+    """Copies an operand's rows to the order in which the kernels read them."""
 
-    Args:
-        operands: of each pass addresses of inputs, outputs and lists, and the number of rows.
-    """
-    run = kernel(problem, passes)
-    worthwhile = edges * sum(_work_an_edge(problem, walk.contraction) for walk in passes) // WORK_A_THREAD
-    with _one_at_a_time:
-        numba.set_num_threads(max(1, min(threads, worthwhile, numba.config.NUMBA_NUM_THREADS)))
-        run(*operands[0], *operands[-1], _pieces(problem, passes, operands, edges, threads))
+    def __init__(self, problem: Problem, name: str):
+        self._kernel, self._length = compile_transposition(problem, name), problem.row(name).length
 
-
-def _pieces(problem: Problem, passes, operands, edges: int, threads: int) -> int:
-    """How many pieces the rows are cut into; a single pass has nothing to read again."""
-    rows = max(rows for *_, rows in operands)
-    if len(passes) == 1:
-        return rows
-    read = (problem.operand(name) for name in passes[0].contraction.inputs)
-    weights = sum(o.row.length for o in read if o.index is Index.EDGE and o.channels is Channels.EACH)
-    weights *= problem.item_bytes
-    return min(rows, max(PIECES_A_THREAD * threads, edges * weights // PIECE_BYTES))
+    def __call__(self, source: int, target: int, rows: int, threads: int) -> None:
+        """Copy rows; source and target are addresses."""
+        with _one_at_a_time:
+            _set_threads(threads, rows * self._length)
+            self._kernel(source, target, rows)
 
 
-@cache
-def _transposition(problem: Problem, name: str):
-    return compile_transposition(problem, name)
+def _set_threads(threads: int, work: int) -> None:
+    numba.set_num_threads(max(1, min(threads, work // WORK_A_THREAD, numba.config.NUMBA_NUM_THREADS)))
 
 
-def to_component_major(problem: Problem, name: str, source: int, target: int, rows: int, threads: int) -> None:
-    """Copy an operand's rows to the order in which the kernels read them; source and target are addresses."""
-    run = _transposition(problem, name)
-    worthwhile = rows * problem.row(name).length // WORK_A_THREAD
-    with _one_at_a_time:
-        numba.set_num_threads(max(1, min(threads, worthwhile, numba.config.NUMBA_NUM_THREADS)))
-        run(source, target, rows)
-
-
-@cache
 def _work_an_edge(problem: Problem, contraction: Contraction) -> int:
     """Multiply-adds, roughly: each coefficient once a channel for each term and output."""
     terms = len(contraction.terms) * len(contraction.outputs)

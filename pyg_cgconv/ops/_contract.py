@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from cuda_kernels.contraction import Contraction, forward
-from cuda_kernels.problem import Channels, Index, Problem
+from cuda_kernels.problem import Index, Problem
 
 from .._torch import is_plain, recorder
 from ..tensor_product import problem_of
 from ._edges import EdgeList, Edges, Graph
+from ._shapes import Shapes
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 FORWARD = "forward"
@@ -139,44 +140,17 @@ def run(
     problem: Problem, contraction: Contraction, operands: Sequence[Tensor], graph: Graph | None, deterministic: bool
 ) -> list[Tensor]:
     """The outputs of a contraction, from tensors in the order of its inputs; no gradients are recorded."""
-    backend = _backend("cuda" if operands[0].is_cuda else "cpu")
-    rows = row_counts(problem, contraction, operands, graph)
-    outputs = backend.contract(problem, contraction, operands, graph, rows, deterministic)
-    return _summed(problem, contraction, outputs)
+    return _plan(problem, contraction, deterministic, operands[0].get_device())(operands, graph)
 
 
 @cache
-def _backend(name: str):
-    """The module that runs contractions there: on a GPU nobody pays for importing numba, and on a CPU nobody needs the
-    CUDA driver's bindings."""
-    return import_module(f"._{name}", __package__)
+def _plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Callable:
+    """All that does not change from call to call. A small molecule's kernel takes less time than the call before it.
 
-
-def row_counts(
-    problem: Problem, contraction: Contraction, operands: Sequence[Tensor], graph: Graph | None
-) -> dict[Index, int]:
-    """Rows of operands by their index."""
-    if graph is not None:
-        edges = graph.by_target.edges.shape[0]
-        return {Index.TARGET: graph.by_target.nodes, Index.SOURCE: graph.sources, Index.EDGE: edges, Index.ONE: edges}
-    sites = next(
-        tensor.shape[0]
-        for name, tensor in zip(contraction.inputs, operands, strict=True)
-        if problem.operand(name).index is Index.EDGE
-    )
-    return {Index.EDGE: sites, Index.ONE: sites}
-
-
-def _summed(problem: Problem, contraction: Contraction, outputs: list[Tensor]) -> list[Tensor]:
-    """The outputs, gradients by a row for all edges summed over these."""
-    summed = _summed_outputs(problem, contraction)
-    return [t.sum(0) if n in summed else t for n, t in enumerate(outputs)] if summed else outputs
-
-
-@cache
-def _summed_outputs(problem: Problem, contraction: Contraction) -> tuple[int, ...]:
-    found = (problem.operand(name) for name in contraction.outputs)
-    return tuple(n for n, o in enumerate(found) if o.index is Index.ONE and o.channels is not Channels.PAIRS)
+    On a GPU nobody pays for importing numba, and on a CPU nobody needs the CUDA driver's bindings.
+    """
+    backend = import_module("._cpu" if device < 0 else "._cuda", __package__)
+    return backend.plan(problem, contraction, deterministic, device)
 
 
 def _parsed(problem: Problem, contraction: str) -> Contraction:
@@ -191,13 +165,12 @@ def _contract_real(problem, contraction, operands, lists, sources, deterministic
 def _contract_fake(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
     known = problem_of(problem, "float32")
     parsed = _parsed(known, contraction)
-    rows = row_counts(known, parsed, operands, _graph(lists, sources))
+    shapes = Shapes(known, parsed)
+    rows = shapes.rows(operands, _graph(lists, sources))
     outputs = []
-    for operand in map(known.operand, parsed.outputs):
-        length = operand.row.length
-        outputs.append(
-            operands[0].new_empty((length,) if operand.index is Index.ONE else (rows[operand.index], length))
-        )
+    for name, number, length in shapes.outputs:
+        is_shared = known.operand(name).index is Index.ONE
+        outputs.append(operands[0].new_empty((length,) if is_shared else (rows[number], length)))
     return outputs
 
 

@@ -2,98 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from cuda_kernels import linear
 from cuda_kernels.contraction import Contraction
-from cuda_kernels.cpu import launch
+from cuda_kernels.cpu.launch import Transposition, Walks
 from cuda_kernels.linear import Part
 from cuda_kernels.passes import owned_passes
-from cuda_kernels.problem import Index, Problem
+from cuda_kernels.problem import Block, Index, Problem
 
+from ._edges import Graph
 from ._memory import POOL
+from ._shapes import ROWS, Shapes
 
 
-def contract(
-    problem: Problem,
-    contraction: Contraction,
-    inputs: Sequence[Tensor],
-    graph,
-    rows: dict[Index, int],
-    deterministic: bool,
-) -> list[Tensor]:
-    """The contraction's outputs, from tensors in the order of its inputs; no gradients are recorded.
-
-    Args:
-        graph: the problem's `Graph`, if it has one.
-        rows: of operands, by their index.
-    """
-    if problem.mixes:
-        return _matrix_products(problem, contraction, inputs, rows[Index.EDGE])
-    threads = torch.get_num_threads()
-    values = {
-        name: _component_major(problem, name, value.contiguous(), threads)
-        for name, value in zip(contraction.inputs, inputs, strict=True)
-    }
-    outputs = {
-        name: POOL.empty((rows[problem.operand(name).index], problem.row(name).length), inputs[0].dtype)
-        for name in contraction.outputs
-    }
-    passes = owned_passes(problem, contraction)
-    operands = []
-    for by, part in passes:
-        lists: tuple[int, ...] = (0, 0, 0)
-        if graph is not None:
-            listed = graph.by_source if by is Index.SOURCE else graph.by_target
-            lists = _addresses((listed.starts, listed.edges, listed.others))
-        read, written = (values[name] for name in part.inputs), (outputs[name] for name in part.outputs)
-        operands.append((_addresses(read), _addresses(written), lists, rows[by]))
-    launch.launch(problem, passes, operands, rows[Index.EDGE], threads)
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)  # numba's OpenMP pool sets that of the library which both may have loaded
-    return list(outputs.values())
+def plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Callable:
+    """(tensors in the order of the contraction's inputs, graph) -> its outputs; no gradients are recorded."""
+    return _Products(problem, contraction) if problem.mixes else _Plan(problem, contraction)
 
 
-def _component_major(problem: Problem, name: str, value: Tensor, threads: int) -> Tensor:
-    """The operand's rows in the order in which the kernels read them."""
-    if problem.row(name) == problem.component_major().row(name):
-        return value
-    result = POOL.empty(value.shape, value.dtype)
-    launch.to_component_major(problem, name, value.data_ptr(), result.data_ptr(), value.shape[0], threads)
-    return result
+class _Plan:
+    """Passes over a problem's sites."""
+
+    def __init__(self, problem: Problem, contraction: Contraction):
+        self._shapes, inputs, outputs = Shapes(problem, contraction), contraction.inputs, contraction.outputs
+        passes = owned_passes(problem, contraction)
+        self._walks = Walks(problem, passes)
+        compact = problem.component_major()
+        self._transpositions = [
+            (n, Transposition(problem, name)) for n, name in enumerate(inputs) if problem.row(name) != compact.row(name)
+        ]
+        self._passes = []
+        for by, part in passes:
+            reads, writes = [inputs.index(name) for name in part.inputs], [outputs.index(name) for name in part.outputs]
+            self._passes.append((by is Index.SOURCE, ROWS[by], reads, writes))
+
+    def __call__(self, inputs: Sequence[Tensor], graph: Graph | None) -> list[Tensor]:
+        threads, rows = torch.get_num_threads(), self._shapes.rows(inputs, graph)
+        values, dtype = [tensor.contiguous() for tensor in inputs], inputs[0].dtype
+        for n, transpose in self._transpositions:
+            source, target = values[n], POOL.empty(values[n].shape, dtype)
+            transpose(source.data_ptr(), target.data_ptr(), source.shape[0], threads)
+            values[n] = target
+        results = [POOL.empty((rows[output.rows], output.length), dtype) for output in self._shapes.outputs]
+        read, written = _addresses(values), _addresses(results)
+        operands = []
+        for by_source, by, reads, writes in self._passes:
+            lists: tuple[int, ...] = (0, 0, 0)
+            if graph is not None:
+                starts, _, edges, others, _ = graph.by_source if by_source else graph.by_target
+                lists = starts.data_ptr(), edges.data_ptr(), others.data_ptr()
+            operands.append((tuple([read[n] for n in reads]), tuple([written[n] for n in writes]), lists, rows[by]))
+        self._walks(operands, rows[ROWS[Index.EDGE]], threads)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)  # numba's OpenMP pool sets that of the library which both may have loaded
+        return self._shapes.sum_shared(results)
 
 
-def _addresses(tensors: Iterable[Tensor]) -> tuple[int, ...]:
-    return tuple(tensor.data_ptr() for tensor in tensors)
+def _addresses(tensors: Iterable[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
 
 
-def _matrix_products(problem: Problem, contraction: Contraction, inputs: Sequence[Tensor], rows: int) -> list[Tensor]:
-    """A linear map's contraction: a library's matrix products serve a CPU well."""
-    values = dict(zip(contraction.inputs, inputs, strict=True))
-    outputs = {}
-    for name in contraction.outputs:
-        operand = problem.operand(name)
-        shape = (operand.row.length,) if operand.index is Index.ONE else (rows, operand.row.length)
-        outputs[name] = inputs[0].new_zeros(shape)
-    for product in linear.products(contraction):
-        left, right, out = values[product.left], values[product.right], outputs[product.output]
-        for source, target, weight, factor in linear.steps(problem):
-            u, v = source.multiplicity, target.multiplicity
-            w = slice(weight, weight + u * v)
-            if product.part is Part.MAP:
-                _block(out, target).add_(_block(left, source) @ right[w].view(u, v), alpha=factor)
-            elif product.part is Part.TRANSPOSE:
-                _block(out, source).add_(_block(left, target) @ right[w].view(u, v).mT, alpha=factor)
-            else:
-                x, g = _block(left, source).flatten(0, 1), _block(right, target).flatten(0, 1)
-                out[w].view(u, v).add_(x.mT @ g, alpha=factor)
-    return list(outputs.values())
+class _Products:
+    """A linear map's products: a library's matrix products serve a CPU well."""
+
+    def __init__(self, problem: Problem, contraction: Contraction):
+        self._problem, self._contraction, self._shapes = problem, contraction, Shapes(problem, contraction)
+
+    def __call__(self, inputs: Sequence[Tensor], graph: Graph | None) -> list[Tensor]:
+        rows = self._shapes.rows(inputs, graph)
+        values = dict(zip(self._contraction.inputs, inputs, strict=True))
+        results = {}
+        for name, number, length in self._shapes.outputs:
+            is_shared = self._problem.operand(name).index is Index.ONE
+            results[name] = inputs[0].new_zeros((length,) if is_shared else (rows[number], length))
+        for product in linear.products(self._contraction):
+            out, left, right = results[product.output], values[product.left], values[product.right]
+            for step in linear.steps(self._problem):
+                _add(product.part, step, out, left, right)
+        return list(results.values())
 
 
-def _block(rows: Tensor, block) -> Tensor:
+def _add(part: Part, step: linear.Step, out: Tensor, left: Tensor, right: Tensor) -> None:
+    """out += the step's product of left and right."""
+    source, target, weight, factor = step
+    shape = source.multiplicity, target.multiplicity
+    w = slice(weight, weight + shape[0] * shape[1])
+    if part is Part.MAP:
+        _block(out, target).add_(_block(left, source) @ right[w].view(shape), alpha=factor)
+    elif part is Part.TRANSPOSE:
+        _block(out, source).add_(_block(left, target) @ right[w].view(shape).mT, alpha=factor)
+    else:
+        x, g = _block(left, source).flatten(0, 1), _block(right, target).flatten(0, 1)
+        out[w].view(shape).add_(x.mT @ g, alpha=factor)
+
+
+def _block(rows: Tensor, block: Block) -> Tensor:
     """(n, dim, multiplicity), component-major; a view."""
     length = block.dim * block.multiplicity
     return rows[:, block.offset : block.offset + length].unflatten(1, (block.dim, block.multiplicity))

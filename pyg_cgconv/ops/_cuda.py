@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,33 +14,21 @@ from cuda_kernels.cuda.driver import ensure_context
 from cuda_kernels.cuda.launch import LinearPart, Walk
 from cuda_kernels.cuda.staging import WIDE
 from cuda_kernels.linear import Part
-from cuda_kernels.passes import Pass, owned_passes, single_pass, zeroed_outputs
+from cuda_kernels.passes import owned_passes, single_pass, zeroed_outputs
 from cuda_kernels.problem import Index, Problem
 
 from .._torch import current_device, current_stream
 from ._edges import Graph
+from ._shapes import ROWS, Shapes, outputs
 
 
-def contract(
-    problem: Problem,
-    contraction: Contraction,
-    inputs: Sequence[Tensor],
-    graph,
-    rows: dict[Index, int],
-    deterministic: bool,
-) -> list[Tensor]:
-    """The contraction's outputs, from tensors in the order of its inputs; no gradients are recorded.
-
-    Args:
-        graph: the problem's `Graph`, if it has one; its list by source is only read if `deterministic`.
-        rows: of operands, by their index.
-    """
-    device = inputs[0].get_device()
-    if device != current_device():
-        with torch.cuda.device(device):
-            return contract(problem, contraction, inputs, graph, rows, deterministic)
-    ensure_context(device)
-    return _plan(problem, contraction, deterministic, device)(_aligned(inputs), graph, rows)
+def plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Callable:
+    """(tensors in the order of the contraction's inputs, graph) -> its outputs; no gradients are recorded."""
+    with torch.cuda.device(device):
+        ensure_context(device)
+        if problem.mixes:
+            return _Products(problem, contraction, device)
+        return _Plan(problem, contraction, deterministic, device)
 
 
 def _aligned(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -50,83 +37,82 @@ def _aligned(inputs: Sequence[Tensor]) -> list[Tensor]:
     return [t if t.data_ptr() % WIDE == 0 else t.clone() for t in tensors]
 
 
-@cache
-def _plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> _Walks | _Products:
-    """All that does not change from call to call. A small molecule's kernel takes less time than the call before it."""
-    if problem.mixes:
-        return _Products(problem, contraction, device)
-    passes = owned_passes if deterministic else single_pass
-    return _Walks(problem, passes(problem, contraction), contraction.inputs, contraction.outputs, device)
+class _OnDevice:
+    """Runs on its device, whatever is the current one."""
+
+    def __init__(self, device: int):
+        self.device = device
+
+    def __call__(self, inputs: Sequence[Tensor], graph: Graph | None) -> list[Tensor]:
+        if self.device != current_device():
+            with torch.cuda.device(self.device):
+                return self(inputs, graph)
+        ensure_context(self.device)
+        return self.run(_aligned(inputs), graph, current_stream(self.device))
+
+    def run(self, inputs: list[Tensor], graph: Graph | None, stream: int) -> list[Tensor]:
+        raise NotImplementedError
 
 
-class _Output(NamedTuple):
-    """An output of a pass; `is_zeroed` if it must be zero before the pass."""
-
-    name: str
-    index: Index
-    length: int
-    is_zeroed: bool
-
-
-class _Walks:
+class _Plan(_OnDevice):
     """Passes over a problem's sites."""
 
-    def __init__(self, problem: Problem, passes: tuple[Pass, ...], inputs, outputs, device: int):
-        self.device, self.outputs, self.passes = device, outputs, []
-        for walk in passes:
-            reads = [inputs.index(name) for name in walk.contraction.inputs]
+    def __init__(self, problem: Problem, contraction: Contraction, deterministic: bool, device: int):
+        super().__init__(device)
+        self._shapes, self._outputs, self._passes = Shapes(problem, contraction), contraction.outputs, []
+        for walk in (owned_passes if deterministic else single_pass)(problem, contraction):
+            reads = [contraction.inputs.index(name) for name in walk.contraction.inputs]
             zeroed = zeroed_outputs(problem, walk.contraction, walk.by)
-            writes = [
-                _Output(name, problem.operand(name).index, problem.row(name).length, name in zeroed)
-                for name in walk.contraction.outputs
-            ]
-            self.passes.append((walk.by, Walk(problem, walk, device), reads, writes))
+            writes = [(output, output.name in zeroed) for output in outputs(problem, walk.contraction.outputs)]
+            self._passes.append((walk.by is Index.SOURCE, ROWS[walk.by], Walk(problem, walk, device), reads, writes))
 
-    def __call__(self, inputs: list[Tensor], graph: Graph | None, rows: dict[Index, int]) -> list[Tensor]:
-        addresses = [t.data_ptr() for t in inputs]
+    def run(self, inputs: list[Tensor], graph: Graph | None, stream: int) -> list[Tensor]:
+        addresses, rows = [t.data_ptr() for t in inputs], self._shapes.rows(inputs, graph)
         empty, zeros = inputs[0].new_empty, inputs[0].new_zeros
-        stream = current_stream(self.device)
-        outputs: dict[str, Tensor] = {}
-        for by, walk, reads, writes in self.passes:
-            lists = None if graph is None else graph.by_source if by is Index.SOURCE else graph.by_target
+        results: dict[str, Tensor] = {}
+        for by_source, by, walk, reads, writes in self._passes:
+            lists = None if graph is None else graph.by_source if by_source else graph.by_target
             further = 0 if lists is None else lists.continuing.shape[0]
             partials = []
-            for name, index, length, is_zeroed in writes:
+            for (name, number, length), is_zeroed in writes:
                 make = zeros if is_zeroed else empty
-                outputs[name] = make((rows[index], length))
-                if further and index is by:
-                    partials.append(make((further, length)))
-            read, written = [addresses[n] for n in reads], [outputs[name].data_ptr() for name, *_ in writes]
+                results[name] = make((rows[number], length))
+                if further and number == by:
+                    partials.append(make((further, length)).data_ptr())
+            read, written = [addresses[n] for n in reads], [results[output.name].data_ptr() for output, _ in writes]
             if lists is None:
                 walk.over_rows(read, written, rows[by], stream)
             else:
-                partial, listed = [t.data_ptr() for t in partials], [t.data_ptr() for t in lists]
-                walk.over_graph(read, written, partial, listed, rows[by] + further, further, stream)
-        return [outputs[name] for name in self.outputs]
+                listed = [t.data_ptr() for t in lists]
+                walk.over_graph(read, written, partials, listed, rows[by] + further, further, stream)
+        return self._shapes.sum_shared([results[name] for name in self._outputs])
 
 
-class _Products:
+class _Products(_OnDevice):
     """The matrix products of a linear map, with their tables on the device."""
 
     def __init__(self, problem: Problem, contraction: Contraction, device: int):
-        self.device, self.outputs, self.steps = device, contraction.outputs, []
-        self.shapes = {name: (problem.operand(name).index, problem.row(name).length) for name in contraction.outputs}
+        super().__init__(device)
+        self._shapes, self._steps = Shapes(problem, contraction), []
+        self._is_shared = [problem.operand(name).index is Index.ONE for name in contraction.outputs]
         for product in linear.products(contraction):
-            operands = [contraction.inputs.index(name) for name in (product.left, product.right)]
-            self.steps.append((product, operands, *_part(problem, product.part, device)))
+            left, right = (contraction.inputs.index(name) for name in (product.left, product.right))
+            out = contraction.outputs.index(product.output)
+            self._steps.append((product.part, left, right, out, *_part(problem, product.part, device)))
 
-    def __call__(self, inputs: list[Tensor], graph: Graph | None, rows: dict[Index, int]) -> list[Tensor]:
-        nodes, stream = rows[Index.EDGE], current_stream(self.device)
-        outputs: dict[str, Tensor] = {}
-        for product, (left, right), launch, tables in self.steps:
-            index, length = self.shapes[product.output]
-            out = inputs[0].new_empty((length,) if index is Index.ONE else (nodes, length))
-            other = inputs[right] if product.part is Part.WEIGHTS else out
+    def run(self, inputs: list[Tensor], graph: Graph | None, stream: int) -> list[Tensor]:
+        *_, nodes = self._shapes.rows(inputs, graph)
+        results: list[Tensor | None] = [None] * len(self._is_shared)
+        for part, left, right, number, launch, tables in self._steps:
+            length = self._shapes.outputs[number].length
+            out = inputs[0].new_empty((length,) if self._is_shared[number] else (nodes, length))
+            other = inputs[right] if part is Part.WEIGHTS else out
             operands = inputs[left].data_ptr(), inputs[right].data_ptr(), out.data_ptr()
             addresses = [table.data_ptr() for table in tables]
             launch(operands, addresses, nodes, inputs[left].shape[1], other.shape[1], stream)
-            outputs[product.output] = out if product.output not in outputs else outputs[product.output] + out
-        return [outputs[name] for name in self.outputs]
+            before = results[number]
+            results[number] = out if before is None else before + out
+        return results
 
 
 @cache

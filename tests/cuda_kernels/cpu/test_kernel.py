@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from cuda_kernels.cpu import launch
 from cuda_kernels.cpu.edge import vector_bytes
 from cuda_kernels.cpu.kernel import compile_kernel
+from cuda_kernels.cpu.launch import Transposition
 from cuda_kernels.passes import Pass
 from cuda_kernels.problem import Index, Path, channel_row, copies_row, weight_row
 from tests.problems import BACKWARD, FORWARD, convolution, named
@@ -65,7 +65,7 @@ def test_rows_become_component_major(multiplicity, dtype):
     )
     rows = np.arange(4 * problem.row("x").length, dtype=dtype).reshape(4, -1)
     result = np.full_like(rows, -1)
-    launch.to_component_major(problem, "x", rows.ctypes.data, result.ctypes.data, len(rows), 2)
+    Transposition(problem, "x")(rows.ctypes.data, result.ctypes.data, len(rows), 2)
     start = 0
     for channels, dim in shapes:
         block = rows[:, start : start + channels * dim].reshape(4, channels, dim)

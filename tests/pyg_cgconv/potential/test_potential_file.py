@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from pyg_cgconv import Potential, _potential_file
+from pyg_cgconv import Potential
+from pyg_cgconv.potential import _file
 
 METADATA = {"data": "ethanol", "frames": {"train": 800}, "errors": [4.1, 17.1], "note": None}
 
@@ -59,7 +60,7 @@ def test_a_foreign_file_is_refused_by_name(tmp_path, content):
 
 
 def test_a_later_format_is_refused_by_name(potential, file, monkeypatch):
-    monkeypatch.setattr(_potential_file, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(_file, "FORMAT_VERSION", 3)
     potential.save(file)
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"model\.pt' has format version 3, this program reads 2 and earlier: install"):

@@ -1,0 +1,53 @@
+"""How many rows the operands of a contraction have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from cuda_kernels.contraction import Contraction
+from cuda_kernels.problem import Channels, Index, Problem
+
+from ._edges import Graph
+
+ROWS = {Index.TARGET: 0, Index.SOURCE: 1, Index.EDGE: 2, Index.ONE: 2}
+"""Where the number of an operand's rows stands in what `Shapes.rows` returns: a gradient by a row that all sites share
+has a row for each site, until these are summed."""
+
+
+class Output(NamedTuple):
+    """An output of a contraction: its name, where its number of rows stands, and the length of a row."""
+
+    name: str
+    rows: int
+    length: int
+
+
+class Shapes:
+    """What is known of a contraction's shapes before there are tensors."""
+
+    def __init__(self, problem: Problem, contraction: Contraction):
+        by_site = (n for n, name in enumerate(contraction.inputs) if problem.operand(name).index is Index.EDGE)
+        self._site_operand = None if problem.has_graph else next(by_site)
+        self.outputs = outputs(problem, contraction.outputs)
+        of_all = [problem.operand(name) for name in contraction.outputs]
+        self.summed = [n for n, o in enumerate(of_all) if o.index is Index.ONE and o.channels is not Channels.PAIRS]
+
+    def rows(self, operands: Sequence[Tensor], graph: Graph | None) -> tuple[int, int, int]:
+        """Rows by target, by source and by site."""
+        if graph is None:
+            return 0, 0, operands[self._site_operand].shape[0]
+        lists = graph.by_target
+        return lists.nodes, graph.sources, lists.edges.shape[0]
+
+    def sum_shared(self, results: list[Tensor]) -> list[Tensor]:
+        """The results, gradients by a row that all sites share summed over these."""
+        for n in self.summed:
+            results[n] = results[n].sum(0)
+        return results
+
+
+def outputs(problem: Problem, names: Sequence[str]) -> list[Output]:
+    return [Output(name, ROWS[problem.operand(name).index], problem.row(name).length) for name in names]
