@@ -9,6 +9,7 @@ from e3nn import o3
 from torch import Tensor
 
 from .._functions import join
+from .._torch import without_modes
 
 
 def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
@@ -40,7 +41,7 @@ def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
 @cache
 def _step(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """c_l C as a matrix (3 (2l+1), 2l+3), from l = ``degree`` to l + 1."""
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), without_modes():
         coupling = o3.wigner_3j(degree, 1, degree + 1, dtype=torch.float64)
         # Along e3nn's axis, y, only the middle components are not zero: Y_l is sqrt(2l+1) there.
         on_axis = coupling[degree, 1, degree + 1] * (2 * degree + 1) ** 0.5

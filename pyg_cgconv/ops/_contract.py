@@ -38,7 +38,7 @@ def contract(
     """
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in operands)
     if not is_plain(*operands):
-        lists = () if edges is None else _lists(edges, needs_grad and _walks_sources(operands[0], deterministic))
+        lists = None if edges is None else _lists(edges, needs_grad and _walks_sources(operands[0], deterministic))
         sources = 0 if edges is None else edges.sources
         (out,) = torch.ops.pyg_cgconv.contract(problem, FORWARD, list(operands), lists, sources, deterministic)
         return out
@@ -59,7 +59,7 @@ def _lists(edges: Edges, by_source: bool) -> list[Tensor]:
 
 
 def _graph(lists: Sequence[Tensor] | None, sources: int) -> Graph | None:
-    if not lists:  # AOTInductor makes None of an empty list
+    if lists is None:
         return None
     fields = len(EdgeList._fields)
     by_source = EdgeList(*lists[fields:]) if len(lists) > fields else None
@@ -176,13 +176,14 @@ def _contract_fake(problem, contraction, operands, lists, sources, deterministic
 
 def _setup_context(ctx, inputs, output) -> None:
     ctx.problem, ctx.contraction, operands, lists, *ctx.options = inputs
-    ctx.operands = len(operands)
-    ctx.save_for_backward(*operands, *lists)
+    ctx.operands, ctx.has_graph = len(operands), lists is not None
+    ctx.save_for_backward(*operands, *(lists or ()))
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx, gradients):
-    operands, lists = ctx.saved_tensors[: ctx.operands], list(ctx.saved_tensors[ctx.operands :])
+    operands = ctx.saved_tensors[: ctx.operands]
+    lists = list(ctx.saved_tensors[ctx.operands :]) if ctx.has_graph else None
 
     def contract(derivative, operands):
         return torch.ops.pyg_cgconv.contract(ctx.problem, derivative.spec, operands, lists, *ctx.options)
@@ -190,12 +191,12 @@ def _backward(ctx, gradients):
     needed = ctx.needs_input_grad[2]
     contraction = _parsed(problem_of(ctx.problem, "float32"), ctx.contraction)
     result = _gradients(contraction, operands, gradients, needed, contract)
-    return None, None, result, [None] * len(lists), None, None
+    return None, None, result, None if lists is None else [None] * len(lists), None, None
 
 
 _library = torch.library.Library("pyg_cgconv", "DEF")
 _library.define(
-    "contract(str problem, str contraction, Tensor[] operands, Tensor[] edges, SymInt sources, bool deterministic) -> "
+    "contract(str problem, str contraction, Tensor[] operands, Tensor[]? edges, SymInt sources, bool deterministic) -> "
     "Tensor[]"
 )
 for _key in ("CPU", "CUDA"):

@@ -80,13 +80,14 @@ class Edges:
         check_choice("flow", flow, FLOWS)
         source, target, is_sorted = _ends(edge_index, flow)
         self.sources, self.targets, self.num_edges = sources, targets, target.shape[0]
-        if max(self.num_edges, sources, targets) > _LARGEST:
+        traced = not is_plain(source, target)  # then numbers of edges and nodes are not known
+        if not traced and max(self.num_edges, sources, targets) > _LARGEST:
             raise ValueError(
                 f"edge_index: kernels take fewer than 2^30 edges and nodes; got {self.num_edges} edges, {sources} "
                 f"source and {targets} target nodes. Split the graph."
             )
-        _check_range("source", source, sources)
-        _check_range("target", target, targets)
+        _check_range("source", source, sources, traced)
+        _check_range("target", target, targets, traced)
         self.source, self.target = (end.to(torch.int32, copy=True) for end in (source, target))
         if is_sorted:
             edges = torch.arange(self.num_edges, dtype=torch.int32, device=target.device)
@@ -174,10 +175,10 @@ def _rows(sorted_node: Tensor, edges: Tensor, others: Tensor, nodes: int, most: 
     return EdgeList(starts.to(torch.int32), owners[:-1].to(torch.int32), edges, others, continuing.to(torch.int32))
 
 
-def _check_range(end: str, node: Tensor, nodes: int) -> None:
+def _check_range(end: str, node: Tensor, nodes: int, traced: bool) -> None:
     rows = "x" if end == "source" else "the output"
     inside = ((node >= 0) & (node < nodes)).all()
-    if node.is_cuda or not is_plain(node):  # asking the host would stall every call, or cannot be traced
+    if node.is_cuda or traced:  # asking the host would stall every call, or cannot be traced
         assert_on_device(inside, f"edge_index: a {end} node is not one of the rows of {rows}")
     elif not inside:
         raise ValueError(

@@ -108,7 +108,7 @@ def test_the_operation_is_sound(device, order):
     contraction = order(problem_of(module._description, "float32"))
     length = {"x": module.factors.dim, "g": module.irreps_products.dim}
     tensors = [torch.randn(3, length[name[0]], device=device, requires_grad=True) for name in contraction.inputs]
-    arguments = module._description, contraction.spec, tensors, [], 0, False
+    arguments = module._description, contraction.spec, tensors, None, 0, False
     torch.library.opcheck(torch.ops.pyg_cgconv.contract.default, arguments)
 
 

@@ -54,4 +54,4 @@ def test_the_operation_is_sound(device, order):
     shapes = [(lengths["w"],) if name[0] == "w" else (3, lengths[name[0]]) for name in contraction.inputs]
     torch.manual_seed(0)
     tensors = [torch.randn(s, dtype=torch.float64, device=device, requires_grad=True) for s in shapes]
-    torch.library.opcheck(torch.ops.pyg_cgconv.contract.default, (MAP, contraction.spec, tensors, [], 0, False))
+    torch.library.opcheck(torch.ops.pyg_cgconv.contract.default, (MAP, contraction.spec, tensors, None, 0, False))
