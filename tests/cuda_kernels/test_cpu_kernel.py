@@ -2,6 +2,7 @@
 
 import platform
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -21,15 +22,23 @@ reads_assembly = pytest.mark.skipif(
 )
 
 
-def assembly(contraction, owner) -> str:
-    kernel = compile_kernel(named("mace-medium", layout="ir_mul").problem, [(owner, contraction)])
-    return "".join(kernel.inspect_asm().values())
+@pytest.fixture(scope="module")
+def assembly(tmp_path_factory):
+    """assembly(contraction, owner): what the compiler makes of a pass; kernels from a cache do not have it."""
+
+    @cache
+    def assembly(contraction, owner) -> str:
+        kernel = compile_kernel(named("mace-medium", layout="ir_mul").problem, [(owner, contraction)])
+        return "".join(kernel.inspect_asm().values())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYG_CGCONV_CACHE", str(tmp_path_factory.mktemp("kernels")))
+        yield assembly
 
 
 @reads_assembly
 @pytest.mark.parametrize(("contraction", "owner"), [(FORWARD, "g"), (BACKWARD, "x")], ids=["forward", "backward"])
-def test_channels_fill_vector_registers(contraction, owner, monkeypatch, tmp_path):
-    monkeypatch.setenv("PYG_CGCONV_CACHE", str(tmp_path))
+def test_channels_fill_vector_registers(contraction, owner, assembly):
     found = ARITHMETIC.findall(assembly(contraction, owner))
     widest = {64: "z", 32: "y"}[vector_bytes()]
     wide = sum(kind == "ps" and register == widest for kind, register in found)
@@ -40,8 +49,7 @@ def test_channels_fill_vector_registers(contraction, owner, monkeypatch, tmp_pat
 
 
 @reads_assembly
-def test_weights_are_fetched_ahead_and_their_gradients_go_past_the_caches(monkeypatch, tmp_path):
-    monkeypatch.setenv("PYG_CGCONV_CACHE", str(tmp_path))
+def test_weights_are_fetched_ahead_and_their_gradients_go_past_the_caches(assembly):
     paths = len(named("mace-medium").problem.paths)
     forward, backward = assembly(FORWARD, "g"), assembly(BACKWARD, "x")
     assert forward.count("\tprefetch") == backward.count("\tprefetch") == paths

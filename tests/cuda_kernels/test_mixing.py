@@ -115,12 +115,13 @@ for part, kernel, left, right, expected in (
 """
 
 
+@pytest.mark.slow
 def test_all_parts_are_those_of_matrix_products():
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], env=environment, check=True)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("part", [FORWARD, TRANSPOSED, WEIGHTS])
 def test_numbers_stay_in_registers_and_are_read_sixteen_bytes_at_a_time(part, dtype):
     binary = compile_mixing(part, dtype, (9, 0))

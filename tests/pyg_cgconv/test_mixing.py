@@ -62,6 +62,7 @@ def test_the_map_and_its_derivatives_are_those_of_the_layer():
 @pytest.mark.parametrize(
     ("name", "lengths"), [("mix", (40, 80)), ("mix_transposed", (40, 80)), ("mix_weights", (40, 40))]
 )
+@pytest.mark.slow
 def test_each_operation_is_differentiated_by_the_others(name, lengths):
     torch.manual_seed(0)
     operation = getattr(torch.ops.pyg_cgconv, name).default

@@ -15,7 +15,7 @@ from tests.rotations import assert_equivariant
 
 PROBLEMS = [
     ("4x0e+4x1o+4x2e", "4x0e+2x1o+3x2e"),
-    ("2x0e+2x1o+2x2e+2x3o", "0e+1o+2e+3o"),
+    pytest.param("2x0e+2x1o+2x2e+2x3o", "0e+1o+2e+3o", marks=pytest.mark.slow),
     ("2x0o+2x0e+2x1o+2x1e", "5x0e+0o+1o+1e"),
     ("3x1o", "0e+1o"),  # the cross product of a vector with itself is zero
 ]
@@ -24,7 +24,7 @@ PROBLEMS = [
 @pytest.mark.parametrize(("irreps", "wanted"), PROBLEMS)
 def test_products_are_those_of_e3nn(device, irreps, wanted):
     torch.manual_seed(0)
-    module = NodeProducts(irreps, 3, wanted).double()
+    module = NodeProducts(irreps, 2, wanted).double()
     x = torch.randn(5, module.factors.dim, dtype=torch.float64)
     found = module.multiplied(to_ir_mul(x, shape(module.factors)).to(device)).cpu()
     expected = torch.cat([products(x, module.factors, ir) for _, ir in o3.Irreps(wanted)], dim=1)
@@ -87,6 +87,7 @@ def test_no_nodes(device):
 
 
 @pytest.mark.parametrize("name", ["square", "mixed", "slope"])
+@pytest.mark.slow
 def test_operators_are_sound(device, name):
     """Shapes of fake tensors, autograd registration and schema, as torch.compile relies on them."""
     module = NodeProducts("2x0e+2x1o", 2, "0e+1o")
@@ -104,10 +105,11 @@ def test_copies_work(duplicate):
     assert torch.equal(duplicate(module)(x), module(x))
 
 
+@pytest.mark.slow
 def test_rotation_and_inversion():
     torch.manual_seed(0)
     irreps_in, irreps_out = o3.Irreps("2x0e+3x1o+4x1o+2x2e+2x1e"), o3.Irreps("3x0e+2x0o+3x1o+2x1e+1x2e+2x2o")
-    out = assert_equivariant(NodeProducts(irreps_in, 3, irreps_out).double(), irreps_in, irreps_out)
+    out = assert_equivariant(NodeProducts(irreps_in, 2, irreps_out).double(), irreps_in, irreps_out)
     assert out.abs().sum(0).min() > 1e-3
 
 
