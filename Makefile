@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint clean docs
+.PHONY: demo test test-fast test-long lint clean docs
 
 demo: runs/demo/metrics.json  ## train a potential on the embedded ethanol frames; see what it learned in runs/demo
 	@echo "Trained: see runs/demo/parity.png, learning_curve.png and metrics.json (make clean starts over)"
@@ -14,6 +14,14 @@ runs/demo/metrics.json: $(VENV)/installed
 
 test: lint  ## everything that runs without a network; tests that need a GPU run if there is one
 	$(RUN) -m pytest
+
+# Compiled kernels are kept for the next time: they are found by the code that they were made from.
+test-fast: $(VENV)/installed  ## for people at work: without tests marked slow, with fewer random examples
+	OMP_NUM_THREADS=1 PYG_CGCONV_CACHE=$(CURDIR)/$(VENV)/kernels \
+	$(RUN) -m pytest -q -m "not slow" --hypothesis-profile fast --numprocesses 2 --dist loadfile
+
+test-long: $(VENV)/installed  ## for the night: ten times as many random examples, others each time
+	$(RUN) -m pytest -m hypothesis --hypothesis-profile long
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,16 @@
-"""Fixtures of all tests: the devices, and a compiled-kernel cache that no earlier run has filled."""
+"""Fixtures of all tests: the devices, and a compiled-kernel cache that no earlier run has filled.
+
+Tests with random examples (``-m hypothesis``) have three profiles, chosen by ``--hypothesis-profile``:
+
+| profile   | examples | which                                                            |
+|-----------|----------|------------------------------------------------------------------|
+| `fast`    | a fourth | the same in each run                                             |
+| `default` |          | the same in each run                                             |
+| `long`    | tenfold  | others in each run; a failure prints the seed that repeats it    |
+"""
 
 import os
+import secrets
 
 # Threads that wait by spinning starve those that work when tests share their cores; OpenMP reads this once, with torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -9,15 +19,31 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-# Each example compiles kernels: no time limit on one, and no search for a smaller failing one.
-settings.register_profile(
-    "kernels",
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-settings.load_profile("kernels")
+for profile, percent in (("fast", 25), ("default", 100), ("long", 1000)):
+    # Each example compiles kernels: no time limit on one, and no search for a smaller failing one.
+    settings.register_profile(
+        profile,
+        max_examples=percent,
+        deadline=None,
+        derandomize=profile != "long",
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+settings.load_profile("default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    if config.option.hypothesis_profile == "long" and config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = secrets.randbits(32)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not settings.default.derandomize and terminalreporter.stats.get("failed"):
+        options = f"-m hypothesis --hypothesis-profile long --hypothesis-seed {config.option.hypothesis_seed}"
+        terminalreporter.write_line(f"the same random examples again: pytest {options}")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -51,6 +51,7 @@ class Case:
     edge_attr: Tensor = field(repr=False)
     weight: Tensor = field(repr=False)
     targets: int
+    filled: tuple[int, int, int] | None = None  # sources, edges and seed, as :func:`fill` got them
 
     def layer(self, **options) -> TensorProductConv:
         return TensorProductConv(
@@ -144,6 +145,7 @@ def cases(draw, max_l: int = 3) -> Case:
 
 def fill(case: Case, sources: int, edges: int, seed: int) -> None:
     """Random features and edges."""
+    case.filled = sources, edges, seed
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape):

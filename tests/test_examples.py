@@ -18,12 +18,14 @@ def run(script: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_own_network_turns_with_the_molecules(tmp_path):
     printed = run("own_network.py", tmp_path)
     error = float(printed.split("equivariance error: ")[1].split()[0])
     assert error < 1e-5
 
 
+@pytest.mark.slow
 def test_data_set_is_read_plotted_and_batched(tmp_path):
     printed = run("data_set.py", tmp_path, "plot.png")
     assert "molecules a batch" in printed

@@ -329,6 +329,7 @@ def test_structure_that_cannot_be(tmp_path, atoms, reason):
         AtomsFile(path, labels=())
 
 
+@pytest.mark.slow
 def test_every_cut_of_an_xyz_is_noticed(tmp_path):
     """Unless it falls between two frames, where what is left is a whole file."""
     path = written(tmp_path / "frames.xyz", molecules()[:2])

@@ -64,6 +64,7 @@ def test_a_hub_and_its_regular_twin_have_the_same_size():
     assert graphs.GRAPHS["hub"][:2] == graphs.GRAPHS["regular"][:2]
 
 
+@pytest.mark.slow
 def test_rows_are_printed_written_and_drawn(tmp_path, capsys):
     table, picture, again = (tmp_path / name for name in ("rows.json", "rows.png", "again.svg"))
     options = ["--problems", "nequip-water", "--graphs", "molecule", "--device", "cpu", "--seconds", "0", "--steps"]

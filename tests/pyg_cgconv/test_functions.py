@@ -58,6 +58,7 @@ def test_under_vmap():
     torch.testing.assert_close(mapped, torch.autograd.grad(silu(x).sum() + x.sum(), x)[0])
 
 
+@pytest.mark.slow
 def test_a_potential_learns_the_same_by_either(monkeypatch):
     torch.manual_seed(0)
     potential = Potential(["H", "O"], 3.0, channels=4, lmax=2, layers=2, dtype="float64")

@@ -99,6 +99,7 @@ def test_reported_errors_are_those_of_ase(finished, files):
         assert metrics["test"][f"{name}_mae_{unit}"] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_stress_is_learned(files):
     """With nothing but the stress to fit, its error falls."""
     command = ["frames", "--train_file", str(files / "copper.xyz"), "--test_file", str(files / "test.xyz")]

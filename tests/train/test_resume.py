@@ -132,6 +132,7 @@ def test_power_cut_after_a_checkpoint_in_mid_epoch_changes_nothing(
     assert_same_weights(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_power_cut_with_plateau_accumulation_and_a_worker_changes_nothing(tmp_path, splits, model, fit, run, cut_after):
     fit = replace(fit, schedule="plateau", plateau_patience=0, lr=0.5, accumulate=2, patience=5, ema_decay=0.0)
     run = replace(run, num_workers=1)
@@ -148,6 +149,7 @@ def test_power_cut_with_plateau_accumulation_and_a_worker_changes_nothing(tmp_pa
     assert read_state(folders[0])["lr_schedulers"][1]["last_epoch"] == 3  # the plateau was looked for in each
 
 
+@pytest.mark.slow
 def test_finished_run_goes_on_for_more_epochs(tmp_path, splits, model, fit, run):
     fit = replace(fit, schedule="constant")
     for name, epochs in (("whole", 3), ("extended", 2)):
@@ -157,6 +159,7 @@ def test_finished_run_goes_on_for_more_epochs(tmp_path, splits, model, fit, run)
     assert_same_end(tmp_path / "extended", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_run_out_of_time_goes_on_with_more(tmp_path, splits, model, fit, run, monkeypatch):
     fit = replace(fit, schedule="constant")
     clock = count()  # seconds that pass with each look at it
@@ -172,6 +175,7 @@ def test_run_out_of_time_goes_on_with_more(tmp_path, splits, model, fit, run, mo
     assert_same_weights(tmp_path / "late", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_time_of_all_sessions_counts(tmp_path, splits, model, fit, run):
     first = fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)["seconds"]
     run = replace(run, resume=tmp_path)

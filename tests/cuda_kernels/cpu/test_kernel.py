@@ -2,6 +2,7 @@
 
 import platform
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -21,17 +22,25 @@ reads_assembly = pytest.mark.skipif(
 )
 
 
-def assembly(contraction, by) -> str:
-    kernel = compile_kernel(named("mace-medium", layout="ir_mul").problem, [Pass(by, contraction)])
-    return "".join(kernel.inspect_asm().values())
+@pytest.fixture(scope="module")
+def assembly(tmp_path_factory):
+    """assembly(contraction, by): what the compiler makes of a pass; kernels from a cache do not have it."""
+
+    @cache
+    def assembly(contraction, by) -> str:
+        kernel = compile_kernel(named("mace-medium", layout="ir_mul").problem, [Pass(by, contraction)])
+        return "".join(kernel.inspect_asm().values())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYG_CGCONV_CACHE", str(tmp_path_factory.mktemp("kernels")))
+        yield assembly
 
 
 @reads_assembly
 @pytest.mark.parametrize(
     ("contraction", "by"), [(FORWARD, Index.TARGET), (BACKWARD, Index.SOURCE)], ids=["forward", "backward"]
 )
-def test_channels_fill_vector_registers(contraction, by, monkeypatch, tmp_path):
-    monkeypatch.setenv("PYG_CGCONV_CACHE", str(tmp_path))
+def test_channels_fill_vector_registers(contraction, by, assembly):
     found = ARITHMETIC.findall(assembly(contraction, by))
     widest = {64: "z", 32: "y"}[vector_bytes()]
     wide = sum(kind == "ps" and register == widest for kind, register in found)
@@ -42,8 +51,7 @@ def test_channels_fill_vector_registers(contraction, by, monkeypatch, tmp_path):
 
 
 @reads_assembly
-def test_weights_are_fetched_ahead_and_their_gradients_go_past_the_caches(monkeypatch, tmp_path):
-    monkeypatch.setenv("PYG_CGCONV_CACHE", str(tmp_path))
+def test_weights_are_fetched_ahead_and_their_gradients_go_past_the_caches(assembly):
     paths = len(named("mace-medium").problem.paths)
     forward, backward = assembly(FORWARD, Index.TARGET), assembly(BACKWARD, Index.SOURCE)
     assert forward.count("\tprefetch") == backward.count("\tprefetch") == paths

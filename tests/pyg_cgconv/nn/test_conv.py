@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from e3nn import o3
-from hypothesis import given, settings
+from hypothesis import given
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
@@ -14,6 +14,7 @@ from cuda_kernels.cpu import launch
 from pyg_cgconv import TensorProductConv
 from pyg_cgconv.ops import Edges, _contract
 from tests.problems import FORWARD, cases, error
+from tests.random_examples import examples
 
 IRREPS = ("8x0e+5x1o", "0e+1o+2e", "0e+1o+2e")
 
@@ -57,31 +58,28 @@ def test_fused_equals_reference(device, layout, aggr):
     torch.testing.assert_close(fused(*arguments), reference(*arguments))
 
 
-def test_rotation_and_inversion(device):
-    @settings(max_examples=8)
-    @given(cases())
-    def check(case):
-        case.layout = "mul_ir"
-        layer = case.layer()
-        rotation = -o3.rand_matrix().double()
-        x, edge_attr, weight = (t.detach() for t in case.inputs())
+@examples(8)
+@given(case=cases())
+def test_rotation_and_inversion(device, case):
+    case.layout = "mul_ir"
+    layer = case.layer()
+    rotation = -o3.rand_matrix().double()
+    x, edge_attr, weight = (t.detach() for t in case.inputs())
 
-        def rotated(features, irreps):
-            return features @ irreps.D_from_matrix(rotation).T.double()
+    def rotated(features, irreps):
+        return features @ irreps.D_from_matrix(rotation).T.double()
 
-        def convolve(x, edge_attr):
-            moved = (t.to(device) for t in (case.edge_index, edge_attr, weight))
-            return layer((x.to(device), None), *moved, size=case.size).cpu()
+    def convolve(x, edge_attr):
+        moved = (t.to(device) for t in (case.edge_index, edge_attr, weight))
+        return layer((x.to(device), None), *moved, size=case.size).cpu()
 
-        torch.set_default_dtype(torch.float64)
-        try:
-            before = rotated(convolve(x, edge_attr), case.irreps_out)
-            after = convolve(rotated(x, case.irreps_in), rotated(edge_attr, case.irreps_edge))
-        finally:
-            torch.set_default_dtype(torch.float32)
-        assert error(after, before) < 1e-11
-
-    check()
+    torch.set_default_dtype(torch.float64)
+    try:
+        before = rotated(convolve(x, edge_attr), case.irreps_out)
+        after = convolve(rotated(x, case.irreps_in), rotated(edge_attr, case.irreps_edge))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert error(after, before) < 1e-11
 
 
 def test_edges_may_come_in_any_order_and_index_type(device):
@@ -170,6 +168,7 @@ def test_rows_need_not_be_contiguous_or_aligned(device):
     torch.testing.assert_close(layer(shifted(x), edge_index, shifted(edge_attr), odd), expected)
 
 
+@pytest.mark.slow
 def test_gradients_of_gradients_are_exact(device):
     layer = TensorProductConv("2x0e+3x1o", "0e+1o", "0e+1o")
     x, edge_index, edge_attr, weight = graph(layer, nodes=3, edges=5, device=device)

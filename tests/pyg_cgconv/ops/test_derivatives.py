@@ -3,9 +3,10 @@
 import pytest
 import torch
 from e3nn import o3
-from hypothesis import given, settings
+from hypothesis import given
 
 from tests.problems import Case, cases, error, fill
+from tests.random_examples import examples
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
@@ -45,20 +46,17 @@ def compare(case: Case, device, dtype, **options) -> None:
     assert max(errors.values()) < TOLERANCE[dtype], errors
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_random_problems(device, dtype, deterministic):
+@examples(8)
+@given(case=cases())
+def test_random_problems(device, dtype, deterministic, case):
     if device.type == "cpu" and deterministic:
         pytest.skip("the CPU kernels always are")
-
-    @settings(max_examples=12)
-    @given(cases())
-    def check(case):
-        compare(case, device, dtype, deterministic=deterministic)
-
-    check()
+    compare(case, device, dtype, deterministic=deterministic)
 
 
+@pytest.mark.slow
 def test_high_degrees(device):
     instructions = [(0, 0, 0, "uvu", True), (1, 1, 1, "uvu", True), (0, 1, 2, "uvu", True)]
     irreps = (o3.Irreps("5x4e+3x6o"), o3.Irreps("4e+3o"), o3.Irreps("5x8e+3x3e+5x6o"))

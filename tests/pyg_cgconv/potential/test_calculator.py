@@ -452,6 +452,7 @@ def test_file_of_something_else(potential, tmp_path, content):
 # ASE is optional
 
 
+@pytest.mark.slow
 def test_package_needs_no_ase():
     script = "import sys; sys.modules['ase'] = None; from pyg_cgconv import *"
     subprocess.run([sys.executable, "-c", script], check=True)

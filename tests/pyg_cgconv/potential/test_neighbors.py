@@ -5,11 +5,12 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.neighborlist import neighbor_list
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 
 from pyg_cgconv.potential import RadiusGraph, radius_graph
+from tests.random_examples import examples
 
 
 def brute_force(pos, cutoff, cell, pbc):
@@ -45,7 +46,7 @@ def structures(draw):
     return pos, draw(st.floats(0.5, 4.0)), cell, pbc
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(structures())
 def test_equal_to_brute_force(structure):
     pos, cutoff, cell, pbc = structure
