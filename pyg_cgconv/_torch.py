@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
 
 def is_plain(*tensors: Tensor) -> bool:
     """Whether these are tensors with memory, and nothing records or replaces the operations on them: no compilation, no
     dispatch mode, no transform of torch.func."""
+    for tensor in tensors:  # a loop: this is asked at each call, and a generator takes longer
+        if type(tensor) not in _PLAIN:
+            return False
     return (
         not torch.compiler.is_compiling()
-        and all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.maybe_current_level() is None
     )

@@ -5,6 +5,7 @@
     staging       which bytes of an edge are copied to shared memory ahead of their use
     kernel        the loop: stage, contract, scatter
     parts         what the loop is written with, generated for one segment
+    features      of them those for gradients of edge features
     rows          where a lane finds its numbers
     warp_sum      sums over the lanes of a warp
     fold          sums of nodes whose edges several blocks walked

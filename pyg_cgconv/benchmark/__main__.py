@@ -18,7 +18,7 @@ from cuda_kernels.cache import installed_version
 from cuda_kernels.problem import LAYOUTS
 
 from . import graphs, peers, timing
-from .measure import ORDERS, STEP, Setting, limit, measure
+from .measure import ORDERS, STEP, Setting, host_cost, limit, measure
 from .problems import PROBLEMS
 
 DEFAULT_PROBLEMS, DEFAULT_GRAPHS = ("mace-large", "mace-medium", "nequip-aspirin"), ("molecules",)
@@ -55,7 +55,11 @@ def _measured(options: argparse.Namespace) -> dict:
     setting = Setting(device, dtype, bandwidth, arithmetic, options.seconds, options.steps)
     contenders = {f"pyg_cgconv {layout}": (peers.ours, layout) for layout in options.layouts}
     contenders |= {name: (peers.PEERS[name], options.layouts[0]) for name in options.peers}
-    report: dict = {"machine": _machine(device, bandwidth, arithmetic), "rows": []}
+    host = host_cost(device, options.seconds)
+    print(
+        "host cost of a call with 316 edges:", ", ".join(f"{name} {us:.0f} us" for name, us in host.items()), flush=True
+    )
+    report: dict = {"machine": _machine(device, bandwidth, arithmetic) | {"host_us": host}, "rows": []}
     for problem in options.problems or DEFAULT_PROBLEMS:
         for graph in options.graphs or DEFAULT_GRAPHS:
             for name, (make, layout) in contenders.items():

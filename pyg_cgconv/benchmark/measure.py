@@ -12,6 +12,7 @@ from torch import Tensor
 from cuda_kernels.contraction import backward, double_backward, forward
 from cuda_kernels.operations import multiply_adds
 
+from ..nn import TensorProductConv
 from ..tensor_product import shape, to_ir_mul, to_mul_ir
 from . import graphs, peers, timing
 
@@ -87,7 +88,30 @@ def _fill(row: dict, make: Callable, layout: str, problem: str, graph: str, sett
         if "memory_MB" in row and name in ("forward", STEP):
             row["memory_MB"][name] = timing.working_memory(call)
         if "host_ms" in row:
-            row["host_ms"][name] = timing.host_milliseconds(call)
+            row["host_ms"][name] = timing.host_milliseconds(call, device, setting.seconds)
+
+
+def host_cost(device: torch.device, seconds: float) -> dict[str, float]:
+    """Microseconds of the host's work for a call with the 316 edges of a molecule: of a layer with one channel, whose
+    kernels take next to nothing. The output alone; with its gradients; with the gradients of those, too."""
+    layer = TensorProductConv("1x0e", "0e", "1x0e")
+    nodes, edge_index = graphs.build("molecule")
+    edge_index, edges = edge_index.to(device), edge_index.shape[1]
+    inputs = [torch.randn(rows, 1, device=device, requires_grad=True) for rows in (nodes, edges, edges)]
+    cotangent = torch.randn(nodes, 1, device=device, requires_grad=True)
+
+    def run() -> Tensor:
+        return layer(inputs[0], edge_index, *inputs[1:])
+
+    def with_gradients(create_graph: bool = False) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(run(), inputs, cotangent, create_graph=create_graph)
+
+    def with_second_gradients() -> tuple[Tensor, ...]:
+        first = with_gradients(create_graph=True)
+        return torch.autograd.grad(first, [*inputs, cotangent], first)
+
+    calls = dict(zip(ORDERS, (run, with_gradients, with_second_gradients), strict=True))
+    return {order: 1e3 * timing.host_milliseconds(call, device, seconds) for order, call in calls.items()}
 
 
 def limit(row: dict, order: str) -> float:

@@ -14,7 +14,7 @@ HIDING_CYCLES = 4_000_000
 
 LEAST_CALLS = 7
 
-HOST_CALLS = 200
+HOST_CALLS = 100
 """Calls without a synchronisation between them: enough that the one at their end does not count."""
 
 
@@ -30,16 +30,20 @@ def milliseconds(function: Callable[[], object], device: torch.device, seconds: 
     return statistics.median(times)
 
 
-def host_milliseconds(function: Callable[[], object]) -> float:
-    """A GPU call's wall time, the host's work included: that of many calls in a row, divided by their number."""
+def host_milliseconds(function: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """The median wall time of a call, the host's work included: of many calls in a row, divided by their number."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     def calls():
         for _ in range(HOST_CALLS):
             function()
-        torch.cuda.synchronize()
+        synchronize()
 
-    torch.cuda.synchronize()
-    return _wall(calls) / HOST_CALLS
+    calls()
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < LEAST_CALLS or time.perf_counter() < end:
+        times.append(_wall(calls) / HOST_CALLS)
+    return statistics.median(times)
 
 
 def working_memory(function: Callable[[], Tensor | Sequence[Tensor]]) -> float:

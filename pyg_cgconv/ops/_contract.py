@@ -36,7 +36,7 @@ def contract(
         edges: the graph, for a problem that has one.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in operands)
+    needs_grad = torch.is_grad_enabled() and any([t.requires_grad for t in operands])
     if not is_plain(*operands):
         lists = None if edges is None else _lists(edges, needs_grad and _walks_sources(operands[0], deterministic))
         sources = 0 if edges is None else edges.sources

@@ -7,7 +7,7 @@ import torch
 
 from pyg_cgconv.benchmark import graphs, peers, timing
 from pyg_cgconv.benchmark.__main__ import line, main
-from pyg_cgconv.benchmark.measure import ORDERS, STEP, Setting, check, floor, limit, measure, step
+from pyg_cgconv.benchmark.measure import ORDERS, STEP, Setting, check, floor, host_cost, limit, measure, step
 from pyg_cgconv.benchmark.plot import COLORS
 
 CPU = Setting(torch.device("cpu"), torch.float32, bandwidth=1e6, arithmetic=1e6, seconds=0, steps=False)
@@ -173,3 +173,9 @@ def test_unknown_names_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--problems", "mace-huge"])
     assert "mace-huge: expected some of mace-large" in capsys.readouterr().err
+
+
+def test_the_hosts_cost_grows_with_the_order():
+    cost = host_cost(torch.device("cpu"), seconds=0)
+    assert list(cost) == list(ORDERS)
+    assert 1 < cost["forward"] < cost["backward"] < cost["double_backward"] < 1e5

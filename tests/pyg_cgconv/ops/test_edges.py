@@ -1,11 +1,17 @@
 """Lists of edges by node, against loops."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch_geometric import EdgeIndex
 
-from pyg_cgconv.ops._edges import Edges, _rows
+from pyg_cgconv import Edges, TensorProductConv
+from pyg_cgconv.ops import sorted_edges
+from pyg_cgconv.ops._edges import _rows
 
 
 @given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 7))
@@ -50,3 +56,114 @@ def test_lists_agree_with_the_edges(degree):
         mine = listed[starts[node] : starts[node + 1]].long()
         assert mine.tolist() == (owner == node).nonzero().flatten().tolist()
         assert others[starts[node] : starts[node + 1]].tolist() == other[mine].tolist()
+
+
+INDEX = torch.tensor([[2, 0, 1, 1, 0], [0, 0, 3, 0, 1]])
+
+
+def assert_same(edges: Edges, expected: Edges) -> None:
+    for found, wanted in zip(
+        (*edges.by_target, *edges.by_source), (*expected.by_target, *expected.by_source), strict=True
+    ):
+        assert found.dtype == torch.int32
+        assert torch.equal(found, wanted)
+    assert torch.equal(edges.in_degrees, torch.tensor([3, 1, 0, 1], dtype=torch.int32))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_edges_of_every_form(dtype):
+    index, expected = INDEX.to(dtype), Edges(INDEX, 3, 4)
+    assert_same(Edges((index[0], index[1]), 3, 4), expected)
+    assert_same(Edges(index.flip(0), 3, 4, flow="target_to_source"), expected)
+    assert_same(Edges(EdgeIndex(index, sparse_size=(3, 4)), 3, 4), expected)
+
+
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+def test_an_edge_index_sorted_by_its_target_is_not_sorted_again(flow, monkeypatch):
+    rows = INDEX if flow == "source_to_target" else INDEX.flip(0)
+    order = INDEX[1].argsort(stable=True)
+    rows, expected = rows[:, order], Edges(INDEX[:, order], 3, 4)
+    sort = "col" if flow == "source_to_target" else "row"
+    sizes = (3, 4) if flow == "source_to_target" else (4, 3)
+    monkeypatch.setattr(torch, "sort", None)
+    edges = Edges(EdgeIndex(rows, sparse_size=sizes, sort_order=sort), 3, 4, flow=flow)
+    monkeypatch.undo()
+    assert_same(edges, expected)
+
+
+def test_identity():
+    edges = Edges.identity(3)
+    assert edges.sources == edges.targets == edges.num_edges == 3
+    assert edges.by_target.others.tolist() == edges.by_source.others.tolist() == [0, 1, 2]
+    assert repr(edges) == "Edges(3 edges, 3 sources, 3 targets, cpu)"
+
+
+@pytest.mark.parametrize(
+    ("edge_index", "options", "words"),
+    [
+        (INDEX[0], {}, r"^edge_index: expected \(2, E\)"),
+        (INDEX.double(), {}, r"^edge_index: expected int64 or int32"),
+        ((INDEX[0], INDEX[1, 1:]), {}, r"^edge_index: expected int64 or int32"),
+        (INDEX, {"flow": "up"}, r"^flow: expected one of"),
+        (INDEX + 2, {}, r"^edge_index: a source node is not in 0..2"),
+        (INDEX + torch.tensor([[0], [2**32]]), {}, r"^edge_index: a target node is not in 0..3"),
+    ],
+)
+def test_mistakes_are_named(edge_index, options, words):
+    with pytest.raises(ValueError, match=words):
+        Edges(edge_index, 3, 4, **options)
+
+
+LAYER = TensorProductConv("2x0e", "0e", "2x0e")
+FEATURES = torch.randn(3, 2), torch.randn(5, 1), torch.randn(5, 2)
+
+
+def output(edge_index, layer=LAYER) -> torch.Tensor:
+    x, edge_attr, weight = FEATURES
+    return layer(x, edge_index, edge_attr, weight, **({} if isinstance(edge_index, Edges) else {"size": (3, 3)}))
+
+
+SQUARE = INDEX.clamp(max=2)
+
+
+def test_layers_take_edges_in_place_of_an_index():
+    edges = Edges(SQUARE, 3)
+    torch.testing.assert_close(output(edges), output(SQUARE))
+    reference = TensorProductConv("2x0e", "0e", "2x0e", backend="reference")
+    torch.testing.assert_close(output(edges, reference), output(SQUARE))
+    with pytest.raises(ValueError, match="size"):
+        LAYER(torch.randn(4, 2), edges, *FEATURES[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize("write", ["torch", "numpy", "data"])
+def test_every_write_to_an_index_on_a_cpu_is_seen(write, dtype):
+    index = SQUARE.to(dtype).clone()
+    output(index)
+    if write == "torch":
+        index[0, 0] = 0
+    elif write == "numpy":
+        index.numpy()[0, 0] = 0
+    else:
+        index.data[0, 0] = 0
+    torch.testing.assert_close(output(index), output(index.clone()))
+    assert sorted_edges(index, 3, 3) is sorted_edges(index, 3, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_a_write_between_forward_and_backward_changes_nothing(dtype):
+    index, features = SQUARE.to(dtype).clone(), [t.clone().requires_grad_() for t in FEATURES]
+    expected = torch.autograd.grad(LAYER(features[0], index.clone(), *features[1:]).square().sum(), features)
+    out = LAYER(features[0], index, *features[1:]).square().sum()
+    index[0, 0] = 0
+    for found, wanted in zip(torch.autograd.grad(out, features), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_a_shared_sort_keeps_no_tensor_alive(dtype):
+    index = SQUARE.to(dtype).clone()
+    alive = weakref.ref(index), weakref.ref(sorted_edges(index, 3, 3))
+    del index
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None]
