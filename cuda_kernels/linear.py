@@ -72,8 +72,7 @@ def steps(problem: Problem) -> list[Step]:
     rows = problem.row(out).blocks, problem.row(left).blocks, problem.row(weight).blocks
     result = []
     for path in problem.paths:
-        target, source, _, weights = path.blocks
-        assert None not in path.blocks[:2] + path.blocks[3:], "each path has an input, an output and weights"
+        target, source, weights = path.block(OUT), path.block(LEFT), path.block(WEIGHT)
         result.append(Step(rows[1][source], rows[0][target], rows[2][weights].offset, path.coefficients[0][3]))
     return result
 
@@ -115,7 +114,9 @@ def table(problem: Problem, part: Part) -> Table:
 
 
 def _block_table(written: Sequence[Block], terms: list[list[tuple[Block, int, float]]], transposed: bool) -> Table:
-    rows, summed, factors = [], [], []
+    rows: list[list[int]] = []
+    summed: list[list[int]] = []
+    factors: list[float] = []
     for block, sources in zip(written, terms, strict=True):
         (factor,) = {factor for *_, factor in sources} or {0.0}  # one for a tile
         for component in range(block.dim):

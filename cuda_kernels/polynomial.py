@@ -6,22 +6,43 @@ the path's left and right factors, w is its weight and g the output's cotangent:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from functools import cache
+from typing import Generic, Protocol, TypeVar
 
 from .contraction import Contraction
-from .problem import ABSENT, RIGHT, Path
+from .problem import ABSENT, LEFT, OUT, RIGHT, WEIGHT, Path
 
 # An element of an operand's row: (operand, block, component). Channels are implied: each number below is one channel's.
 Element = tuple[str, int, int]
+Number = TypeVar("Number")
+Matrix = dict[tuple[str, int, int], Number]  # T[y, i, k] of `matrices`
 
 
-def matrices(path: Path, contraction: Contraction, read: Callable[[Element], object], arithmetic) -> dict:
+class AnyArithmetic(Protocol[Number]):
+    """What `evaluate_path` does with numbers; None is zero."""
+
+    def constant(self, value: float, /) -> Number: ...
+
+    def negate(self, a: Number, /) -> Number: ...
+
+    def mul(self, a: Number, b: Number, /) -> Number: ...
+
+    def add(self, a: Number, b: Number | None, /) -> Number: ...
+
+    def fma(self, a: Number, b: Number, c: Number | None, /) -> Number: ...
+
+
+def matrices(
+    path: Path, contraction: Contraction, read: Callable[[Element], Number], arithmetic: AnyArithmetic[Number]
+) -> Matrix[Number]:
     """T[y, i, k] = sum over j of C[i, j, k] y[j], the same for all channels if y has none: for machines where one set
     of T serves many channels. Absent entries are zero."""
-    result = {}
+    result: Matrix[Number] = {}
     for y in sorted({term[RIGHT] for term in contraction.terms if _matrix_needed(term, contraction)}):
-        table = _contracted(path, 1, lambda j, y=y: read((y, path.blocks[RIGHT], j)), arithmetic)
+        table = _contracted(path, 1, _component(read, y, path.block(RIGHT)), arithmetic)
         result |= {(y, i, k): value for (i, k), value in table.items()}
     return result
 
@@ -34,16 +55,16 @@ def unit_scale(paths: Iterable[Path]) -> float:
         for row in _rows(path, 2).values():
             for magnitude in {abs(c) for _, c in row}:
                 saved[magnitude] = saved.get(magnitude, 0) + 1
-    return max(saved, key=saved.get)
+    return max(saved, key=saved.__getitem__)
 
 
 def evaluate_path(
     path: Path,
     contraction: Contraction,
-    read: Callable[[Element], object],
-    sums: MutableMapping,
-    arithmetic,
-    matrix: dict | None = None,
+    read: Callable[[Element], Number],
+    sums: MutableMapping[Element, Number],
+    arithmetic: AnyArithmetic[Number],
+    matrix: Matrix[Number] | None = None,
 ) -> None:
     """Add one path's contribution to `sums[element]` for every element of the outputs.
 
@@ -63,19 +84,27 @@ def evaluate_path(
     if matrix is None and len({j for _, j, _, _ in path.coefficients}) < len({i for i, _, _, _ in path.coefficients}):
         path = _exchanged(path)
         terms = tuple((g, y, x, w) for g, x, y, w in terms)
-    evaluation = _Matrices if matrix is not None else _Tables
-    evaluation(path, terms, set(contraction.outputs), read, sums, arithmetic, matrix).run()
+    arguments = path, terms, set(contraction.outputs), read, sums, arithmetic
+    evaluation = _Tables(*arguments) if matrix is None else _Matrices(*arguments, matrix)
+    evaluation.run()
 
 
-class _Evaluation:
+@dataclass(eq=False)
+class _Evaluation(ABC, Generic[Number]):
     """The sums of `evaluate_path` for one path; how S and the gradient of y are found is left to the two strategies."""
 
-    def __init__(self, path: Path, terms, outputs: set[str], read, sums, arithmetic, matrix: dict | None):
-        self.path, self.outputs, self.read, self.sums = path, outputs, read, sums
-        self.arithmetic, self.matrix = arithmetic, matrix
-        self.out, self.left, self.right, self.weight = path.blocks
-        self.products = self._products_by_g_and_y(terms)
-        self._r: dict[tuple[str, str], dict[int, object]] = {}
+    path: Path
+    terms: tuple[tuple[str, ...], ...]
+    outputs: set[str]
+    read: Callable[[Element], Number]
+    sums: MutableMapping[Element, Number]
+    arithmetic: AnyArithmetic[Number]
+
+    def __post_init__(self):
+        self.out, self.left, self.right = self.path.block(OUT), self.path.block(LEFT), self.path.block(RIGHT)
+        self.has_weight = self.path.blocks[WEIGHT] is not None
+        self.products = self._products_by_g_and_y()
+        self._r: dict[tuple[str, str], dict[int, Number]] = {}
 
     def run(self) -> None:
         for g in dict.fromkeys(g for g, _ in self.products):
@@ -97,100 +126,120 @@ class _Evaluation:
     def prepare(self, g: str) -> None:
         """Compute what the gradients by x, y and w share."""
 
-    def gradients_of_x_and_w(self, s: dict[int, object], products: list[tuple[str, str]]) -> None:
+    @abstractmethod
+    def output(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
+        """Add to the output g, from each y and its R."""
+
+    @abstractmethod
+    def gradient_of_y(self, g: str, y: str) -> None:
+        """Add to the gradient by y."""
+
+    @abstractmethod
+    def s(self, g: str, y: str) -> dict[int, Number]:
+        """S[i]."""
+
+    def gradients_of_x_and_w(self, s: dict[int, Number], products: list[tuple[str, str]]) -> None:
         for x, w in products:
             for i, value in s.items():
                 element = x, self.left, i
-                if x in self.outputs and self.weight is None:
+                if x in self.outputs and not self.has_weight:
                     self.sums[element] = self.arithmetic.add(value, self.sums.get(element))
                 elif x in self.outputs:
-                    self.add(element, self.read((w, self.weight, 0)), value)
+                    self.add(element, self.read(self.weight(w)), value)
                 if self.has_weight_gradient(w):
-                    self.add((w, self.weight, 0), self.read(element), value)
+                    self.add(self.weight(w), self.read(element), value)
 
-    def r(self, g: str, y: str) -> dict[int, object]:
+    def r(self, g: str, y: str) -> dict[int, Number]:
         if (g, y) not in self._r:
             indices = dict.fromkeys(i for i, _, _, _ in self.path.coefficients)
             self._r[g, y] = {i: self._sum_of_products(self.products[g, y], i) for i in indices}
         return self._r[g, y]
 
-    def add(self, element: Element, a, b) -> None:
+    def add(self, element: Element, a: Number, b: Number) -> None:
         self.sums[element] = self.arithmetic.fma(a, b, self.sums.get(element))
 
     def has_weight_gradient(self, w: str) -> bool:
         """Whether the gradient of these weights is asked for, and the path has weights."""
-        return w in self.outputs and self.weight is not None
+        return w in self.outputs and self.has_weight
 
-    def _sum_of_products(self, products: list[tuple[str, str]], i: int):
-        total = None
+    def weight(self, w: str) -> Element:
+        """The number of these weights that the path has."""
+        return w, self.path.block(WEIGHT), 0
+
+    def _sum_of_products(self, products: list[tuple[str, str]], i: int) -> Number:
+        total: Number | None = None
         for x, w in products:
             value = self.read((x, self.left, i))
-            if self.weight is None:
-                total = self.arithmetic.add(value, total)
+            if self.has_weight:
+                total = self.arithmetic.fma(value, self.read(self.weight(w)), total)
             else:
-                total = self.arithmetic.fma(value, self.read((w, self.weight, 0)), total)
+                total = self.arithmetic.add(value, total)
+        assert total is not None, "each (g, y) has products"
         return total
 
-    def _products_by_g_and_y(self, terms) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    def _products_by_g_and_y(self) -> dict[tuple[str, str], list[tuple[str, str]]]:
         """The (x, w) pairs of each (g, y) pair. A path without weights has weight one, whose cotangents are zero."""
         groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for g, x, y, w in terms:
-            if self.weight is not None or w in ("w", ABSENT):
+        for g, x, y, w in self.terms:
+            if self.has_weight or w in ("w", ABSENT):
                 groups.setdefault((g, y), []).append((x, w))
         return groups
 
 
-class _Matrices(_Evaluation):
+@dataclass(eq=False)
+class _Matrices(_Evaluation[Number]):
     """With T[i, k] of each y at hand."""
 
-    def output(self, g: str, factors: list) -> None:
+    matrix: Matrix[Number]
+
+    def output(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
         for y, r in factors:
             for i, k, t in self.entries(y):
                 self.add((g, self.out, k), t, r[i])
 
     def gradient_of_y(self, g: str, y: str) -> None:
-        outer: dict[tuple[int, int], object] = {}
+        outer: dict[tuple[int, int], Number] = {}
         for i, j, k, c in self.path.coefficients:
             if (i, k) not in outer:
                 outer[i, k] = self.arithmetic.mul(self.r(g, y)[i], self.read((g, self.out, k)))
             self.add((y, self.right, j), self.arithmetic.constant(c), outer[i, k])
 
-    def s(self, g: str, y: str) -> dict[int, object]:
-        s: dict[int, object] = {}
+    def s(self, g: str, y: str) -> dict[int, Number]:
+        s: dict[int, Number] = {}
         for i, k, t in self.entries(y):
             s[i] = self.arithmetic.fma(t, self.read((g, self.out, k)), s.get(i))
         return s
 
-    def entries(self, y: str) -> list[tuple[int, int, object]]:
+    def entries(self, y: str) -> list[tuple[int, int, Number]]:
         return [(i, k, t) for (of, i, k), t in self.matrix.items() if of == y]
 
 
-class _Tables(_Evaluation):
+class _Tables(_Evaluation[Number]):
     """With Q[i, j] of each g, and for the output the cheapest of the three sums."""
 
     def prepare(self, g: str) -> None:
-        self.q = _contracted(self.path, 2, lambda k: self.read((g, self.out, k)), self.arithmetic)
+        self.q = _contracted(self.path, 2, _component(self.read, g, self.out), self.arithmetic)
 
-    def output(self, g: str, factors: list) -> None:
+    def output(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
         path = self.path
         costs = {axis: len(factors) * (_cost(path, axis) + len(_rows(path, axis))) for axis in (1, 0)}
         costs[2] = len(factors) * len(_rows(path, 2)) + len(path.coefficients)
         ways = {1: self.output_by_y, 0: self.output_by_x, 2: self.output_by_pairs}
         ways[min(costs, key=costs.__getitem__)](g, factors)
 
-    def output_by_y(self, g: str, factors: list) -> None:
+    def output_by_y(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
         for y, r in factors:
-            table = _contracted(self.path, 1, lambda j, y=y: self.read((y, self.right, j)), self.arithmetic)
+            table = _contracted(self.path, 1, _component(self.read, y, self.right), self.arithmetic)
             for (i, k), t in table.items():
                 self.add((g, self.out, k), t, r[i])
 
-    def output_by_x(self, g: str, factors: list) -> None:
+    def output_by_x(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
         for y, r in factors:
             for (j, k), p in _contracted(self.path, 0, r.__getitem__, self.arithmetic).items():
                 self.add((g, self.out, k), p, self.read((y, self.right, j)))
 
-    def output_by_pairs(self, g: str, factors: list) -> None:
-        outer: dict[tuple[int, int], object] = {}
+    def output_by_pairs(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
+        outer: dict[tuple[int, int], Number] = {}
         for y, r in factors:
             for i, j in _rows(self.path, 2):
                 outer[i, j] = self.arithmetic.fma(r[i], self.read((y, self.right, j)), outer.get((i, j)))
@@ -203,11 +252,16 @@ class _Tables(_Evaluation):
         for (i, j), value in self.q.items():
             self.add((y, self.right, j), value, self.r(g, y)[i])
 
-    def s(self, g: str, y: str) -> dict[int, object]:
-        s: dict[int, object] = {}
+    def s(self, g: str, y: str) -> dict[int, Number]:
+        s: dict[int, Number] = {}
         for (i, j), value in self.q.items():
             s[i] = self.arithmetic.fma(value, self.read((y, self.right, j)), s.get(i))
         return s
+
+
+def _component(read: Callable[[Element], Number], operand: str, block: int) -> Callable[[int], Number]:
+    """Reads the components of a block."""
+    return lambda i: read((operand, block, i))
 
 
 def _exchanged(path: Path) -> Path:
@@ -219,14 +273,15 @@ def _exchanged(path: Path) -> Path:
 @cache
 def _rows(path: Path, axis: int) -> dict[tuple[int, int], tuple[tuple[int, float], ...]]:
     """The nonzero (index along `axis`, coefficient) pairs of each pair of the two other indices."""
-    rows: dict[tuple[int, int], list] = {}
+    rows: dict[tuple[int, int], list[tuple[int, float]]] = {}
     for *indices, c in path.coefficients:
         along = indices.pop(axis)
-        rows.setdefault(tuple(indices), []).append((along, c))
+        first, second = indices
+        rows.setdefault((first, second), []).append((along, c))
     return {key: tuple(row) for key, row in rows.items()}
 
 
-def _signature(row) -> tuple[float, tuple]:
+def _signature(row: tuple[tuple[int, float], ...]) -> tuple[float, tuple]:
     """A row's sign, and what it shares with rows that differ in sign alone."""
     sign = 1.0 if row[0][1] > 0 else -1.0
     return sign, tuple((index, sign * c) for index, c in row)
@@ -238,12 +293,14 @@ def _cost(path: Path, axis: int) -> int:
     return sum(len(row) - any(abs(c) == 1 for _, c in row) for row in different)
 
 
-def _contracted(path: Path, axis: int, value: Callable[[int], object], arithmetic) -> dict[tuple[int, int], object]:
+def _contracted(
+    path: Path, axis: int, value: Callable[[int], Number], arithmetic: AnyArithmetic[Number]
+) -> dict[tuple[int, int], Number]:
     """The sum over one index of C[i, j, k] value(index), for each pair of the two others that is not always zero.
 
     Sums that agree up to sign are computed once.
     """
-    known: dict[tuple, object] = {}
+    known: dict[tuple, Number] = {}
     result = {}
     for key, row in _rows(path, axis).items():
         sign, signature = _signature(row)
@@ -253,13 +310,14 @@ def _contracted(path: Path, axis: int, value: Callable[[int], object], arithmeti
     return result
 
 
-def _weighted_sum(terms: list, total, arithmetic):
+def _weighted_sum(terms: list[tuple[Number, float]], total: Number | None, arithmetic: AnyArithmetic[Number]) -> Number:
     """total + sum of c * value over the (value, c) in `terms`; multiplications by 1 and -1 are left out."""
     for value, c in sorted(terms, key=lambda term: abs(term[1]) != 1):
         if abs(c) == 1:
             total = arithmetic.add(value if c > 0 else arithmetic.negate(value), total)
         else:
             total = arithmetic.fma(arithmetic.constant(c), value, total)
+    assert total is not None, "a sum has terms"
     return total
 
 

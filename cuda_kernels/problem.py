@@ -88,6 +88,12 @@ class Path:
     blocks: tuple[int | None, ...]
     coefficients: tuple[tuple[int, int, int, float], ...]
 
+    def block(self, factor: int) -> int:
+        """The block of a factor that the path has."""
+        found = self.blocks[factor]
+        assert found is not None, f"the path lacks factor {factor}"
+        return found
+
 
 OUT, LEFT, RIGHT, WEIGHT = range(4)
 """Places of the factors in a form and in a path's blocks."""
@@ -169,9 +175,7 @@ class Problem:
         return self._multiplicity(path, LEFT)
 
     def _multiplicity(self, path: Path, factor: int) -> int:
-        block = path.blocks[factor]
-        assert block is not None, "paths have an output and a left factor"
-        return self.row(self.form[factor]).blocks[block].multiplicity
+        return self.row(self.form[factor]).blocks[path.block(factor)].multiplicity
 
     @cache  # noqa: B019  (one object for each dtype, so that its key is computed once)
     def with_dtype(self, dtype: str) -> Problem:

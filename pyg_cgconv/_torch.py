@@ -30,7 +30,7 @@ def is_plain(*tensors: Tensor) -> bool:
 def recorder(function: type[torch.autograd.Function]) -> Callable:
     """`function.apply` without torch.func's part of it, which plain tensors do not need and which takes longer than a
     small kernel."""
-    return super(torch.autograd.Function, function).apply
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc]  # torch's types lack the class in C
 
 
 def assert_on_device(condition: Tensor, message: str) -> None:

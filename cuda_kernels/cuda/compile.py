@@ -26,7 +26,7 @@ def assembly(kernel, arguments: list[types.Type], bounds: tuple[int, int], compu
         abi="numba",
         device=False,
     )
-    mangled = re.search(r"\.entry\s+(\w+)", text).group(1)
+    mangled = re.findall(r"\.entry\s+(\w+)", text)[0]
     return text.replace(mangled, ENTRY.decode())
 
 

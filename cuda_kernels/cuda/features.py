@@ -29,7 +29,7 @@ class FeatureParts(Rows):
                 batch, slot, warp, channel, lane, scratch, gradients = arguments
                 values = dict(zip(segment.edge_outputs, self._unpack(builder, gradients), strict=False))
                 zero = ir.Constant(self.scalar, 0.0)
-                listed = [values.get(element, zero) for element in segment.feature_elements]
+                listed = [values[element] if element else zero for element in segment.feature_elements]
                 if segment.masked:
                     exists = self._channel_exists(builder, channel, lane)
                     listed = [builder.select(exists, value, zero) for value in listed]

@@ -93,7 +93,8 @@ class Walk:
         self._owned = [n for n, name in enumerate(outputs) if problem.operand(name).index is walk.by and self._graph]
         self._lengths = [problem.row(name).length for name in outputs]
         self._kernels = [Kernel(binary) for binary in binaries(problem, walk, capability)]
-        self._fold = Kernel(_fold_binary(problem.dtype, capability)) if self._owned else None
+        if self._owned:
+            self._fold = Kernel(_fold_binary(problem.dtype, capability))
 
     def over_graph(
         self,

@@ -132,7 +132,7 @@ class Segment:
     def scaled_paths(self) -> list[Path]:
         """The paths, their coefficients divided by the scale of the block that they lead to."""
         paths = map(self.problem.paths.__getitem__, self.paths)
-        return [_divided(path, self.scales.get(path.blocks[OUT], 1.0)) for path in paths]
+        return [_divided(path, self.scales.get(path.block(OUT), 1.0)) for path in paths]
 
     @cached_property
     def stage(self) -> Stage:

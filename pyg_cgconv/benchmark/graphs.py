@@ -3,6 +3,7 @@ to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 
 import numpy as np
@@ -43,7 +44,7 @@ def _regular(nodes: int, edges: int, random: np.random.Generator) -> Tensor:
 
 
 # nodes, edges, and what makes the edges
-GRAPHS = {
+GRAPHS: dict[str, tuple[int, int, Callable[[int, int, np.random.Generator], Tensor]]] = {
     "molecule": (21, 316, partial(_molecules, copies=1)),
     "molecules": (1_344, 20_050, partial(_molecules, copies=64)),
     "lattice": (1_000, 160_000, partial(_solid, jitter=0.05)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,8 +68,8 @@ def _fill(row: dict, make: Callable, layout: str, problem: str, graph: str, sett
     edge_index, edges = edge_index.to(device), edge_index.shape[1]
     reference = peers.reference(problem)
     shapes = ((nodes, reference.irreps_in.dim), (edges, reference.irreps_edge.dim), (edges, reference.weight_numel))
-    numbers = (*(rows * dim for rows, dim in shapes), nodes * reference.irreps_out.dim)
-    floors = floor(*numbers, setting.dtype.itemsize, setting.bandwidth)
+    x, y, w = (rows * dim for rows, dim in shapes)
+    floors = floor(x, y, w, nodes * reference.irreps_out.dim, setting.dtype.itemsize, setting.bandwidth)
     row |= {"nodes": nodes, "edges": edges, "floor_ms": dict(zip(ORDERS, floors, strict=True))}
     known = peers.problem_of(problem)
     each_edge = {order: multiply_adds(known, contraction(known)) for order, contraction in ORDERS.items()}
@@ -76,7 +77,7 @@ def _fill(row: dict, make: Callable, layout: str, problem: str, graph: str, sett
 
     peer = make(problem, layout, edge_index, setting.dtype)
     generator = torch.Generator(device).manual_seed(0)
-    options = dict(device=device, dtype=setting.dtype, generator=generator, requires_grad=True)
+    options: dict[str, Any] = dict(device=device, dtype=setting.dtype, generator=generator, requires_grad=True)
     inputs = [torch.randn(s, **options) for s in shapes]
     row["error"] = check(peer, problem, edge_index, inputs)
     if on_gpu:
@@ -110,8 +111,9 @@ def host_cost(device: torch.device, seconds: float) -> dict[str, float]:
         first = with_gradients(create_graph=True)
         return torch.autograd.grad(first, [*inputs, cotangent], first)
 
-    calls = dict(zip(ORDERS, (run, with_gradients, with_second_gradients), strict=True))
-    return {order: 1e3 * timing.host_milliseconds(call, device, seconds) for order, call in calls.items()}
+    calls: tuple[Callable[[], object], ...] = run, with_gradients, with_second_gradients
+    milliseconds = [timing.host_milliseconds(call, device, seconds) for call in calls]
+    return {order: 1e3 * time for order, time in zip(ORDERS, milliseconds, strict=True)}
 
 
 def limit(row: dict, order: str) -> float:
@@ -122,7 +124,8 @@ def limit(row: dict, order: str) -> float:
 def floor(x: int, y: int, w: int, out: int, item: int, bandwidth: float) -> tuple[float, float, float]:
     """Milliseconds for the numbers that must move: forward, backward, double backward."""
     inputs = x + y + w
-    return tuple(n * item / bandwidth for n in (inputs + out, 2 * inputs + out, 3 * inputs + 2 * out))
+    first, second, third = (n * item / bandwidth for n in (inputs + out, 2 * inputs + out, 3 * inputs + 2 * out))
+    return first, second, third
 
 
 def calls(run: Callable, inputs: list[Tensor], steps: bool) -> Iterator[tuple[str, Callable]]:

@@ -28,7 +28,9 @@ class Convolution:
 @cache
 def problem_of(name: str) -> Problem:
     """What this project's kernels are generated from."""
-    return TensorProductConv(*PROBLEMS[name]).problem
+    problem = TensorProductConv(*PROBLEMS[name]).problem
+    assert problem is not None, "all paths have a mode that the kernels serve"
+    return problem
 
 
 def ours(problem: str, layout: str, edge_index: Tensor, dtype: torch.dtype) -> Convolution:

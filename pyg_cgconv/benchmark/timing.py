@@ -24,7 +24,8 @@ def milliseconds(function: Callable[[], object], device: torch.device, seconds: 
     once = _kernels if device.type == "cuda" else _wall
     for _ in range(2):
         function()
-    times, end = [], time.perf_counter() + seconds
+    times: list[float] = []
+    end = time.perf_counter() + seconds
     while len(times) < LEAST_CALLS or time.perf_counter() < end:
         times.append(once(function))
     return statistics.median(times)
@@ -40,7 +41,8 @@ def host_milliseconds(function: Callable[[], object], device: torch.device, seco
         synchronize()
 
     calls()
-    times, end = [], time.perf_counter() + seconds
+    times: list[float] = []
+    end = time.perf_counter() + seconds
     while len(times) < LEAST_CALLS or time.perf_counter() < end:
         times.append(_wall(calls) / HOST_CALLS)
     return statistics.median(times)

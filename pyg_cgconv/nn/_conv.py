@@ -104,16 +104,19 @@ class TensorProductConv(MessagePassing):
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         x_source, x_target = (x, x) if isinstance(x, Tensor) else x
-        given = isinstance(edge_index, Edges)
-        num_edges = edge_index.num_edges if given else _num_edges(edge_index)
+        if isinstance(edge_index, Edges):
+            num_edges, size = edge_index.num_edges, (edge_index.sources, edge_index.targets)
+        else:
+            num_edges = _num_edges(edge_index)
         self._check(x_source, edge_index.device, num_edges, edge_attr, weight)
-        sources, targets = _sizes(x_source, x_target, (edge_index.sources, edge_index.targets) if given else size)
+        sources, targets = _sizes(x_source, x_target, size)
         if self._description is None or self.explain:
-            index = torch.stack([edge_index.source, edge_index.target]) if given else edge_index
+            if isinstance(edge_index, Edges):
+                edge_index = torch.stack([edge_index.source, edge_index.target])
             return self.propagate(
-                index, x=(x_source, x_target), edge_attr=edge_attr, weight=weight, size=(sources, targets)
+                edge_index, x=(x_source, x_target), edge_attr=edge_attr, weight=weight, size=(sources, targets)
             )
-        edges = edge_index if given else sorted_edges(edge_index, sources, targets)
+        edges = edge_index if isinstance(edge_index, Edges) else sorted_edges(edge_index, sources, targets)
         out = contract(self._description, (x_source, edge_attr, weight), edges, self.deterministic)
         if self.aggr == "mean":
             out = out / edges.in_degrees.clamp(min=1).unsqueeze(-1)
@@ -191,8 +194,10 @@ def _sizes(x_source: Tensor, x_target: Tensor | None, size: tuple[int, int] | No
     sources, targets = size or (None, None)
     if sources is not None and sources != x_source.shape[0]:
         raise ValueError(f"size: {size} says {sources} source nodes, but x has {x_source.shape[0]} rows")
-    if x_target is not None and targets is not None and targets != x_target.shape[0]:
+    if targets is None:
+        if x_target is None:
+            raise ValueError("size: needed when x is (x_source, None): give (source nodes, target nodes)")
+        targets = x_target.shape[0]
+    elif x_target is not None and targets != x_target.shape[0]:
         raise ValueError(f"size: {size} says {targets} target nodes, but x[1] has {x_target.shape[0]} rows")
-    if x_target is None and targets is None:
-        raise ValueError("size: needed when x is (x_source, None): give (source nodes, target nodes)")
-    return x_source.shape[0], targets if targets is not None else x_target.shape[0]
+    return x_source.shape[0], targets

@@ -50,13 +50,13 @@ class Gate(nn.Module):
         even, *others = self._rows_in.split(x)
         activated = SILU_GAIN * silu(even)
         scalars, *gates = activated.split([self.num_even, *self.gated], dim=-1)
-        gates, others = iter(gates), iter(others)
+        gate, other = iter(gates), iter(others)
         out = []
         for slot in self._slots:
             if slot == "gated":
-                out.append(next(gates) * next(others))
+                out.append(next(gate) * next(other))
             else:
-                out.append(scalars if slot == "even" else TANH_GAIN * torch.tanh(next(others)))
+                out.append(scalars if slot == "even" else TANH_GAIN * torch.tanh(next(other)))
         return self._rows_out.join(out)
 
     def extra_repr(self) -> str:

@@ -63,7 +63,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         self._rows_in.check(x)
         if self._description is not None and x.is_cuda and len(x) <= FUSED_NODES:
-            return self._fused(x)
+            return self._fused(self._description, x)
         blocks, out = self._rows_in.split(x), []
         weights = scale_each(self.weights, self.scales)
         for slots, weight, (_, dim) in zip(self.slots, weights, self._rows_out.blocks, strict=True):
@@ -73,11 +73,11 @@ class Linear(nn.Module):
             out.append(channels_last(join(channels)) @ weight)
         return self._rows_out.join(out)
 
-    def _fused(self, x: Tensor) -> Tensor:
+    def _fused(self, description: str, x: Tensor) -> Tensor:
         """By the generated kernel, which knows ir_mul only."""
         weights = join([weight.flatten() for weight in self.weights])
         _check_same(x, weights)
-        return self._rows_out.from_ir_mul(contract(self._description, (self._rows_in.to_ir_mul(x), weights)))
+        return self._rows_out.from_ir_mul(contract(description, (self._rows_in.to_ir_mul(x), weights)))
 
     def extra_repr(self) -> str:
         return f"{self.irreps_in} -> {self.irreps_out}, layout={self.layout!r}"

@@ -78,7 +78,8 @@ class NodeProducts(nn.Module):
 
 def _products(factors: o3.Irreps, wanted: o3.Irreps) -> tuple[o3.Irreps, list]:
     """The products of two of the factors that are ``wanted``, a slot each, and e3nn's instructions for them."""
-    slots, instructions = [], []
+    slots: list[tuple[int, o3.Irrep]] = []
+    instructions = []
     for _, ir in wanted:
         for (a, (channels, ir_a)), (b, (_, ir_b)) in combinations_with_replacement(enumerate(factors), 2):
             antisymmetric = a == b and (2 * ir_a.l + ir.l) % 2

@@ -34,6 +34,8 @@ class BesselBasis(nn.Module):
         - **output:** (E, num_basis), same dtype
     """
 
+    order: Tensor
+
     def __init__(self, cutoff: float, num_basis: int = 8):
         super().__init__()
         if not 0 < cutoff < float("inf"):
@@ -140,7 +142,7 @@ class RadialNetwork(nn.Module):
         # Gains multiply the weights, which are few, and not the activations, which are as many as edges.
         first, *later = scale_each(self.weights, self.scales)
         out = basis @ first
-        if self.factors is not None:
+        if self.factors is not None and one_hot is not None:
             out = out * (one_hot @ self.factors)
         for weight in later:
             out = silu(out) @ weight

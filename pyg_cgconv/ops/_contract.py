@@ -17,6 +17,7 @@ from cuda_kernels.problem import Index, Problem
 from .._torch import is_plain, recorder
 from ..tensor_product import problem_of
 from ._edges import EdgeList, Edges, Graph
+from ._plan import Plan
 from ._shapes import Shapes
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -36,7 +37,7 @@ def contract(
         edges: the graph, for a problem that has one.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in operands)
+    needs_grad = torch.is_grad_enabled() and any([t.requires_grad for t in operands])  # noqa: C419  (the faster)
     if not is_plain(*operands):
         lists = None if edges is None else _lists(edges, needs_grad and _walks_sources(operands[0], deterministic))
         sources = 0 if edges is None else edges.sources
@@ -144,7 +145,7 @@ def run(
 
 
 @cache
-def _plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Callable:
+def _plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Plan:
     """All that does not change from call to call. A small molecule's kernel takes less time than the call before it.
 
     On a GPU nobody pays for importing numba, and on a CPU nobody needs the CUDA driver's bindings.

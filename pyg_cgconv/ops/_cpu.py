@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,11 +16,12 @@ from cuda_kernels.problem import Block, Index, Problem
 
 from ._edges import Graph
 from ._memory import POOL
+from ._plan import Plan
 from ._shapes import ROWS, Shapes
 
 
-def plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Callable:
-    """(tensors in the order of the contraction's inputs, graph) -> its outputs; no gradients are recorded."""
+def plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Plan:
+    """What computes a contraction on a CPU."""
     return _Products(problem, contraction) if problem.mixes else _Plan(problem, contraction)
 
 
@@ -53,7 +54,8 @@ class _Plan:
         for by_source, by, reads, writes in self._passes:
             lists: tuple[int, ...] = (0, 0, 0)
             if graph is not None:
-                starts, _, edges, others, _ = graph.by_source if by_source else graph.by_target
+                # Who walks by source has been given that list.
+                starts, _, edges, others, _ = graph.by_source if by_source else graph.by_target  # type: ignore[misc]
                 lists = starts.data_ptr(), edges.data_ptr(), others.data_ptr()
             operands.append((tuple([read[n] for n in reads]), tuple([written[n] for n in writes]), lists, rows[by]))
         self._walks(operands, rows[ROWS[Index.EDGE]], threads)
@@ -71,6 +73,7 @@ class _Products:
 
     def __init__(self, problem: Problem, contraction: Contraction):
         self._problem, self._contraction, self._shapes = problem, contraction, Shapes(problem, contraction)
+        self._products, self._steps = linear.products(contraction), linear.steps(problem)
 
     def __call__(self, inputs: Sequence[Tensor], graph: Graph | None) -> list[Tensor]:
         rows = self._shapes.rows(inputs, graph)
@@ -79,9 +82,9 @@ class _Products:
         for name, number, length in self._shapes.outputs:
             is_shared = self._problem.operand(name).index is Index.ONE
             results[name] = inputs[0].new_zeros((length,) if is_shared else (rows[number], length))
-        for product in linear.products(self._contraction):
+        for product in self._products:
             out, left, right = results[product.output], values[product.left], values[product.right]
-            for step in linear.steps(self._problem):
+            for step in self._steps:
                 _add(product.part, step, out, left, right)
         return list(results.values())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -19,11 +19,12 @@ from cuda_kernels.problem import Index, Problem
 
 from .._torch import current_device, current_stream
 from ._edges import Graph
+from ._plan import Plan
 from ._shapes import ROWS, Shapes, outputs
 
 
-def plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Callable:
-    """(tensors in the order of the contraction's inputs, graph) -> its outputs; no gradients are recorded."""
+def plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Plan:
+    """What computes a contraction on this GPU."""
     with torch.cuda.device(device):
         ensure_context(device)
         if problem.mixes:
@@ -102,16 +103,18 @@ class _Products(_OnDevice):
 
     def run(self, inputs: list[Tensor], graph: Graph | None, stream: int) -> list[Tensor]:
         *_, nodes = self._shapes.rows(inputs, graph)
-        results: list[Tensor | None] = [None] * len(self._is_shared)
-        for part, left, right, number, launch, tables in self._steps:
+        results: list[Tensor] = []
+        for part, left, right, number, launch, tables in self._steps:  # one output after the other
             length = self._shapes.outputs[number].length
             out = inputs[0].new_empty((length,) if self._is_shared[number] else (nodes, length))
             other = inputs[right] if part is Part.WEIGHTS else out
             operands = inputs[left].data_ptr(), inputs[right].data_ptr(), out.data_ptr()
             addresses = [table.data_ptr() for table in tables]
             launch(operands, addresses, nodes, inputs[left].shape[1], other.shape[1], stream)
-            before = results[number]
-            results[number] = out if before is None else before + out
+            if number == len(results):
+                results.append(out)
+            else:
+                results[number] = results[number] + out
         return results
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from .._checks import check_choice
 from .._torch import assert_on_device, is_plain
 from ..cuda_graphs import captured_graph
+
+if TYPE_CHECKING:
+    from torch_geometric import EdgeIndex
 
 _LARGEST = 2**30 - 1  # kernels count the bytes of an index list in 32 bits
 ROW_EDGES = 256
@@ -122,7 +125,7 @@ class Edges:
         return f"Edges({self.num_edges} edges, {self.sources} sources, {self.targets} targets, {self.device})"
 
 
-def _is_edge_index(edge_index: Tensor) -> bool:
+def _is_edge_index(edge_index: Tensor) -> TypeGuard[EdgeIndex]:
     """Whether it is PyG's EdgeIndex, which is not imported here."""
     return type(edge_index) is not Tensor and hasattr(edge_index, "is_sorted_by_col")
 

@@ -30,6 +30,10 @@ class Pool:
 
     def __init__(self, kept: int = KEPT):
         self.kept = kept
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all memory, and who is asking for some."""
         self._storages: list[torch.UntypedStorage] = []  # the longest unused first
         self._lock = threading.Lock()
 
@@ -38,7 +42,8 @@ class Pool:
         size = math.prod(shape) * dtype.itemsize
         if size < SMALLEST:
             return torch.empty(shape, dtype=dtype)
-        return torch.empty(0, dtype=dtype).set_(self._storage(_rounded(size)), 0, shape)
+        storage = self._storage(_rounded(size))
+        return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]  # strides are optional
 
     def _storage(self, size: int) -> torch.UntypedStorage:
         with self._lock:
@@ -63,4 +68,4 @@ def _rounded(size: int) -> int:
 
 POOL = Pool()
 if hasattr(os, "register_at_fork"):  # a thread that holds the lock does not live on in the child, to give it back
-    os.register_at_fork(after_in_child=lambda: POOL.__init__(POOL.kept))
+    os.register_at_fork(after_in_child=POOL.reset)

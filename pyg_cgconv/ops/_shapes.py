@@ -29,8 +29,9 @@ class Shapes:
     """What is known of a contraction's shapes before there are tensors."""
 
     def __init__(self, problem: Problem, contraction: Contraction):
-        by_site = (n for n, name in enumerate(contraction.inputs) if problem.operand(name).index is Index.EDGE)
-        self._site_operand = None if problem.has_graph else next(by_site)
+        if not problem.has_graph:
+            by_site = (n for n, name in enumerate(contraction.inputs) if problem.operand(name).index is Index.EDGE)
+            self._site_operand = next(by_site)
         self.outputs = outputs(problem, contraction.outputs)
         of_all = [problem.operand(name) for name in contraction.outputs]
         self.summed = [n for n, o in enumerate(of_all) if o.index is Index.ONE and o.channels is not Channels.PAIRS]

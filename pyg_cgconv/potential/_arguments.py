@@ -12,8 +12,8 @@ MAX_ATOMIC_NUMBER = 118
 
 def floating_dtype(given: torch.dtype | str | None) -> torch.dtype:
     """float32 or float64, by dtype or name; torch's default if not given."""
-    dtype = torch.get_default_dtype() if given is None else given
-    dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    named = torch.get_default_dtype() if given is None else given
+    dtype = getattr(torch, named, None) if isinstance(named, str) else named
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype: expected float32 or float64, got {given}")
     return dtype

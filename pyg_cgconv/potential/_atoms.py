@@ -47,7 +47,7 @@ def read_atoms(data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
         ValueError: an attribute is missing or has a wrong shape or dtype.
     """
     z, pos, edge_index = (_given(data, name) for name in ("z", "pos", "edge_index"))
-    structure, shift, cell = (_given(data, name, optional=True) for name in ("batch", "edge_shift", "cell"))
+    structure, shift, cell = (_optional(data, name) for name in ("batch", "edge_shift", "cell"))
     _check_positions(pos, dtype)
     n = len(pos)
     if z.shape != (n,) or z.is_floating_point() or z.dtype == torch.bool:
@@ -95,7 +95,7 @@ def check_values(data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float) -> N
     if unknown:
         numbers = sorted(set(data.z[atoms.species < 0].tolist()))
         raise ValueError(f"data.z: no species of this potential: {numbers}; it was made for {atomic_numbers.tolist()}")
-    if too_short:
+    if known is not None and too_short:
         raise ValueError(
             f"data.edge_index: made with cutoff {known.min().item():g}, the potential needs {cutoff:g} Angstrom; "
             f"use RadiusGraph({cutoff:g})"
@@ -107,13 +107,18 @@ def edge_lengths(vectors: Tensor) -> Tensor:
     return vectors.square().sum(-1).clamp(min=MIN_LENGTH_SQUARED).sqrt()
 
 
-def _given(data, name: str, optional: bool = False) -> Tensor | None:
-    value = getattr(data, name, None)
+def _given(data, name: str) -> Tensor:
+    value = _optional(data, name)
     if value is None:
-        if optional:
-            return None
         remedy = "; make the edges with pyg_cgconv.RadiusGraph(cutoff)" if name == "edge_index" else ""
         raise ValueError(f"data.{name}: missing{remedy}")
+    return value
+
+
+def _optional(data, name: str) -> Tensor | None:
+    value = getattr(data, name, None)
+    if value is None:
+        return None
     if not isinstance(value, Tensor):
         raise ValueError(f"data.{name}: expected a tensor, got {type(value).__name__}")
     return value.clone() if value.is_inference() else value  # autograd refuses tensors made in inference mode

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -78,8 +77,9 @@ class ASECalculator(Calculator):
         VelocityVerlet(atoms, timestep=0.5 * units.fs, logfile="-").run(100)
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
-    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+    # Of the class, but ASE declares them as an instance's.
+    implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
+    ignored_changes: set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class VerletList:
         It is changed by the next call. Graphs of one list share their ``edge_index``, which the potential's layers sort
         once.
         """
-        if self._atoms is not None and self._reaches(atoms):
+        if self._data is not None and self._reaches(atoms):
             self._data.pos = torch.tensor(atoms.positions, device=self.device)
         else:
             self._data = self._neighbors(_edgeless(atoms)).to(self.device)
@@ -167,7 +167,7 @@ class VerletList:
     def _reaches(self, atoms: Atoms) -> bool:
         """Whether the list has all neighbours of ``atoms``."""
         before = self._atoms
-        if not (
+        if before is None or not (
             np.array_equal(atoms.numbers, before.numbers)
             and np.array_equal(atoms.pbc, before.pbc)
             and np.array_equal(atoms.cell.array, before.cell.array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from e3nn import o3
@@ -79,6 +80,11 @@ class Potential(nn.Module):
         ValueError: an argument makes no sense; it is named.
     """
 
+    atomic_numbers: Tensor
+    shift: Tensor
+    scale: Tensor
+    species_of_number: Tensor
+
     def __init__(
         self,
         species: Sequence[int | str],
@@ -112,7 +118,7 @@ class Potential(nn.Module):
         if not hidden.count("0e"):
             raise ValueError(f"hidden_irreps: expected even scalars (0e), from which the energy is read, got {hidden}")
         shift, scale = per_species("shift", shift, numbers), per_species("scale", scale, numbers)
-        self.hyperparameters = {
+        self.hyperparameters: dict[str, Any] = {
             "species": numbers,
             "cutoff": float(cutoff),
             "lmax": int(lmax),

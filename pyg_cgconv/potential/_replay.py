@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,21 @@ WARM_UP = 3
 backend, at the second."""
 
 
+class _Captured(NamedTuple):
+    """A graph, what it reads and writes, and what it was captured for."""
+
+    graph: torch.cuda.CUDAGraph
+    input: Data
+    output: dict[str, Tensor]
+    atoms: int
+    edges: int
+    stress: bool
+
+    def fits(self, data: Data, stress: bool) -> bool:
+        same = (self.atoms, self.stress) == (data.num_nodes, stress)
+        return same and self.edges / 2 <= data.num_edges <= self.edges
+
+
 class Replay:
     """A potential's energy, forces and stress of one structure after the other, on a GPU.
 
@@ -40,7 +56,8 @@ class Replay:
         self.potential = potential
         self.captures = 0
         self._stream = torch.cuda.Stream(potential.shift.device)
-        self._shape: tuple | None = None  # of what was captured: atoms, room for edges, whether with stress
+        self._captured: _Captured | None = None
+        self._edge_index: Tensor | None = None  # the list that the graph's input was filled with
 
     def __call__(self, data: Data, compute_stress: bool) -> dict[str, Tensor]:
         """As :meth:`Potential.forward` gives it; the next call overwrites it.
@@ -49,31 +66,29 @@ class Replay:
             data: from a neighbour list, sorted by target. Its positions may change from call to call; where anything
                 else does, ``edge_index`` is another tensor.
         """
-        if not self._fits(data, compute_stress):
-            self._capture(data, compute_stress)
+        captured = self._fitting(data, compute_stress)
+        if captured is None:
+            captured = self._capture(data, compute_stress)
         elif data.edge_index is not self._edge_index:
-            self._fill(data)
+            self._fill(captured, data)
         else:
-            self._input.pos.copy_(data.pos)
-        self._graph.replay()
-        return self._output
+            captured.input.pos.copy_(data.pos)
+        captured.graph.replay()
+        return captured.output
 
     def __reduce__(self):
         return Replay, (self.potential,)  # a copy captures graphs of its own
 
-    def _fits(self, data: Data, compute_stress: bool) -> bool:
-        if self._shape is None:
-            return False
-        atoms, edges, stress = self._shape
-        return (atoms, stress) == (data.num_nodes, compute_stress) and edges / 2 <= data.num_edges <= edges
+    def _fitting(self, data: Data, compute_stress: bool) -> _Captured | None:
+        captured = self._captured
+        return captured if captured is not None and captured.fits(data, compute_stress) else None
 
-    def _capture(self, data: Data, compute_stress: bool) -> None:
-        self._graph = self._output = self._shape = None  # their memory is free before more is asked for
-        edges = math.ceil(ROOM * data.num_edges)
-        self._input = padded(data, edges, self.potential.cutoff)
-        self._edge_index = data.edge_index
-        structure, size = copy.copy(self._input), (data.num_nodes, data.num_nodes)
-        structure.edge_index = EdgeIndex(self._input.edge_index, sparse_size=size, sort_order="col")  # the same memory
+    def _capture(self, data: Data, compute_stress: bool) -> _Captured:
+        self._captured = None  # its memory is free before more is asked for
+        edges, nodes = math.ceil(ROOM * data.num_edges), data.num_nodes
+        filled = padded(data, edges, self.potential.cutoff)
+        structure = copy.copy(filled)
+        structure.edge_index = EdgeIndex(filled.edge_index, sparse_size=(nodes, nodes), sort_order="col")  # same memory
 
         def compute():
             return self.potential(structure, compute_stress=compute_stress)
@@ -83,13 +98,15 @@ class Replay:
                 compute()
         with capturing(self._stream) as graph:
             output = compute()
-        self._graph, self._output, self._shape = graph, output, (data.num_nodes, edges, compute_stress)
+        self._captured = _Captured(graph, filled, output, nodes, edges, compute_stress)
+        self._edge_index = data.edge_index
         self.captures += 1
+        return self._captured
 
-    def _fill(self, data: Data) -> None:
+    def _fill(self, captured: _Captured, data: Data) -> None:
         """Puts another list, and whatever came with it, where the graph reads it."""
-        for name, value in padded(data, self._shape[1], self.potential.cutoff):
-            self._input[name].copy_(value)
+        for name, value in padded(data, captured.edges, self.potential.cutoff):
+            captured.input[name].copy_(value)
         self._edge_index = data.edge_index
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import accumulate, groupby
 
@@ -77,7 +77,8 @@ def _written(**content) -> str:
 def problem_of(description: str, dtype: str) -> Problem:
     """The problem of a description, for "float32" or "float64" numbers."""
     content = json.loads(description)
-    make = {"convolution": _convolution, "square": _square, "linear": _linear}[content.pop("form")]
+    forms: dict[str, Callable[..., Problem]] = {"convolution": _convolution, "square": _square, "linear": _linear}
+    make = forms[content.pop("form")]
     with without_modes():
         return make(**content).with_dtype(dtype)
 

@@ -17,7 +17,8 @@ def channelwise(irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_filter: o3.
     Raises:
         ValueError: no path leads to any irrep of the filter.
     """
-    slots, instructions = [], []
+    slots: list[tuple[int, o3.Irrep]] = []
+    instructions = []
     for i, (multiplicity, ir_in) in enumerate(irreps_in):
         for j, (_, ir_edge) in enumerate(irreps_edge):
             for ir_out in ir_in * ir_edge:

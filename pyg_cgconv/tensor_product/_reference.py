@@ -28,7 +28,7 @@ class ReferenceProduct:
         self.shared_weights = shared_weights
         self.built: dict[tuple[torch.dtype, torch.device], o3.TensorProduct] = {}
 
-    def __call__(self, x: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, edge_attr: Tensor, weight: Tensor | None) -> Tensor:
         """Messages (E, irreps_out.dim) of gathered node features (E, irreps_in.dim)."""
         irreps_in, irreps_edge, irreps_out, _ = self.arguments
         if self.layout == "ir_mul":
