@@ -114,18 +114,23 @@ def check(kind: str, channels: int, layout: str) -> None:
             assert error(result, expected.reshape(result.shape)) < 1e-13, (contraction.spec, name)
 
 
-KINDS = list(kinds(2, "ir_mul"))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", kinds(2, "mul_ir"))
+def test_on_a_cpu(kind):
+    check(kind, channels=5, layout="mul_ir")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("channels", "layout"), [(5, "mul_ir"), (8, "ir_mul")])
-def test_on_a_cpu(kind, channels, layout):
-    check(kind, channels, layout)
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("channels", "layout", "registers"), [(5, "mul_ir", None), (32, "ir_mul", 90)], ids=["one segment", "segments"]
+    ("kind", "channels", "layout", "registers"),
+    [
+        ("no graph", 32, "ir_mul", 90),  # in several segments
+        ("no graph, shared weights", 5, "mul_ir", None),
+        ("no graph, both with channels", 5, "mul_ir", None),
+        ("weights and channels on the edge", 32, "ir_mul", 90),
+        ("channels on the edge", 5, "mul_ir", None),
+        ("square of the source", 5, "mul_ir", None),
+    ],
 )
 def test_on_a_gpus_emulator(kind, channels, layout, registers):
     pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
