@@ -85,11 +85,14 @@ def folded(rows: np.ndarray, partials: np.ndarray, continuing: np.ndarray) -> np
 
 
 class _DeviceTensor:
-    """What the launching code uses of a tensor on a GPU."""
+    """What the launching code uses of a tensor on a GPU. Its memory is free when nobody refers to it any more."""
 
     def __init__(self, memory: GlobalMemory, values: np.ndarray, offset: int = 0):
         self._memory, self.shape = memory, values.shape
         self._address, self.array = memory.place(values, offset)
+
+    def __del__(self):
+        self._memory.free(self._address, self.array.nbytes)
 
     def data_ptr(self) -> int:
         return self._address

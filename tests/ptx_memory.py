@@ -43,6 +43,11 @@ class GlobalMemory:
         array[...] = values
         return self.START + begin, array
 
+    def free(self, address: int, size: int) -> None:
+        """From now on an access to these bytes is an error."""
+        begin = address - self.START
+        self._known[begin // WORD : -(-(begin + size) // WORD)] = False
+
     def places(self, addresses: np.ndarray, width: int, instruction: Instruction, lanes: Lanes) -> np.ndarray:
         """Where in `bytes` these addresses lie.
 

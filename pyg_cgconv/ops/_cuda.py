@@ -79,13 +79,13 @@ class _Plan(_OnDevice):
                 make = zeros if is_zeroed else empty
                 results[name] = make((rows[number], length))
                 if further and number == by:
-                    partials.append(make((further, length)).data_ptr())
+                    partials.append(make((further, length)))
             read, written = [addresses[n] for n in reads], [results[output.name].data_ptr() for output, _ in writes]
             if lists is None:
                 walk.over_rows(read, written, rows[by], stream)
             else:
-                listed = [t.data_ptr() for t in lists]
-                walk.over_graph(read, written, partials, listed, rows[by] + further, further, stream)
+                partial, listed = [t.data_ptr() for t in partials], [t.data_ptr() for t in lists]
+                walk.over_graph(read, written, partial, listed, rows[by] + further, further, stream)
         return self._shapes.sum_shared([results[name] for name in self._outputs])
 
 
