@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 .PHONY: demo test test-fast test-long lint clean docs
 
 demo: runs/demo/metrics.json  ## train a potential on the embedded ethanol frames; see what it learned in runs/demo
-	@echo "Trained: see runs/demo/parity.png, learning_curve.png and metrics.json (make clean starts over)"
+	@echo "Trained: see runs/demo/parity.png, learning_curve.png and metrics.json (make clean removes runs/, .venv and the built pages)"
 
 runs/demo/metrics.json: $(VENV)/installed
 	rm -rf runs/demo

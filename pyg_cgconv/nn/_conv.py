@@ -34,14 +34,15 @@ class TensorProductConv(MessagePassing):
     Args:
         irreps_in: Irreps of the node features.
         irreps_edge: Irreps of the edge features, usually those of spherical harmonics.
-        irreps_out: Irreps of the output. Without ``instructions`` a filter: every path to one of its irreps is taken,
-            with mode "uvu" and an output slot of its own, sorted (see :attr:`irreps_out` of the layer).
+        irreps_out: Irreps of the output. Without ``instructions`` a filter, whose multiplicities are not read: every
+            path to one of its irreps is taken, with mode "uvu" and an output slot of its own. The attribute
+            :attr:`irreps_out` of the layer has these slots, sorted.
         instructions: e3nn's list of ``(i_in1, i_in2, i_out, mode, has_weight[, path_weight])``, which fixes the order
             of the weights and e3nn's normalisation. Fused kernels serve mode "uvu"; other modes run on the reference
             backend.
         layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's
             channels together, the faster).
-        shared_weights: One row of weights for all edges. The gradient of shared weights takes memory for a row an edge.
+        shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge.
         aggr: "add" (or "sum"), or "mean" over the incoming edges.
         deterministic: Sum in one fixed order, also in derivatives, so that equal inputs give equal bits. The CPU
             kernels and the forward on a GPU always do.
@@ -53,7 +54,8 @@ class TensorProductConv(MessagePassing):
           if bipartite, of which only the first is read (the second may be :obj:`None` if ``size`` is given)
         - **edge_index:** :math:`(2, |\mathcal{E}|)`, int64 or int32, row 0 the source and row 1 the target, in any
           order, or an :class:`~torch_geometric.EdgeIndex` (if sorted by column, no sort is needed), or
-          :class:`~pyg_cgconv.Edges`, which were sorted before. Calls with one tensor sort it once.
+          :class:`~pyg_cgconv.Edges`, which were sorted before and know their numbers of nodes (``size`` is not read).
+          Calls with one tensor sort it once.
         - **edge_attr:** :math:`(|\mathcal{E}|, \text{irreps\_edge.dim})`
         - **weight:** :math:`(|\mathcal{E}|, \text{weight\_numel})`, or :math:`(\text{weight\_numel},)` if shared
         - **output:** :math:`(|\mathcal{V}_t|, \text{irreps\_out.dim})`, the dtype (float32 or float64) of all inputs
@@ -193,11 +195,15 @@ def _sizes(x_source: Tensor, x_target: Tensor | None, size: tuple[int, int] | No
     """(source nodes, target nodes)"""
     sources, targets = size or (None, None)
     if sources is not None and sources != x_source.shape[0]:
-        raise ValueError(f"size: {size} says {sources} source nodes, but x has {x_source.shape[0]} rows")
+        raise ValueError(
+            f"size: {size}, as given or of Edges, says {sources} source nodes, but x has {x_source.shape[0]} rows"
+        )
     if targets is None:
         if x_target is None:
             raise ValueError("size: needed when x is (x_source, None): give (source nodes, target nodes)")
         targets = x_target.shape[0]
     elif x_target is not None and targets != x_target.shape[0]:
-        raise ValueError(f"size: {size} says {targets} target nodes, but x[1] has {x_target.shape[0]} rows")
+        raise ValueError(
+            f"size: {size}, as given or of Edges, says {targets} target nodes, but x[1] has {x_target.shape[0]} rows"
+        )
     return x_source.shape[0], targets

@@ -21,11 +21,12 @@ class Gate(nn.Module):
         y_{0e} = \sigma(x_{0e}), \quad y_{0o} = \tanh(x_{0o}), \quad
         y_{u m}^{(l)} = \sigma(g_u^{(l)}) \, x_{u m}^{(l)}, \qquad \sigma = \mathrm{silu}
 
-    with activations scaled to a second moment of 1, as :class:`e3nn.nn.Gate` does. Gates are even scalars that ride
-    behind the even scalars of the input, so ``irreps_in`` has one 0e slot.
+    with activations scaled to a second moment of 1, as :class:`e3nn.nn.Gate` does. The gates g are further even scalars
+    of the input, one for each channel that they multiply. They come after the other even scalars, in the same 0e slot.
+    The layer before a gate has ``irreps_in`` of the gate as its output.
 
     Args:
-        irreps_out: Irreps of the result, each once.
+        irreps_out: Irreps of the result, each once. ``irreps_in``, an attribute, are those of the input.
         layout: As in :class:`Linear`.
 
     Shapes:
