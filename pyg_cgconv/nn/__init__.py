@@ -22,7 +22,8 @@ from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._spherical import spherical_harmonics
 
 if TYPE_CHECKING:
-    from ._blocks import InteractionBlock, wanted_irreps
+    from ._blocks import InteractionBlock as InteractionBlock
+    from ._blocks import wanted_irreps as wanted_irreps
     from ._conv import TensorProductConv
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "SpeciesLinear",
     "TensorProductConv",
     "spherical_harmonics",
-    "wanted_irreps",
 ]
 
 __getattr__, __dir__ = attach(

@@ -54,7 +54,7 @@ class TensorProductConv(MessagePassing):
           if bipartite, of which only the first is read (the second may be :obj:`None` if ``size`` is given)
         - **edge_index:** :math:`(2, |\mathcal{E}|)`, int64 or int32, row 0 the source and row 1 the target, in any
           order, or an :class:`~torch_geometric.EdgeIndex` (if sorted by column, no sort is needed), or
-          :class:`~pyg_cgconv.Edges`, which were sorted before and know their numbers of nodes (``size`` is not read).
+          :class:`~pyg_cgconv.Edges`, which were sorted before and know their numbers of nodes (leave out ``size``).
           Calls with one tensor sort it once.
         - **edge_attr:** :math:`(|\mathcal{E}|, \text{irreps\_edge.dim})`
         - **weight:** :math:`(|\mathcal{E}|, \text{weight\_numel})`, or :math:`(\text{weight\_numel},)` if shared
@@ -107,7 +107,10 @@ class TensorProductConv(MessagePassing):
     ) -> Tensor:
         x_source, x_target = (x, x) if isinstance(x, Tensor) else x
         if isinstance(edge_index, Edges):
-            num_edges, size = edge_index.num_edges, (edge_index.sources, edge_index.targets)
+            known = edge_index.sources, edge_index.targets
+            if size is not None and tuple(size) != known:
+                raise ValueError(f"size: {size} contradicts the edges, which have {known} source and target nodes")
+            num_edges, size = edge_index.num_edges, known
         else:
             num_edges = _num_edges(edge_index)
         self._check(x_source, edge_index.device, num_edges, edge_attr, weight)
