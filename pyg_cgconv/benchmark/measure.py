@@ -111,8 +111,9 @@ def host_cost(device: torch.device, seconds: float) -> dict[str, float]:
         first = with_gradients(create_graph=True)
         return torch.autograd.grad(first, [*inputs, cotangent], first)
 
-    calls = dict(zip(ORDERS, (run, with_gradients, with_second_gradients), strict=True))
-    return {order: 1e3 * timing.host_milliseconds(call, device, seconds) for order, call in calls.items()}
+    calls: list[Callable[[], object]] = [run, with_gradients, with_second_gradients]
+    costs = [1e3 * timing.host_milliseconds(call, device, seconds) for call in calls]
+    return dict(zip(ORDERS, costs, strict=True))
 
 
 def limit(row: dict, order: str) -> float:
