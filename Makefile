@@ -13,7 +13,7 @@ runs/demo/metrics.json: $(VENV)/installed
 	$(RUN) -m train md17 --run_dir runs/demo --max_time 00:00:04:30
 
 test: lint  ## everything that runs without a network; tests that need a GPU run if there is one
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 # Compiled kernels are kept for the next time: they are found by the code that they were made from.
 test-fast: $(VENV)/installed  ## for people at work: without tests marked slow, with fewer random examples

@@ -2,7 +2,7 @@
 
     problem       a frozen description: operands (row, index, channels) and paths
     contraction   which derivatives of it are asked for, of any order
-    polynomial    the sparse arithmetic of one path; operations counts it
+    polynomial    the arithmetic of one path, by sums over its coefficients; operations counts it
     passes        walks over the sites, so that each row has one owner
     linear        the tables of linear maps, whose weights mix channels
     body          arithmetic as LLVM IR, the same for CPU and GPU

@@ -7,32 +7,17 @@ the path's left and right factors, w is its weight and g the output's cotangent:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
+from .coefficients import AnyArithmetic, Number, contracted, cost, rows, weighted_sum
 from .contraction import Contraction
 from .problem import ABSENT, LEFT, OUT, RIGHT, WEIGHT, Path
 
 # An element of an operand's row: (operand, block, component). Channels are implied: each number below is one channel's.
 Element = tuple[str, int, int]
-Number = TypeVar("Number")
 Matrix = dict[tuple[str, int, int], Number]  # T[y, i, k] of `matrices`
-
-
-class AnyArithmetic(Protocol[Number]):
-    """What `evaluate_path` does with numbers; None is zero."""
-
-    def constant(self, value: float, /) -> Number: ...
-
-    def negate(self, a: Number, /) -> Number: ...
-
-    def mul(self, a: Number, b: Number, /) -> Number: ...
-
-    def add(self, a: Number, b: Number | None, /) -> Number: ...
-
-    def fma(self, a: Number, b: Number, c: Number | None, /) -> Number: ...
 
 
 def matrices(
@@ -42,20 +27,9 @@ def matrices(
     of T serves many channels. Absent entries are zero."""
     result: Matrix[Number] = {}
     for y in sorted({term[RIGHT] for term in contraction.terms if _matrix_needed(term, contraction)}):
-        table = _contracted(path, 1, _component(read, y, path.block(RIGHT)), arithmetic)
+        table = contracted(path, 1, _component(read, y, path.block(RIGHT)), arithmetic)
         result |= {(y, i, k): value for (i, k), value in table.items()}
     return result
-
-
-def unit_scale(paths: Iterable[Path]) -> float:
-    """The scale of an output block: coefficients divided by it are 1 or -1 where that saves the most
-    multiplications."""
-    saved: dict[float, int] = {}
-    for path in paths:
-        for row in _rows(path, 2).values():
-            for magnitude in {abs(c) for _, c in row}:
-                saved[magnitude] = saved.get(magnitude, 0) + 1
-    return max(saved, key=saved.__getitem__)
 
 
 def evaluate_path(
@@ -218,35 +192,35 @@ class _Tables(_Evaluation[Number]):
     """With Q[i, j] of each g, and for the output the cheapest of the three sums."""
 
     def prepare(self, g: str) -> None:
-        self.q = _contracted(self.path, 2, _component(self.read, g, self.out), self.arithmetic)
+        self.q = contracted(self.path, 2, _component(self.read, g, self.out), self.arithmetic)
 
     def output(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
         path = self.path
-        costs = {axis: len(factors) * (_cost(path, axis) + len(_rows(path, axis))) for axis in (1, 0)}
-        costs[2] = len(factors) * len(_rows(path, 2)) + len(path.coefficients)
+        costs = {axis: len(factors) * (cost(path, axis) + len(rows(path, axis))) for axis in (1, 0)}
+        costs[2] = len(factors) * len(rows(path, 2)) + len(path.coefficients)
         ways = {1: self.output_by_y, 0: self.output_by_x, 2: self.output_by_pairs}
         ways[min(costs, key=costs.__getitem__)](g, factors)
 
     def output_by_y(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
         for y, r in factors:
-            table = _contracted(self.path, 1, _component(self.read, y, self.right), self.arithmetic)
+            table = contracted(self.path, 1, _component(self.read, y, self.right), self.arithmetic)
             for (i, k), t in table.items():
                 self.add((g, self.out, k), t, r[i])
 
     def output_by_x(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
         for y, r in factors:
-            for (j, k), p in _contracted(self.path, 0, r.__getitem__, self.arithmetic).items():
+            for (j, k), p in contracted(self.path, 0, r.__getitem__, self.arithmetic).items():
                 self.add((g, self.out, k), p, self.read((y, self.right, j)))
 
     def output_by_pairs(self, g: str, factors: list[tuple[str, dict[int, Number]]]) -> None:
         outer: dict[tuple[int, int], Number] = {}
         for y, r in factors:
-            for i, j in _rows(self.path, 2):
+            for i, j in rows(self.path, 2):
                 outer[i, j] = self.arithmetic.fma(r[i], self.read((y, self.right, j)), outer.get((i, j)))
         for k in sorted({k for _, _, k, _ in self.path.coefficients}):
             terms = [(outer[i, j], c) for i, j, third, c in self.path.coefficients if third == k]
             element = g, self.out, k
-            self.sums[element] = _weighted_sum(terms, self.sums.get(element), self.arithmetic)
+            self.sums[element] = weighted_sum(terms, self.sums.get(element), self.arithmetic)
 
     def gradient_of_y(self, g: str, y: str) -> None:
         for (i, j), value in self.q.items():
@@ -268,57 +242,6 @@ def _exchanged(path: Path) -> Path:
     """The same path, its left and right factors exchanged."""
     out, left, right, weight = path.blocks
     return Path((out, right, left, weight), tuple((j, i, k, c) for i, j, k, c in path.coefficients))
-
-
-@cache
-def _rows(path: Path, axis: int) -> dict[tuple[int, int], tuple[tuple[int, float], ...]]:
-    """The nonzero (index along `axis`, coefficient) pairs of each pair of the two other indices."""
-    rows: dict[tuple[int, int], list[tuple[int, float]]] = {}
-    for *indices, c in path.coefficients:
-        along = indices.pop(axis)
-        first, second = indices
-        rows.setdefault((first, second), []).append((along, c))
-    return {key: tuple(row) for key, row in rows.items()}
-
-
-def _signature(row: tuple[tuple[int, float], ...]) -> tuple[float, tuple]:
-    """A row's sign, and what it shares with rows that differ in sign alone."""
-    sign = 1.0 if row[0][1] > 0 else -1.0
-    return sign, tuple((index, sign * c) for index, c in row)
-
-
-def _cost(path: Path, axis: int) -> int:
-    """Operations of `_contracted`: a term of a sum each, but the first with coefficient 1 is free."""
-    different = {_signature(row)[1] for row in _rows(path, axis).values()}
-    return sum(len(row) - any(abs(c) == 1 for _, c in row) for row in different)
-
-
-def _contracted(
-    path: Path, axis: int, value: Callable[[int], Number], arithmetic: AnyArithmetic[Number]
-) -> dict[tuple[int, int], Number]:
-    """The sum over one index of C[i, j, k] value(index), for each pair of the two others that is not always zero.
-
-    Sums that agree up to sign are computed once.
-    """
-    known: dict[tuple, Number] = {}
-    result = {}
-    for key, row in _rows(path, axis).items():
-        sign, signature = _signature(row)
-        if signature not in known:
-            known[signature] = _weighted_sum([(value(index), c) for index, c in signature], None, arithmetic)
-        result[key] = known[signature] if sign > 0 else arithmetic.negate(known[signature])
-    return result
-
-
-def _weighted_sum(terms: list[tuple[Number, float]], total: Number | None, arithmetic: AnyArithmetic[Number]) -> Number:
-    """total + sum of c * value over the (value, c) in `terms`; multiplications by 1 and -1 are left out."""
-    for value, c in sorted(terms, key=lambda term: abs(term[1]) != 1):
-        if abs(c) == 1:
-            total = arithmetic.add(value if c > 0 else arithmetic.negate(value), total)
-        else:
-            total = arithmetic.fma(arithmetic.constant(c), value, total)
-    assert total is not None, "a sum has terms"
-    return total
 
 
 def _matrix_needed(term: tuple[str, ...], contraction: Contraction) -> bool:

@@ -9,7 +9,7 @@
 
 Beside them, `_functions` has silu, concatenations and scalings whose derivatives are few operations, `_torch` the
 private interfaces of PyTorch that are used, `_lazy` the names that are loaded late, `_checks` a check that several
-packages make.
+packages make, `_version` the version.
 
 Arrows of import go upwards in this list; below all is `cuda_kernels`, the generator. What needs PyTorch Geometric is
 loaded when it is first asked for: importing PyG replaces `torch.index_select`, which breaks torch.jit.script of other

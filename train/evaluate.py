@@ -23,6 +23,7 @@ from train.outputs import create_results_folder
 from train.plots import parity_plot
 from train.predictions import Prediction, predict_frames
 from train.report import error_rows, versions, write_json
+from train.tasks import TASKS, parse_config
 from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder, written_options
 
 BATCH_SIZE = 32
@@ -122,8 +123,6 @@ def read_frames(model: Path, cutoff: float, files: DataFiles, reference: Referen
 
 def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
     """One part of the frames that a run trained on, as its ``config.yaml`` names them, and its way to compute them."""
-    from train.cli import TASKS, parse  # which knows this module as a command
-
     config = folder / CONFIG
     task = written_options(config).get("task")
     if task not in TASKS:
@@ -131,7 +130,7 @@ def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
             f"model={str(folder)!r}: its {config.name} has task={task!r}, expected one of {', '.join(TASKS)}: add a "
             "line such as `task: md17`, or give --data FILE"
         )
-    _, (data, _, fit, run), _ = parse([task, "--config", str(config), *ON_ANY_MACHINE])
+    data, _, fit, run = parse_config(task, config, *ON_ANY_MACHINE)
     splits = TASKS[task].read_splits(data, cutoff)
     return Frames(f"{splits.name}, {part}", getattr(splits, part), EVALUATION_BATCH_FACTOR * fit.batch_size, run)
 

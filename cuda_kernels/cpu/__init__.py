@@ -4,6 +4,7 @@
     parts    what the loops are written with, generated for one pass
     edge     one edge: a loop over channels for each path
     rows     rows in memory: loops over channels, and transpositions between layouts
+    compile  by numba, kept on disk
     launch   compiled once, kept on disk, called with addresses
 
 `launch` is the door.

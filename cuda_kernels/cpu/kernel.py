@@ -6,18 +6,15 @@ that a vector register is filled by one load; the caller brings other layouts to
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba import types
-from numba.core.compiler import CompileResult
 
-from .. import cache
 from ..passes import Pass
 from ..problem import Problem
+from .compile import compiled
 from .parts import Parts
 
 EDGES_AHEAD = 4
@@ -52,10 +49,7 @@ def compile_kernel(problem: Problem, passes: Sequence[Pass]) -> Callable[..., No
     counts = [(len(p.contraction.inputs), len(p.contraction.outputs), 3) for p in (passes[0], passes[-1])]
     operands = [[*(types.UniTuple(address, n) for n in count), types.int64] for count in counts]
     specs = [(walk.by, walk.contraction.spec) for walk in passes]
-    kernel._cache = _DiskCache(cache.key("cpu", problem.key, specs, _host()))
-    kernel.compile(types.void(*operands[0], *operands[1], types.int64))
-    kernel.disable_compile()
-    return kernel
+    return compiled(kernel, types.void(*operands[0], *operands[1], types.int64), (problem.key, specs))
 
 
 def _walk_edges(parts: Parts):
@@ -112,26 +106,5 @@ def compile_transposition(problem: Problem, name: str) -> Callable[[int, int, in
         for row in numba.prange(rows):
             write_back(source, target, row)
 
-    kernel._cache = _DiskCache(cache.key("cpu transposition", problem.key, name, _host()))
-    kernel.compile(types.void(types.uint64, types.uint64, types.int64))
-    kernel.disable_compile()
-    return kernel
-
-
-class _DiskCache:
-    """numba's compilation cache, found by what the kernel was generated from instead of by its source file."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def load_overload(self, signature, target_context):
-        target_context.refresh()
-        stored = cache.load(self.name)
-        return stored and CompileResult._rebuild(target_context, *pickle.loads(stored))
-
-    def save_overload(self, signature, result):
-        cache.store(self.name, pickle.dumps(result._reduce()))
-
-
-def _host() -> tuple[str, str]:
-    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    signature = types.void(types.uint64, types.uint64, types.int64)
+    return compiled(kernel, signature, ("transposition", problem.key, name))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ..coefficients import unit_scale
 from ..contraction import Contraction
-from ..polynomial import unit_scale
 from ..problem import OUT, Block, Channels, Index, Path, Problem
 from .staging import LANES, WIDE, Element, Stage, lane_row_bytes, plan
 

@@ -111,9 +111,9 @@ def host_cost(device: torch.device, seconds: float) -> dict[str, float]:
         first = with_gradients(create_graph=True)
         return torch.autograd.grad(first, [*inputs, cotangent], first)
 
-    calls: list[Callable[[], object]] = [run, with_gradients, with_second_gradients]
-    costs = [1e3 * timing.host_milliseconds(call, device, seconds) for call in calls]
-    return dict(zip(ORDERS, costs, strict=True))
+    calls: tuple[Callable[[], object], ...] = run, with_gradients, with_second_gradients
+    milliseconds = [timing.host_milliseconds(call, device, seconds) for call in calls]
+    return {order: 1e3 * time for order, time in zip(ORDERS, milliseconds, strict=True)}
 
 
 def limit(row: dict, order: str) -> float:

@@ -2,6 +2,7 @@
 
     contract    the operation and its derivatives: description and tensors in, tensor out
     edges       a graph's edges, sorted once: Edges
+    shapes      rows of a contraction's operands
     cpu, cuda   a contraction there: passes, memory, launch; plan: what both make of it
     memory      large results on a CPU get memory again that earlier ones have left
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -149,37 +150,37 @@ class Potential(nn.Module):
 
         self.irreps_sh = o3.Irreps.spherical_harmonics(lmax)
         self.basis, self.envelope = BesselBasis(cutoff, num_radial), PolynomialCutoff(cutoff, cutoff_power)
+        linear = partial(Linear, layout="ir_mul", fused=backend != "reference")  # the faster layout
         scalars = o3.Irreps([(hidden.count("0e"), "0e")])
-        fused = backend != "reference"
-        layout = "ir_mul"  # the faster
-        self.embedding = Linear([(len(numbers), "0e")], scalars, layout=layout, fused=fused)
-        self.blocks = nn.ModuleList()
-        irreps = scalars
-        last = readout_features(hidden, readout_irreps)
-        for k, wanted in enumerate(wanted_irreps(hidden, last, self.irreps_sh, layers)):
+        self.embedding = linear([(len(numbers), "0e")], scalars)
+        wanted = wanted_irreps(hidden, readout_features(hidden, readout_irreps), self.irreps_sh, layers)
+        self.blocks = self._make_blocks(scalars, wanted)
+        irreps = readout_features(self.blocks[-1].irreps_out, readout_irreps)
+        gate = Gate([(max(1, mul // 2), ir) for mul, ir in irreps], layout="ir_mul")
+        self.readout = nn.Sequential(linear(irreps, gate.irreps_in), gate, linear(gate.irreps_out, readout_irreps))
+        self.to(dtype)
+
+    def _make_blocks(self, irreps: o3.Irreps, wanted: Sequence[o3.Irreps]) -> nn.ModuleList:
+        """A block for each of the wanted features, the first of which reads ``irreps``."""
+        given, species = self.hyperparameters, len(self.hyperparameters["species"])
+        blocks = nn.ModuleList()
+        for irreps_out in wanted:
             block = InteractionBlock(
                 irreps,
                 self.irreps_sh,
-                wanted,
-                num_basis=num_radial,
-                radial_hidden=radial_hidden,
-                avg_num_neighbors=avg_num_neighbors,
-                num_species=len(numbers) if k > 0 else None,  # so that an isolated atom's energy is its shift
-                num_radial_species=len(numbers) if radial_species else None,
-                products=products,
-                layout=layout,
-                backend=backend,
+                irreps_out,
+                num_basis=given["num_radial"],
+                radial_hidden=given["radial_hidden"],
+                avg_num_neighbors=given["avg_num_neighbors"],
+                num_species=species if len(blocks) else None,  # so that an isolated atom's energy is its shift
+                num_radial_species=species if given["radial_species"] else None,
+                products=given["products"],
+                layout="ir_mul",
+                backend=given["backend"],
             )
-            self.blocks.append(block)
+            blocks.append(block)
             irreps = block.irreps_out
-        irreps = readout_features(irreps, readout_irreps)
-        readout = Gate([(max(1, mul // 2), ir) for mul, ir in irreps], layout=layout)
-        self.readout = nn.Sequential(
-            Linear(irreps, readout.irreps_in, layout=layout, fused=fused),
-            readout,
-            Linear(readout.irreps_out, readout_irreps, layout=layout, fused=fused),
-        )
-        self.to(dtype)
+        return blocks
 
     @property
     def dtype(self) -> torch.dtype:

@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from train import md17
-from train.cli import TASKS, main, parse, preset_names, read_preset
+from train.cli import main, parse
 from train.md17 import MD17Options
 from train.options import FitOptions, ModelOptions, RunOptions
+from train.tasks import TASKS, preset_names, read_preset
 
 
 def parsed(*arguments: str) -> dict:

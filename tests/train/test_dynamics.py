@@ -106,6 +106,7 @@ def test_degrees_of_freedom_are_those_that_vary():
 # Integrators
 
 
+@pytest.mark.slow
 def test_langevin_keeps_the_temperature_and_the_centre_of_mass():
     atoms = einstein_solid()
     start = atoms.get_center_of_mass()

@@ -162,6 +162,7 @@ def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path, splits, mode
     torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_second_stage_changes_only_what_comes_after_it(tmp_path, splits, model, fit, run):
     logs = []
     for number, start in enumerate((1.0, 0.5)):

@@ -1,0 +1,123 @@
+"""The tasks, and how their options are read: from the command line, YAML files, presets, and runs to go on with."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from train import frames, md17, qm9
+from train.checkpoints import LAST
+from train.trained import CONFIG, written_options
+
+TASKS = {"md17": md17, "frames": frames, "qm9": qm9}
+PRESET_FOLDER = Path(__file__).parent / "presets"
+# What a run may be given anew when it goes on: when it ends and where it runs, but not what is fitted.
+CHANGEABLE = (
+    "max_epochs", "max_time", "patience", "run_dir", "resume", "device", "threads", "num_workers", "tensorboard",
+    "progress", "matmul_precision", "capture",
+)  # fmt: skip
+
+
+def preset_names(task: str) -> list[str]:
+    return sorted(path.stem.removeprefix(f"{task}-") for path in PRESET_FOLDER.glob(f"{task}-*.yaml"))
+
+
+def read_preset(task: str, name: str) -> dict:
+    """The options that a preset sets, by name."""
+    if name not in preset_names(task):
+        raise ValueError(f"preset={name!r}: unknown for {task}, expected one of {', '.join(preset_names(task))}")
+    return yaml.safe_load((PRESET_FOLDER / f"{task}-{name}.yaml").read_text())
+
+
+def chosen_preset(arguments: Sequence[str], default: str) -> str:
+    """The preset that the command line or the ``--config`` file asks for: it sets the defaults of all else."""
+    given = early_options(arguments)
+    if given.preset is None and given.config is not None and given.config.is_file():
+        given.preset = written_options(given.config).get("preset")
+    return given.preset or default
+
+
+def early_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options that decide what the others start from."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset")
+    for name in ("--config", "--resume"):
+        early.add_argument(name, type=Path)
+    return early.parse_known_args(arguments)[0]
+
+
+def with_resumed_config(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` of a task with the configuration of the run that they go on with as ``--config``.
+
+    Raises:
+        FileNotFoundError: the folder holds no run that can go on.
+        ValueError: there is another ``--config``.
+    """
+    task, *rest = arguments
+    given = early_options(rest)
+    if given.resume is None:
+        return list(arguments)
+    if given.config is not None:
+        raise ValueError(
+            f"config={str(given.config)!r}: a resumed run has its own, give single options beside --resume"
+        )
+    config = given.resume / CONFIG
+    for file in (config, given.resume / LAST):
+        if not file.is_file():
+            raise FileNotFoundError(f"resume={str(given.resume)!r}: there is no {file.name}, so no run that can go on")
+    return [task, "--config", str(config), *rest]
+
+
+def check_resumed(before: Sequence, now: Sequence) -> None:
+    """Raises ValueError where an option that shapes the fit is not what it was ``before``."""
+    changed = [
+        f"{field.name}={getattr(new, field.name)!r} (it was {getattr(old, field.name)!r})"
+        for old, new in zip(before, now, strict=True)
+        for field in fields(new)
+        if getattr(old, field.name) != getattr(new, field.name) and field.name not in CHANGEABLE
+    ]
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)}: a resumed run keeps what shapes the fit; only {', '.join(CHANGEABLE)} may change"
+        )
+
+
+def check_config(config: Path, task: str) -> None:
+    """Raises ValueError where the file says that its options are those of another task."""
+    written = written_options(config).get("task", task)
+    if written != task:
+        raise ValueError(f"config={str(config)!r} has task={written!r}: python -m train {written} takes it, not {task}")
+
+
+def task_parser(task: str, preset: str) -> ArgumentParser:
+    """All options of a task, with the values of ``preset`` as defaults."""
+    parser = ArgumentParser(
+        prog=f"python -m train {task}", usage=f"python -m train {task} [options]", description=TASKS[task].__doc__
+    )
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file with any of the options below, such as config.yaml of a run; give it first",
+    )
+    parser.add_argument("--task", type=Literal[task], default=task, help="whose options these are, for config.yaml")
+    parser.add_argument("--preset", default=preset, help=f"defaults for model and fit: {', '.join(preset_names(task))}")
+    for group in TASKS[task].OPTIONS:
+        parser.add_class_arguments(group)
+    parser.set_defaults(read_preset(task, preset))
+    return parser
+
+
+def parse_config(task: str, config: Path, *changes: str) -> list:
+    """One instance of each of the task's option classes, as a run's configuration and then ``changes`` have them."""
+    arguments = ["--config", str(config), *changes]
+    parser = task_parser(task, chosen_preset(arguments, TASKS[task].DEFAULT_PRESET))
+    return task_options(task, parser.parse_args(arguments))
+
+
+def task_options(task: str, values: Namespace) -> list:
+    """One instance of each of the task's option classes."""
+    return [group(**{field.name: values[field.name] for field in fields(group)}) for group in TASKS[task].OPTIONS]
