@@ -123,7 +123,15 @@ class SpeciesLinear(nn.Module):
         ValueError: input and output have no irrep in common, x has not that shape, or there is no such layout.
     """
 
-    def __init__(self, irreps_in, irreps_out, num_species: int, *, layout: str = "mul_ir", fused: bool = False):
+    def __init__(
+        self,
+        irreps_in: IrrepsLike,
+        irreps_out: IrrepsLike,
+        num_species: int,
+        *,
+        layout: str = "mul_ir",
+        fused: bool = False,
+    ):
         super().__init__()
         self.irreps_in, self.irreps_out, self.layout = distinct(irreps_in), distinct(irreps_out), layout
         self._rows_in, self._rows_out = Rows(self.irreps_in, layout), Rows(self.irreps_out, layout)
@@ -151,8 +159,8 @@ class SpeciesLinear(nn.Module):
         return f"num_species={self.num_species}, layout={self.layout!r}"
 
 
-def distinct(irreps) -> o3.Irreps:
-    irreps = o3.Irreps(irreps)
-    if len({ir for _, ir in irreps}) < len(irreps):
-        raise ValueError(f"irreps: expected each irrep once, got {irreps}; Irreps.sort and simplify merge the slots")
-    return irreps
+def distinct(irreps: IrrepsLike) -> o3.Irreps:
+    slots = o3.Irreps(irreps)
+    if len({ir for _, ir in slots}) < len(slots):
+        raise ValueError(f"irreps: expected each irrep once, got {slots}; Irreps.sort and simplify merge the slots")
+    return slots
