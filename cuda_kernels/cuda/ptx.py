@@ -13,7 +13,7 @@ GLOBAL, SHARED = 1, 3
 
 def assemble(
     builder: ir.IRBuilder, text: str, constraints: str, arguments: Sequence[ir.Value], result: ir.Type | None = None
-):
+) -> ir.Value:
     """Inline assembly that is not moved or removed."""
     result = ir.VoidType() if result is None else result
     return builder.asm(ir.FunctionType(result, [a.type for a in arguments]), text, constraints, list(arguments), True)
