@@ -23,14 +23,14 @@ class Arithmetic:
     def constant(self, value: float) -> ir.Constant:
         return ir.Constant(self.scalar, float(np.dtype(self.dtype).type(value)))
 
-    def mul(self, a, b):
+    def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.builder.fmul(*self.broadcast(a, b))
 
-    def add(self, a, b):
+    def add(self, a: ir.Value, b: ir.Value | None) -> ir.Value:
         """a + b, where b may be None for zero."""
         return a if b is None else self.builder.fadd(*self.broadcast(a, b))
 
-    def fma(self, a, b, c):
+    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value | None) -> ir.Value:
         """a * b + c, rounded once; c may be None for zero."""
         if c is None:
             return self.mul(a, b)
@@ -38,15 +38,15 @@ class Arithmetic:
         fma = declare(self.builder.module, f"llvm.fma.{suffix(a.type)}", a.type, [a.type] * 3)
         return self.builder.call(fma, [a, b, c])
 
-    def negate(self, a):
+    def negate(self, a: ir.Value) -> ir.Value:
         return self.builder.fsub(*self.broadcast(self.constant(-0.0), a))  # NVVM's dialect of LLVM has no fneg
 
-    def broadcast(self, *values):
+    def broadcast(self, *values: ir.Value) -> list[ir.Value]:
         """The values, scalars repeated to the width of the vectors among them."""
         vector = next((value.type for value in values if isinstance(value.type, ir.VectorType)), None)
         return [self.splat(value, vector) if vector and value.type != vector else value for value in values]
 
-    def splat(self, value, vector: ir.VectorType):
+    def splat(self, value: ir.Value, vector: ir.VectorType) -> ir.Value:
         if isinstance(value, ir.Constant):
             return ir.Constant(vector, [value.constant] * vector.count)
         one = self.builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .contraction import Contraction
-from .polynomial import evaluate_path, matrices
+from .polynomial import Element, evaluate_path, matrices
 from .problem import Path, Problem
 
 
@@ -36,7 +36,7 @@ class _Counter:
     def operations(self) -> int:
         return sum(name in ("mul", "add", "fma") for name, *_ in self._numbers)
 
-    def value(self, element) -> int:
+    def value(self, element: Element) -> int:
         return self._number("value", element)
 
     def constant(self, value: float) -> int:

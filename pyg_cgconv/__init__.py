@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 # A star import must not need ASE: no ASECalculator.
 __all__ = ["Edges", "Potential", "RadiusGraph", "TensorProductConv", "__version__"]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "ASECalculator": ".potential",
-        "Potential": ".potential",
-        "RadiusGraph": ".potential",
-        "TensorProductConv": ".nn",
-    },
-)
+if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "ASECalculator": ".potential",
+            "Potential": ".potential",
+            "RadiusGraph": ".potential",
+            "TensorProductConv": ".nn",
+        },
+    )

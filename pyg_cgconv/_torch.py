@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def assert_on_device(condition: Tensor, message: str) -> None:
     torch._assert_async(condition, message)
 
 
-def without_modes():
+def without_modes() -> AbstractContextManager:
     """A context in which tensors have numbers, also while a compiler traces with tensors that have none."""
     return _disable_current_modes()
 

@@ -46,7 +46,7 @@ def is_captured(tensor: Tensor) -> bool:
     return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def aside(function: Callable[..., T], *inputs) -> Callable[[], T]:
+def aside(function: Callable[..., T], *inputs: object) -> Callable[[], T]:
     """Begins ``function(*inputs)``, whose result is a tensor or None, and returns what gives that result.
 
     In a graph that is being captured, whatever is done until the result is asked for may run at the same time, and so

@@ -6,11 +6,13 @@ import pickle
 
 import llvmlite.binding as llvm
 from numba.core.compiler import CompileResult
+from numba.core.dispatcher import Dispatcher
+from numba.core.typing import Signature
 
 from .. import cache
 
 
-def compiled(kernel, signature, content: tuple):
+def compiled(kernel: Dispatcher, signature: Signature, content: tuple) -> Dispatcher:
     """The kernel, which numba has only parsed, compiled for one signature, or found on disk by its `content`."""
     kernel._cache = _DiskCache(cache.key("cpu", content, _host()))
     kernel.compile(signature)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import llvmlite.binding as llvm
 from llvmlite import ir
 
 from ..body import SCALAR, Arithmetic, declare, suffix
 from ..contraction import Contraction
-from ..polynomial import evaluate_path, matrices
+from ..polynomial import Element, evaluate_path, matrices
 from ..problem import ITEM_BYTES, RIGHT, Channels, Path, Problem
 from .rows import I32, I64, POINTER, loop
 
@@ -35,7 +37,14 @@ class Edge:
         is_summed: of an output's name, whether paths or edges add to its row; otherwise one path writes each block.
     """
 
-    def __init__(self, builder: ir.IRBuilder, problem: Problem, contraction: Contraction, addresses: dict, is_summed):
+    def __init__(
+        self,
+        builder: ir.IRBuilder,
+        problem: Problem,
+        contraction: Contraction,
+        addresses: dict[tuple[str, str], ir.Value],
+        is_summed: Callable[[str], bool],
+    ):
         self.builder, self.problem, self.contraction, self.addresses = builder, problem, contraction, addresses
         self.is_summed = is_summed
         self.scalar = SCALAR[problem.dtype]
@@ -84,7 +93,7 @@ class Edge:
             self.vector(path, matrix, I64(full), width, rest, totals)
             self.reduce(totals, gradients)
 
-    def vector(self, path: Path, matrix: dict | None, channel, width: int, used: int, totals: dict) -> None:
+    def vector(self, path: Path, matrix: dict | None, channel: ir.Value, width: int, used: int, totals: dict) -> None:
         """`used` channels from `channel` on, in vectors of `width`."""
         values: dict = {}
 
@@ -118,7 +127,7 @@ class Edge:
             before = gradients.get(element, ir.Constant(self.scalar, 0.0))
             gradients[element] = self.builder.call(add, [before, vector], fastmath=("reassoc",))
 
-    def fetch_later(self, element, channel) -> None:
+    def fetch_later(self, element: Element, channel: ir.Value) -> None:
         """Start to fetch what a later edge reads in this place, one part of a row at a time."""
         if (element[0], LATER) in self.addresses:
             arguments = [POINTER, I32, I32, I32]
@@ -126,7 +135,7 @@ class Edge:
             place = self.builder.bitcast(self.pointer(element, channel, LATER), POINTER)
             self.builder.call(prefetch, [place, I32(0), I32(SECOND_LEVEL), I32(1)])
 
-    def pointer(self, element, channel, role: str = INPUT):
+    def pointer(self, element: Element, channel: ir.Value, role: str = INPUT) -> ir.Value:
         operand, block, component = element
         shape = self.problem.row(operand).blocks[block]
         number = self.builder.add(
@@ -137,11 +146,11 @@ class Edge:
         )
         return self.builder.inttoptr(address, self.scalar.as_pointer())
 
-    def load(self, element, channel, width: int, used: int, role: str = INPUT):
+    def load(self, element: Element, channel: ir.Value, width: int, used: int, role: str = INPUT) -> ir.Value:
         """A vector of `width` channels of which `used` exist; the others are zero."""
         return self.transfer(element, channel, width, used, None, role)
 
-    def store_vector(self, element, value, pointer, width: int) -> None:
+    def store_vector(self, element: Element, value: ir.Value, pointer: ir.Value, width: int) -> None:
         """Gradients that are written once, and nobody reads soon, go past the caches if their place is aligned."""
         row, size = self.problem.row(element[0]), self.problem.item_bytes
         block = row.blocks[element[1]]
@@ -151,7 +160,9 @@ class Edge:
         if past_caches:
             store.set_metadata("nontemporal", self.builder.module.add_metadata([I32(1)]))
 
-    def transfer(self, element, channel, width, used, value, role):
+    def transfer(
+        self, element: Element, channel: ir.Value, width: int, used: int, value: ir.Value | None, role: str
+    ) -> ir.Value | None:
         """Load the element's channels, or store `value` to them."""
         builder, vector = self.builder, ir.VectorType(self.scalar, width)
         stride = self.problem.row(element[0]).blocks[element[1]].channel_stride
@@ -160,7 +171,8 @@ class Edge:
             pointer = builder.bitcast(pointer, vector.as_pointer())
             if value is None:
                 return builder.load(pointer, align=self.problem.item_bytes, typ=vector)
-            return self.store_vector(element, value, pointer, width)
+            self.store_vector(element, value, pointer, width)
+            return None
         places = [builder.gep(pointer, [I64(n * stride)], source_etype=self.scalar) for n in range(used)]
         if value is not None:
             for n, place in enumerate(places):
@@ -175,11 +187,11 @@ class Edge:
 class _Sums(dict):
     """The sums of one path: gradients that other paths or edges add to go on from what is there."""
 
-    def __init__(self, edge: Edge, channel, width: int, used: int, totals: dict):
+    def __init__(self, edge: Edge, channel: ir.Value, width: int, used: int, totals: dict):
         super().__init__()
         self.edge, self.place, self.totals = edge, (channel, width, used), totals
 
-    def get(self, element, default=None):
+    def get(self, element: Element, default: ir.Value | None = None) -> ir.Value | None:
         if element not in self:
             if (slot := self.totals.get(element)) is not None:
                 self[element] = self.edge.builder.load(slot, typ=slot.allocated_type)

@@ -6,7 +6,7 @@ that a vector register is filled by one load; the caller brings other layouts to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numba
 import numpy as np
@@ -22,7 +22,7 @@ EDGES_AHEAD = 4
 time (nequip-aspirin of 64 molecules on two cores of an AMD EPYC: 4.1 to 2.7 ms)."""
 
 
-def compile_kernel(problem: Problem, passes: Sequence[Pass]):
+def compile_kernel(problem: Problem, passes: Sequence[Pass]) -> Callable[..., None]:
     """The compiled kernel of one or two passes.
 
     Returns:
@@ -96,7 +96,7 @@ def _nothing(inputs, outputs, lists, rows, piece, pieces):
     """In place of a second pass."""
 
 
-def compile_transposition(problem: Problem, name: str):
+def compile_transposition(problem: Problem, name: str) -> Callable[[int, int, int], None]:
     """kernel(source, target, rows): copies an operand's rows from the problem's order to component-major; both are
     addresses."""
     write_back = Parts.write_back(problem, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llvmlite import ir
@@ -14,7 +15,7 @@ POINTER = BYTE.as_pointer()
 
 
 @contextmanager
-def loop(builder: ir.IRBuilder, stop: int, step: int):
+def loop(builder: ir.IRBuilder, stop: int, step: int) -> Iterator[ir.Value]:
     """Code inside runs for channel = 0, step, ... below stop (at least once)."""
     # Hidden from LLVM, which would write out all rounds: no faster, and slow to compile.
     hidden = builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0", [I64(stop)], False)
@@ -32,7 +33,13 @@ def loop(builder: ir.IRBuilder, stop: int, step: int):
 
 
 def write_row(
-    builder: ir.IRBuilder, problem: Problem, name: str, source, target, width: int, back: bool = False
+    builder: ir.IRBuilder,
+    problem: Problem,
+    name: str,
+    source: ir.Value,
+    target: ir.Value,
+    width: int,
+    back: bool = False,
 ) -> None:
     """Copy a row from component-major order to the problem's, or `back`; both addresses are integers.
 

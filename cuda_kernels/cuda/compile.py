@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from cuda.core import Linker, LinkerOptions, ObjectCode
 from numba import cuda
@@ -12,7 +13,9 @@ from . import numpy_compat  # noqa: F401  (before numba compiles anything)
 from .binary import ENTRY
 
 
-def assembly(kernel, arguments: list[types.Type], bounds: tuple[int, int], compute_capability: tuple[int, int]) -> str:
+def assembly(
+    kernel: Callable, arguments: list[types.Type], bounds: tuple[int, int], compute_capability: tuple[int, int]
+) -> str:
     """The kernel as PTX, for people and for the assembler; its name is `ENTRY`.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import cuda
 from numba.cuda import types
@@ -14,7 +16,7 @@ AT_ONCE = 8
 """Rows that a lane reads before it waits for the first."""
 
 
-def kernel_of(number: types.Type):
+def kernel_of(number: types.Type) -> Callable:
     """The kernel for rows of these numbers: rows[node] += the sum of partials[r] over all r with continuing[r] == node.
 
     `continuing` is sorted; entries from `nodes` on have no partial row. Most graphs have only those: then it ends

@@ -3,6 +3,8 @@ once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import cuda
 from numba.cuda import types
@@ -17,7 +19,7 @@ from .segment import BATCH, REGISTERS, Segment
 from .staging import LANES
 
 
-def kernel_of(segment: Segment):
+def kernel_of(segment: Segment) -> Callable:
     """The kernel of one segment, for numba.cuda; grid: blocks of rows times parts of their channels,
     block: (a warp, warps of other channels, rows).
 

@@ -7,6 +7,8 @@ nodes by channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import cuda
 from numba.cuda import types
@@ -24,7 +26,7 @@ WARPS = {Part.MAP: 4, Part.TRANSPOSE: 4, Part.WEIGHTS: 8}
 WARPS_OF_DOUBLES = 4
 
 
-def linear_kernel(number, warps: int, parts):
+def linear_kernel(number: types.Type, warps: int, parts: Parts) -> Callable:
     """y[node, component, v] = factor * the sum over terms and u of x[node, component, u] * weight[u, v], or, where the
     `parts` say that right pieces are deep, of weight[v, u]; for numba.cuda. Grid: (tiles of nodes, tiles of the
     `Table`); block: (lanes, warps).
@@ -98,7 +100,7 @@ def linear_kernel(number, warps: int, parts):
     return kernel
 
 
-def weight_gradient_kernel(number, warps: int, parts):
+def weight_gradient_kernel(number: types.Type, warps: int, parts: Parts) -> Callable:
     """gradient[u, v] = factor * the sum over nodes and components of x[node, component, u] * g[node, component, v].
     Grid: tiles of the `Table`; block: (lanes, warps).
     """

@@ -33,7 +33,7 @@ class Parts:
         left_deep, right_deep: how pieces of the two factors lie.
     """
 
-    def __init__(self, number, left_deep: bool, right_deep: bool):
+    def __init__(self, number: types.Type, left_deep: bool, right_deep: bool):
         self.number, self.scalar, self.size = number, SCALAR[number.name], number.bitwidth // 8
         self.left_deep, self.right_deep = left_deep, right_deep
         self.vector = ir.VectorType(self.scalar, READ_BYTES // self.size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
@@ -9,19 +11,21 @@ GLOBAL, SHARED = 1, 3
 """LLVM's address spaces."""
 
 
-def assemble(builder: ir.IRBuilder, text: str, constraints: str, arguments, result: ir.Type | None = None):
+def assemble(
+    builder: ir.IRBuilder, text: str, constraints: str, arguments: Sequence[ir.Value], result: ir.Type | None = None
+) -> ir.Value:
     """Inline assembly that is not moved or removed."""
     result = ir.VoidType() if result is None else result
     return builder.asm(ir.FunctionType(result, [a.type for a in arguments]), text, constraints, list(arguments), True)
 
 
-def shared_address(builder: ir.IRBuilder, pointer):
+def shared_address(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
     """The 32-bit shared-memory address of a generic pointer."""
     text = "{ .reg .u64 t; cvta.to.shared.u64 t, $1; cvt.u32.u64 $0, t; }"
     return assemble(builder, text, "=r,l", [builder.ptrtoint(pointer, I64)], I32)
 
 
-def copy_async(builder: ir.IRBuilder, size: int, shared, source, offset: int, keep: bool) -> None:
+def copy_async(builder: ir.IRBuilder, size: int, shared: ir.Value, source: ir.Value, offset: int, keep: bool) -> None:
     """Start copying `size` (4, 8 or 16) bytes from source + offset to shared memory; 16 bytes go around the L1 cache,
     unless they are to be kept there."""
     cache = "ca" if keep or size < 16 else "cg"
@@ -39,7 +43,7 @@ def wait_copies(builder: ir.IRBuilder, pending: int) -> None:
     assemble(builder, f"cp.async.wait_group {pending};", "~{memory}", [])
 
 
-def add_atomically(builder: ir.IRBuilder, address, value, offset: int = 0) -> None:
+def add_atomically(builder: ir.IRBuilder, address: ir.Value, value: ir.Value, offset: int = 0) -> None:
     """Add to the number at address + offset in global memory; nothing is returned, so the addition runs in the L2
     cache."""
     kind, register = ("f32", "f") if value.type == ir.FloatType() else ("f64", "d")
@@ -51,7 +55,7 @@ def synchronize_warp(builder: ir.IRBuilder) -> None:
     assemble(builder, "bar.warp.sync 0xffffffff;", "~{memory}", [])
 
 
-def exchange(builder: ir.IRBuilder, value, distance: int):
+def exchange(builder: ir.IRBuilder, value: ir.Value, distance: int) -> ir.Value:
     """The value of the lane whose number differs in the bit `distance`."""
     if value.type == ir.DoubleType():
         bits = builder.bitcast(value, I64)

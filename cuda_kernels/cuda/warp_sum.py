@@ -9,7 +9,9 @@ from .ptx import I32, SHARED
 from .staging import LANES, WIDE, lane_row_bytes
 
 
-def store_sums(builder: ir.IRBuilder, values: list[ir.Value], lane, scratch, address, item: int) -> None:
+def store_sums(
+    builder: ir.IRBuilder, values: list[ir.Value], lane: ir.Value, scratch: ir.Value, address: ir.Value, item: int
+) -> None:
     """Sum each value over the warp and store the sums one after the other at `address` in shared memory.
 
     Every lane puts its values into a column of the scratch; then several lanes share out the row of a value. Shuffles

@@ -39,6 +39,7 @@ __all__ = [
     "spherical_harmonics",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__, {"InteractionBlock": "._blocks", "TensorProductConv": "._conv", "wanted_irreps": "._blocks"}
-)
+if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name
+    __getattr__, __dir__ = attach(
+        __name__, {"InteractionBlock": "._blocks", "TensorProductConv": "._conv", "wanted_irreps": "._blocks"}
+    )

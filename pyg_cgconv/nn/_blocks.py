@@ -9,7 +9,7 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from ..cuda_graphs import aside
-from ..tensor_product import Rows
+from ..tensor_product import IrrepsLike, Rows
 from ._conv import TensorProductConv
 from ._gate import Gate
 from ._linear import Linear, SpeciesLinear
@@ -58,9 +58,9 @@ class InteractionBlock(nn.Module):
 
     def __init__(
         self,
-        irreps_in,
-        irreps_sh,
-        irreps_out,
+        irreps_in: IrrepsLike,
+        irreps_sh: IrrepsLike,
+        irreps_out: IrrepsLike,
         *,
         num_basis: int = 8,
         radial_hidden: Sequence[int] = (64, 64),
@@ -131,7 +131,9 @@ class InteractionBlock(nn.Module):
         return f"{self.irreps_in} x {self.irreps_sh} -> {self.irreps_out}, layout={self.layout!r}"
 
 
-def wanted_irreps(irreps_hidden, irreps_last, irreps_sh, layers: int) -> list[o3.Irreps]:
+def wanted_irreps(
+    irreps_hidden: IrrepsLike, irreps_last: IrrepsLike, irreps_sh: IrrepsLike, layers: int
+) -> list[o3.Irreps]:
     """The output of each of ``layers`` blocks: ``irreps_hidden``, without what no later block can turn into
     ``irreps_last`` (pseudovectors right before a last block of even scalars, say)."""
     wanted = [o3.Irreps(irreps_last)]
@@ -142,12 +144,12 @@ def wanted_irreps(irreps_hidden, irreps_last, irreps_sh, layers: int) -> list[o3
     return wanted
 
 
-def products(irreps_in, irreps_sh) -> set[o3.Irrep]:
+def products(irreps_in: IrrepsLike, irreps_sh: IrrepsLike) -> set[o3.Irrep]:
     """The irreps that a product of an input and an edge irrep can contain."""
     return {ir for _, a in o3.Irreps(irreps_in) for _, b in o3.Irreps(irreps_sh) for ir in a * b}
 
 
-def reachable(irreps_in, irreps_sh, irreps_wanted) -> o3.Irreps:
+def reachable(irreps_in: IrrepsLike, irreps_sh: IrrepsLike, irreps_wanted: IrrepsLike) -> o3.Irreps:
     """The wanted irreps that some product of an input and an edge irrep contains.
 
     Raises:

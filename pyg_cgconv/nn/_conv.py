@@ -186,12 +186,13 @@ def _resolve(backend: str, instructions) -> str:
 
 
 def _num_edges(edge_index: Tensor) -> int:
-    if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.dtype not in (torch.int64, torch.int32):
+    shape = edge_index.shape
+    if len(shape) != 2 or shape[0] != 2 or edge_index.dtype not in (torch.int64, torch.int32):
         raise ValueError(
             f"edge_index: expected an integer tensor (2, E), an EdgeIndex or Edges, got {edge_index.dtype} "
-            f"{tuple(edge_index.shape)}"
+            f"{tuple(shape)}"
         )
-    return edge_index.shape[1]
+    return shape[1]
 
 
 def _sizes(x_source: Tensor, x_target: Tensor | None, size: tuple[int, int] | None) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from .._functions import silu
-from ..tensor_product import Rows
+from ..tensor_product import IrrepsLike, Rows
 from ._linear import distinct
 from ._radial import SILU_GAIN
 
@@ -37,7 +37,7 @@ class Gate(nn.Module):
         ValueError: x has not that shape, or there is no such layout.
     """
 
-    def __init__(self, irreps_out, *, layout: str = "mul_ir"):
+    def __init__(self, irreps_out: IrrepsLike, *, layout: str = "mul_ir"):
         super().__init__()
         self.irreps_out, self.layout = distinct(irreps_out), layout
         self.num_even = self.irreps_out.count("0e")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
+from typing import Any
 
 from e3nn import o3
 from torch import Tensor, nn
 
 from ..ops import contract
-from ..tensor_product import ReferenceProduct, Rows, describe, shape, tensor_product, to_ir_mul, to_mul_ir
+from ..tensor_product import IrrepsLike, ReferenceProduct, Rows, describe, shape, tensor_product, to_ir_mul, to_mul_ir
 from ._linear import Linear
 
-_UNCOMPILED = {"compile_left_right": False, "compile_right": False}  # only the paths' normalisation is read
+_UNCOMPILED: dict[str, Any] = {
+    "compile_left_right": False,
+    "compile_right": False,
+}  # only the paths' normalisation is read
 
 
 class NodeProducts(nn.Module):
@@ -45,7 +49,15 @@ class NodeProducts(nn.Module):
         - **output:** (n, irreps_out.dim) in the layout
     """
 
-    def __init__(self, irreps_in, channels: int, irreps_out, *, layout: str = "mul_ir", fused: bool = True):
+    def __init__(
+        self,
+        irreps_in: IrrepsLike,
+        channels: int,
+        irreps_out: IrrepsLike,
+        *,
+        layout: str = "mul_ir",
+        fused: bool = True,
+    ):
         super().__init__()
         self.irreps_in, self.irreps_out, self.layout = o3.Irreps(irreps_in), o3.Irreps(irreps_out), layout
         self._rows_in, self._rows_out = Rows(self.irreps_in, layout), Rows(self.irreps_out, layout)

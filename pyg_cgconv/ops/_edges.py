@@ -78,7 +78,14 @@ class Edges:
         ValueError: an index is not of a node, a shape or dtype is wrong, or the graph is too large.
     """
 
-    def __init__(self, edge_index, sources: int, targets: int | None = None, *, flow: str = FLOWS[0]):
+    def __init__(
+        self,
+        edge_index: Tensor | tuple[Tensor, Tensor],
+        sources: int,
+        targets: int | None = None,
+        *,
+        flow: str = FLOWS[0],
+    ):
         targets = sources if targets is None else targets
         check_choice("flow", flow, FLOWS)
         source, target, is_sorted = _ends(edge_index, flow)
@@ -130,7 +137,7 @@ def _is_edge_index(edge_index: Tensor) -> TypeGuard[EdgeIndex]:
     return type(edge_index) is not Tensor and hasattr(edge_index, "is_sorted_by_col")
 
 
-def _ends(edge_index, flow: str) -> tuple[Tensor, Tensor, bool]:
+def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor, Tensor, bool]:
     """Source and target of each edge, and whether edges are sorted by target."""
     if isinstance(edge_index, Tensor):
         plain, is_sorted = edge_index, False

@@ -42,22 +42,24 @@ class Pool:
         size = math.prod(shape) * dtype.itemsize
         if size < SMALLEST:
             return torch.empty(shape, dtype=dtype)
-        storage = self._storage(_rounded(size))
-        return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]  # strides are optional
+        tensor = torch.empty(0, dtype=dtype)
+        with self._lock:  # until the tensor has the storage, which others would take to be free
+            tensor.set_(self._storage(_rounded(size)), 0, shape)  # type: ignore[call-overload]  # strides are optional
+        return tensor
 
     def _storage(self, size: int) -> torch.UntypedStorage:
-        with self._lock:
-            # Memory shared with another process may be in use there.
-            self._storages = [s for s in self._storages if not s.is_shared()]
-            found = next((s for s in self._storages if s.nbytes() == size and storage_is_shared_by_nobody(s)), None)
-            if found is None:
-                found = torch.UntypedStorage(size)
-            else:
-                self._storages = [s for s in self._storages if s is not found]
-            self._storages.append(found)
-            while sum(s.nbytes() for s in self._storages) > self.kept:
-                del self._storages[0]
-            return found
+        """One that nobody uses, for whoever holds the lock."""
+        # Memory shared with another process may be in use there.
+        self._storages = [s for s in self._storages if not s.is_shared()]
+        found = next((s for s in self._storages if s.nbytes() == size and storage_is_shared_by_nobody(s)), None)
+        if found is None:
+            found = torch.UntypedStorage(size)
+        else:
+            self._storages = [s for s in self._storages if s is not found]
+        self._storages.append(found)
+        while sum(s.nbytes() for s in self._storages) > self.kept:
+            del self._storages[0]
+        return found
 
 
 def _rounded(size: int) -> int:

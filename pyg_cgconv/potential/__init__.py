@@ -28,4 +28,5 @@ if TYPE_CHECKING:
 # A star import must not need ASE: no ASECalculator.
 __all__ = ["Potential", "RadiusGraph", "Replay", "cell_volumes", "radius_graph"]
 
-__getattr__, __dir__ = attach(__name__, {"ASECalculator": "._calculator", "VerletList": "._calculator"})
+if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name
+    __getattr__, __dir__ = attach(__name__, {"ASECalculator": "._calculator", "VerletList": "._calculator"})

@@ -35,13 +35,13 @@ def _number(symbol: str) -> int:
     return number_of_symbol[symbol]
 
 
-def per_species(name: str, given, numbers: list[int]) -> list[float]:
+def per_species(name: str, given: float | Sequence[float] | Mapping, numbers: list[int]) -> list[float]:
     """A value for each species, from one for all, one for each in order, or a dict by species."""
     if isinstance(given, Mapping):
-        given = dict(zip(atomic_numbers(list(given)), given.values(), strict=True))
-        if set(given) != set(numbers):
-            raise ValueError(f"{name}: expected a value for each of the species {numbers}, got {given}")
-        return [float(given[number]) for number in numbers]
+        by_number = dict(zip(atomic_numbers(list(given)), given.values(), strict=True))
+        if set(by_number) != set(numbers):
+            raise ValueError(f"{name}: expected a value for each of the species {numbers}, got {by_number}")
+        return [float(by_number[number]) for number in numbers]
     values = torch.as_tensor(given, dtype=torch.float64).flatten().tolist()
     if len(values) not in (1, len(numbers)):
         raise ValueError(f"{name}: expected one value or {len(numbers)}, one a species, got {len(values)}")
@@ -59,7 +59,7 @@ def hidden_irreps_of(channels: int | Sequence[int], lmax: int, parity: bool) -> 
     return o3.Irreps([(mul, (degree, p * (-1) ** degree)) for degree, mul in enumerate(channels) for p in parities])
 
 
-def readout_features(irreps: o3.Irreps, readout_irreps) -> o3.Irreps:
+def readout_features(irreps: o3.Irreps, readout_irreps: o3.Irreps | str) -> o3.Irreps:
     """The features that a readout of ``readout_irreps`` is made of, and the scalars for its gates.
 
     Raises:

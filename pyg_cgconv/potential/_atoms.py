@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
+from torch_geometric.data import Data
 
 MIN_LENGTH_SQUARED = 1e-12  # Angstrom^2; keeps the derivatives of the length finite where two atoms coincide
 
@@ -36,7 +37,7 @@ class Atoms:
     cell: Tensor | None
 
 
-def read_atoms(data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
+def read_atoms(data: Data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
     r"""The atoms of a :class:`~torch_geometric.data.Data` or Batch, with edge vectors
 
     .. math:: \mathbf{r}_{ij} = \mathbf{r}_j + \mathbf{S}_{ij} \mathbf{h} - \mathbf{r}_i
@@ -83,7 +84,7 @@ def read_atoms(data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
     return Atoms(species, edge_index, source, target, vectors.to(dtype), structure, num_structures, cell)
 
 
-def check_values(data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float) -> None:
+def check_values(data: Data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float) -> None:
     """Checks that have to look at numbers: on a GPU they wait for it, once.
 
     Raises:
@@ -107,7 +108,7 @@ def edge_lengths(vectors: Tensor) -> Tensor:
     return vectors.square().sum(-1).clamp(min=MIN_LENGTH_SQUARED).sqrt()
 
 
-def _given(data, name: str) -> Tensor:
+def _given(data: Data, name: str) -> Tensor:
     value = _optional(data, name)
     if value is None:
         remedy = "; make the edges with pyg_cgconv.RadiusGraph(cutoff)" if name == "edge_index" else ""
@@ -115,7 +116,7 @@ def _given(data, name: str) -> Tensor:
     return value
 
 
-def _optional(data, name: str) -> Tensor | None:
+def _optional(data: Data, name: str) -> Tensor | None:
     value = getattr(data, name, None)
     if value is None:
         return None
@@ -133,7 +134,7 @@ def _check_positions(pos: Tensor, dtype: torch.dtype) -> None:
         )
 
 
-def _num_structures(data, structure: Tensor) -> int:
+def _num_structures(data: Data, structure: Tensor) -> int:
     if structure.shape != data.z.shape:
         raise ValueError(f"data.batch: expected shape {tuple(data.z.shape)}, got {tuple(structure.shape)}")
     ptr = getattr(data, "ptr", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -99,7 +100,12 @@ class ASECalculator(Calculator):
         self.neighbors = VerletList(potential.cutoff, skin, device)
         self._replay = Replay(self.potential) if capture and device.type == "cuda" else None
 
-    def calculate(self, atoms: Atoms | None = None, properties=("energy",), system_changes=all_changes) -> None:
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: list[str] = all_changes,
+    ) -> None:
         """Fills ``results``, as ASE wants it. ``properties`` are the names of what is needed."""
         super().calculate(atoms, properties, system_changes)
         self.results = {}  # nothing of other atoms is left, should this fail

@@ -28,7 +28,7 @@ def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, meta
     torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, path)
 
 
-def read(path: str | os.PathLike, map_location) -> dict:
+def read(path: str | os.PathLike, map_location: torch.device | str) -> dict:
     """``hyperparameters``, ``state_dict`` and ``metadata`` that :func:`write` wrote. Nothing in the file is executed.
 
     Raises:
@@ -51,7 +51,7 @@ def read(path: str | os.PathLike, map_location) -> dict:
     return {name: saved[name] for name in ("hyperparameters", "state_dict", "metadata")}
 
 
-def _foreign(path, reason: str) -> str:
+def _foreign(path: str | os.PathLike, reason: str) -> str:
     return (
         f"{os.fspath(path)!r} is not a file that Potential.save wrote: {reason}. A training run writes such a file "
         "beside its checkpoints, potential.pt, and `python -m train export` makes one of a checkpoint"

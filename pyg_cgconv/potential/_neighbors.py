@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 from torch import Tensor
 from torch_geometric.data import Batch, Data
@@ -12,7 +13,12 @@ from torch_geometric.transforms import BaseTransform
 ROUNDING = 1e-9  # relative slack of the search; the strict comparison afterwards decides
 
 
-def radius_graph(pos, cutoff: float, cell=None, pbc=None) -> tuple[Tensor, Tensor]:
+def radius_graph(
+    pos: Tensor | ArrayLike,
+    cutoff: float,
+    cell: Tensor | ArrayLike | None = None,
+    pbc: Tensor | ArrayLike | None = None,
+) -> tuple[Tensor, Tensor]:
     r"""Every pair of atoms, periodic images included, whose distance is strictly below ``cutoff``.
 
     An edge from source j to target i stands for the vector

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from ..cuda_graphs import is_captured
@@ -187,7 +189,7 @@ class Potential(nn.Module):
 
     def forward(
         self,
-        data,
+        data: Data,
         *,
         compute_forces: bool = True,
         compute_stress: bool = False,
@@ -237,7 +239,7 @@ class Potential(nn.Module):
                 out["stress"] = virial(gradient, atoms) / cell_volume.to(gradient.dtype)
         return out if create_graph else {name: value.detach() for name, value in out.items()}
 
-    def atomic_outputs(self, data) -> Tensor:
+    def atomic_outputs(self, data: Data) -> Tensor:
         """What is learned of each atom (n, readout_irreps.dim), in the dtype of the model, without shift and scale.
 
         Args:
@@ -248,7 +250,7 @@ class Potential(nn.Module):
         """
         return self._outputs(self._read(data))
 
-    def _read(self, data) -> Atoms:
+    def _read(self, data: Data) -> Atoms:
         atoms = read_atoms(data, self.species_of_number, self.dtype)
         if self.validate and not is_captured(atoms.vectors):
             check_values(data, atoms, self.atomic_numbers, self.cutoff)
@@ -278,12 +280,12 @@ class Potential(nn.Module):
         self.shift, self.scale = shift.to(self.shift.device), scale.to(self.scale.device)
         return self
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Writes hyperparameters, weights and ``metadata`` to one file, which :meth:`load` reads."""
         _file.write(path, self.hyperparameters, self.state_dict(), self.metadata)
 
     @classmethod
-    def load(cls, path, map_location="cpu", **overrides) -> Potential:
+    def load(cls, path: str | os.PathLike, map_location: torch.device | str = "cpu", **overrides: Any) -> Potential:
         """The potential that :meth:`save` wrote, in evaluation mode; ``overrides`` replace hyperparameters.
 
         Raises:

@@ -9,11 +9,12 @@ reference      the product in plain PyTorch, by e3nn
 from . import _description as describe
 from ._description import problem_of
 from ._instructions import MODE, channelwise, tensor_product
-from ._layout import Rows, channels_last, shape, to_ir_mul, to_mul_ir
+from ._layout import IrrepsLike, Rows, channels_last, shape, to_ir_mul, to_mul_ir
 from ._reference import ReferenceProduct
 
 __all__ = [
     "MODE",
+    "IrrepsLike",
     "ReferenceProduct",
     "Rows",
     "channels_last",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from e3nn import o3
 
 MODE = "uvu"
@@ -35,7 +38,9 @@ def channelwise(irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_filter: o3.
     return irreps_out, sorted(instructions, key=lambda instruction: instruction[2])
 
 
-def tensor_product(irreps_in, irreps_edge, irreps_out, instructions, **options) -> o3.TensorProduct:
+def tensor_product(
+    irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_out: o3.Irreps, instructions: Sequence[tuple], **options: Any
+) -> o3.TensorProduct:
     """e3nn's tensor product of these instructions, with external weights; it checks them and normalises the paths."""
     try:
         product = o3.TensorProduct(irreps_in, irreps_edge, irreps_out, instructions, internal_weights=False, **options)

@@ -3,7 +3,8 @@ channels together)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from e3nn import o3
 from torch import Tensor
@@ -12,6 +13,9 @@ from cuda_kernels.problem import LAYOUTS
 
 from .._checks import check_choice
 from .._functions import join
+
+IrrepsLike: TypeAlias = o3.Irreps | str | Sequence[tuple]
+"""What `o3.Irreps` takes: irreps, their string, or a list of (multiplicity, irrep)."""
 
 
 def shape(irreps: o3.Irreps) -> list[tuple[int, int]]:

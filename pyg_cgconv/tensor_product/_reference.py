@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from e3nn import o3
 from torch import Tensor
@@ -22,7 +24,15 @@ class ReferenceProduct:
     an error of 2e-8), so one product is built for each dtype and device, when first needed.
     """
 
-    def __init__(self, irreps_in, irreps_edge, irreps_out, instructions, layout: str, shared_weights: bool):
+    def __init__(
+        self,
+        irreps_in: o3.Irreps,
+        irreps_edge: o3.Irreps,
+        irreps_out: o3.Irreps,
+        instructions: Sequence[tuple],
+        layout: str,
+        shared_weights: bool,
+    ):
         self.arguments = (irreps_in, irreps_edge, irreps_out, instructions)
         self.layout = layout
         self.shared_weights = shared_weights
