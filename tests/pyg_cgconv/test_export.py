@@ -62,6 +62,8 @@ def exported(network: Network) -> torch.export.ExportedProgram:
 def test_programs_work_in_a_fresh_process(kind, tmp_path):
     if kind == "aoti" and not shutil.which("g++"):
         pytest.skip("AOTInductor needs a C++ compiler")
+    if kind == "aoti" and torch.__version__ < (2, 13):
+        pytest.skip("packages of PyTorch 2.11 were seen to crash where they call operations in Python")
     torch.manual_seed(0)
     network, path = Network(), str(tmp_path / "program.pt2")
     program = exported(network)
