@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
 
-from .problem import ABSENT, Problem, base
+from .problem import ABSENT, WEIGHT, Problem, base
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Contraction:
     @cache  # noqa: B019  (a handful of derivatives are ever taken)
     def derivative(self, cotangents: tuple[str, ...], wanted: tuple[str, ...]) -> Derivative:
         """The gradient of <cotangent, output>, summed over the outputs in `cotangents`, by the inputs in `wanted`."""
-        names = {output: _fresh(output, self.inputs) for output in cotangents}
+        names = {output: self._fresh(output) for output in cotangents}
         terms = tuple(
             (*term[:place], names[output], *term[place + 1 :])
             for term in self.terms
@@ -75,6 +75,19 @@ class Contraction:
         )
         occurring = {operand for term in terms for operand in term}
         return Derivative(Contraction(terms, ()).restricted(set(wanted) & occurring), names)
+
+    def _fresh(self, output: str) -> str:
+        """The name of an output's cotangent: the output's own where its value is not an input, else the first free
+        number.
+
+        A weight's cotangent has a number in any case: on a path without weights the weights themselves are one, and
+        their cotangents zero.
+        """
+        name = base(output)
+        number = 1 if name == base(self.terms[0][WEIGHT]) else 0
+        while (fresh := name + (str(number) if number else "")) in self.inputs:
+            number += 1
+        return fresh
 
     def _sorted(self, operands: Iterable[str]) -> tuple[str, ...]:
         """In the order of M's factors, then of their numbers."""
@@ -88,17 +101,6 @@ class Derivative(NamedTuple):
 
     contraction: Contraction
     cotangents: dict[str, str]
-
-
-def _fresh(output: str, taken: tuple[str, ...]) -> str:
-    """The name of an output's cotangent: the output's own where its value is not an input, else the first free number.
-
-    "w" alone stays the weights themselves, which are one (and not zero, as a cotangent's) on a path without weights.
-    """
-    number = 1 if base(output) == "w" else 0
-    while (name := base(output) + (str(number) if number else "")) in taken:
-        number += 1
-    return name
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Generic
 
 from .coefficients import AnyArithmetic, Number, contracted, cost, rows, weighted_sum
 from .contraction import Contraction
-from .problem import ABSENT, LEFT, OUT, RIGHT, WEIGHT, Path
+from .problem import ABSENT, LEFT, OUT, RIGHT, WEIGHT, Path, base
 
 # An element of an operand's row: (operand, block, component). Channels are implied: each number below is one channel's.
 Element = tuple[str, int, int]
@@ -155,7 +155,7 @@ class _Evaluation(ABC, Generic[Number]):
         """The (x, w) pairs of each (g, y) pair. A path without weights has weight one, whose cotangents are zero."""
         groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for g, x, y, w in self.terms:
-            if self.has_weight or w in ("w", ABSENT):
+            if self.has_weight or w in (ABSENT, base(w)):
                 groups.setdefault((g, y), []).append((x, w))
         return groups
 

@@ -37,6 +37,7 @@ def emulated_gpu(
     registers: int | None = None,
     capability: tuple[int, int] = HOPPER,
     misaligned: int = 0,
+    walks: int | None = None,
 ) -> Iterator[list[tuple[int, int, int]]]:
     """Within it, contractions of tensors on a CPU run as on a GPU of this compute capability. It gives a list to which
     each launch adds its grid.
@@ -46,6 +47,7 @@ def emulated_gpu(
         row_edges: edges that a block walks; nodes with more are cut into several rows.
         registers: a thread's; with fewer, passes are cut into more segments. None for all that there are.
         misaligned: bytes of the inputs' addresses beyond what the kernels' widest copies need.
+        walks: rows of a kernel that share out the sites where there is no graph; None for as many as on a GPU.
     """
 
     grids: list[tuple[int, int, int]] = []
@@ -70,6 +72,7 @@ def emulated_gpu(
         patch.object(_contract, "run", run),
         patch.object(_contract, "_walks_sources", lambda operand, _: deterministic),
         patch.object(_edges, "_row_edges", lambda edges: row_edges),
+        patch.object(launch, "WALKS", walks or launch.WALKS),
     ):
         yield grids
 

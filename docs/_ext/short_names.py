@@ -1,4 +1,4 @@
-"""References by short names: :class:`VerletList` finds pyg_cgconv.calculator.VerletList from any module, and
+"""References by short names: :class:`VerletList` finds pyg_cgconv.potential.VerletList from any module, and
 :meth:`Potential.save` the method.
 
 A name that nothing here has, or two things have, stays a warning.

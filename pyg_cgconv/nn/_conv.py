@@ -156,6 +156,8 @@ class TensorProductConv(MessagePassing):
             )
 
     def _check_shape(self, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a tensor of shape {expected}, got {type(tensor).__name__}")
         if tuple(tensor.shape) != expected:
             raise ValueError(
                 f"{name}: expected shape {expected}, got {tuple(tensor.shape)}, in {self} with {self.weight_numel} "
@@ -186,6 +188,11 @@ def _resolve(backend: str, instructions) -> str:
 
 
 def _num_edges(edge_index: Tensor) -> int:
+    if not isinstance(edge_index, Tensor):
+        raise TypeError(
+            f"edge_index: expected an integer tensor (2, E), an EdgeIndex or Edges, got {type(edge_index).__name__}; "
+            "of separate sources and targets make Edges((source, target), nodes)"
+        )
     shape = edge_index.shape
     if len(shape) != 2 or shape[0] != 2 or edge_index.dtype not in (torch.int64, torch.int32):
         raise ValueError(

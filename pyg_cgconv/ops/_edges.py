@@ -75,7 +75,8 @@ class Edges:
         by_source: The one by source, made when it is first asked for.
 
     Raises:
-        ValueError: an index is not of a node, a shape or dtype is wrong, or the graph is too large.
+        ValueError: an index is not of a node, a shape, dtype or device is wrong, or the graph is too large.
+        TypeError: an argument is of another kind.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class Edges:
     ):
         targets = sources if targets is None else targets
         check_choice("flow", flow, FLOWS)
+        _check_number("sources", sources)
+        _check_number("targets", targets)
         source, target, is_sorted = _ends(edge_index, flow)
         self.sources, self.targets, self.num_edges = sources, targets, target.shape[0]
         traced = not is_plain(source, target)  # then numbers of edges and nodes are not known
@@ -109,20 +112,32 @@ class Edges:
     @classmethod
     def identity(cls, nodes: int, device: torch.device | str = "cpu") -> Edges:
         """The graph in which each node is its only neighbour."""
+        _check_number("nodes", nodes)
         node = torch.arange(nodes, device=device)
         return cls((node, node), nodes)
 
     @property
     def by_source(self) -> EdgeList:
-        if self._by_source is None:
-            self._by_source = _listed(self.source, self.target, self.sources)
-        return self._by_source
+        if self._by_source is not None:
+            return self._by_source
+        listed = _listed(self.source, self.target, self.sources)
+        if is_plain(self.source, *listed):  # not what a program that is being traced has made
+            self._by_source = listed
+        return listed
 
     @property
     def in_degrees(self) -> Tensor:
         """Edges that end at each target node (targets,)."""
         ones = torch.ones_like(self.target)
         return ones.new_zeros(self.targets).index_add_(0, self.target, ones)  # bincount would ask the GPU, and stall it
+
+    def to(self, device: torch.device | str) -> Edges:
+        """The same edges on another device."""
+        return (
+            self
+            if self.device == torch.device(device)
+            else Edges((self.source.to(device), self.target.to(device)), self.sources, self.targets)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -148,8 +163,19 @@ def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor
             raise ValueError(f"edge_index: expected (2, E), or a pair of tensors (E,), got shape {tuple(plain.shape)}")
         ends = plain.unbind(0)
         source, target = ends if flow == FLOWS[0] else ends[::-1]
+    elif _is_pair(edge_index):
+        # PyG's Index is a tensor of a class of its own.
+        source, target = (end.as_tensor() if hasattr(end, "as_tensor") else end for end in edge_index)
+        is_sorted = False
     else:
-        (source, target), is_sorted = edge_index, False
+        raise TypeError(
+            "edge_index: expected a tensor (2, E), an EdgeIndex, or a pair of tensors (source, target), got "
+            f"{type(edge_index).__name__}"
+        )
+    if source.device != target.device:
+        raise ValueError(
+            f"edge_index: sources are on {source.device}, targets on {target.device}; move one of them with .to()"
+        )
     for end in (source, target):
         if end.dim() != 1 or end.shape != target.shape or end.dtype not in (torch.int64, torch.int32):
             raise ValueError(
@@ -157,6 +183,19 @@ def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor
                 f"{tuple(source.shape)} and {target.dtype} {tuple(target.shape)}"
             )
     return source, target, is_sorted
+
+
+def _is_pair(edge_index: object) -> TypeGuard[tuple[Tensor, Tensor]]:
+    if not isinstance(edge_index, (tuple, list)) or len(edge_index) != 2:
+        return False
+    return all(isinstance(end, Tensor) for end in edge_index)
+
+
+def _check_number(name: str, number: int) -> None:
+    if not isinstance(number, (int, torch.SymInt)) or isinstance(number, bool):
+        raise TypeError(f"{name}: expected a number of nodes, got {number!r}")
+    if isinstance(number, int) and number < 0:
+        raise ValueError(f"{name}: expected a number of nodes, 0 or more, got {number}")
 
 
 def _listed(node: Tensor, other: Tensor, nodes: int) -> EdgeList:
@@ -192,8 +231,9 @@ def _check_range(end: str, node: Tensor, nodes: int, traced: bool) -> None:
         assert_on_device(inside, f"edge_index: a {end} node is not one of the rows of {rows}")
     elif not inside:
         raise ValueError(
-            f"edge_index: a {end} node is not in 0..{nodes - 1}, the rows of {rows}; it has nodes "
-            f"{node.min().item()} to {node.max().item()}. Give `size` for a bipartite graph."
+            f"edge_index: a {end} node is not in 0..{nodes - 1}, the rows of {rows}; it has nodes {node.min().item()} "
+            f"to {node.max().item()}. For a bipartite graph give the numbers of nodes: `size` to the layer, `sources` "
+            "and `targets` to Edges."
         )
 
 

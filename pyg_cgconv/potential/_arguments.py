@@ -72,3 +72,12 @@ def readout_features(irreps: o3.Irreps, readout_irreps: o3.Irreps | str) -> o3.I
             "a larger lmax, parity=True or more layers give more of them"
         )
     return o3.Irreps([(mul, ir) for mul, ir in irreps if ir in outputs or ir == o3.Irrep("0e")])
+
+
+def check_energy_readout(readout_irreps: str) -> None:
+    """Raises a ValueError unless a model's readout is an energy."""
+    if readout_irreps != "1x0e":
+        raise ValueError(
+            f"readout_irreps: an energy is a single scalar, '0e', but this model gives each atom {readout_irreps!r}; "
+            "call atomic_outputs"
+        )

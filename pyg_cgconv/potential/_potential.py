@@ -19,6 +19,7 @@ from . import _file
 from ._arguments import (
     MAX_ATOMIC_NUMBER,
     atomic_numbers,
+    check_energy_readout,
     floating_dtype,
     hidden_irreps_of,
     per_species,
@@ -215,11 +216,7 @@ class Potential(nn.Module):
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
         """
-        if self.hyperparameters["readout_irreps"] != "1x0e":
-            raise ValueError(
-                f"readout_irreps: an energy is a single scalar, '0e', but this model gives each atom "
-                f"{self.hyperparameters['readout_irreps']!r}; call atomic_outputs"
-            )
+        check_energy_readout(self.hyperparameters["readout_irreps"])
         derivatives = compute_forces or compute_stress
         create_graph = self.training and torch.is_grad_enabled() if create_graph is None else create_graph
         if not derivatives:

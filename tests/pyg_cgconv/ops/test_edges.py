@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import EdgeIndex
 
 from pyg_cgconv import Edges, TensorProductConv
@@ -59,6 +60,7 @@ def test_lists_agree_with_the_edges(degree):
 
 
 INDEX = torch.tensor([[2, 0, 1, 1, 0], [0, 0, 3, 0, 1]])
+SQUARE = INDEX.clamp(max=2)
 
 
 def assert_same(edges: Edges, expected: Edges) -> None:
@@ -105,6 +107,7 @@ def test_identity():
         (INDEX.double(), {}, r"^edge_index: expected int64 or int32"),
         ((INDEX[0], INDEX[1, 1:]), {}, r"^edge_index: expected int64 or int32"),
         (INDEX, {"flow": "up"}, r"^flow: expected one of"),
+        ((INDEX[0], INDEX[1].to("meta")), {}, r"^edge_index: sources are on cpu, targets on meta"),
         (INDEX + 2, {}, r"^edge_index: a source node is not in 0..2"),
         (INDEX + torch.tensor([[0], [2**32]]), {}, r"^edge_index: a target node is not in 0..3"),
     ],
@@ -114,6 +117,53 @@ def test_mistakes_are_named(edge_index, options, words):
         Edges(edge_index, 3, 4, **options)
 
 
+@pytest.mark.parametrize("edge_index", [None, [[0, 1], [1, 0]], INDEX.numpy(), (INDEX[0],) * 3, Edges(INDEX, 3, 4)])
+def test_other_things_than_edges_are_named(edge_index):
+    with pytest.raises(TypeError, match=r"^edge_index: expected a tensor \(2, E\), .* got "):
+        Edges(edge_index, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: Edges(INDEX, None), TypeError, "^sources: expected a number of nodes, got None"),
+        (lambda: Edges(INDEX, 3.0), TypeError, "^sources: expected a number of nodes, got 3.0"),
+        (lambda: Edges(INDEX, 3, -4), ValueError, "^targets: expected a number of nodes, 0 or more, got -4"),
+        (lambda: Edges.identity(-1), ValueError, "^nodes: expected a number of nodes, 0 or more, got -1"),
+    ],
+)
+def test_wrong_numbers_of_nodes_are_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_edges_move_to_a_device(device):
+    edges = Edges(INDEX, 3, 4)
+    assert edges.to("cpu") is edges
+    moved = edges.to(device)
+    assert moved.device.type == torch.device(device).type
+    assert_same(moved.to("cpu"), edges)
+
+
+def test_edges_keep_no_lists_of_a_program_that_is_traced():
+    edges, features = Edges(SQUARE, 3), [t.clone() for t in FEATURES]
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        x, edge_attr, weight = (mode.from_tensor(t) for t in features)
+        LAYER(x.requires_grad_(), edges, edge_attr, weight)
+    x = features[0].requires_grad_()
+    LAYER(x, edges, *features[1:]).square().sum().backward()
+    (expected,) = torch.autograd.grad(LAYER(x, SQUARE, *features[1:]).square().sum(), x)
+    torch.testing.assert_close(x.grad, expected)
+
+
+@pytest.mark.parametrize("edge_index", [None, (SQUARE[0], SQUARE[1])])
+def test_a_layer_names_what_is_not_an_index(edge_index):
+    with pytest.raises(TypeError, match=r"^edge_index: expected an integer tensor .* got (NoneType|tuple); .* Edges"):
+        LAYER(FEATURES[0], edge_index, *FEATURES[1:])
+    with pytest.raises(TypeError, match=r"^weight: expected a tensor of shape \(5, 2\), got NoneType"):
+        LAYER(FEATURES[0], SQUARE, FEATURES[1], None)
+
+
 LAYER = TensorProductConv("2x0e", "0e", "2x0e")
 FEATURES = torch.randn(3, 2), torch.randn(5, 1), torch.randn(5, 2)
 
@@ -121,9 +171,6 @@ FEATURES = torch.randn(3, 2), torch.randn(5, 1), torch.randn(5, 2)
 def output(edge_index, layer=LAYER) -> torch.Tensor:
     x, edge_attr, weight = FEATURES
     return layer(x, edge_index, edge_attr, weight, **({} if isinstance(edge_index, Edges) else {"size": (3, 3)}))
-
-
-SQUARE = INDEX.clamp(max=2)
 
 
 def test_layers_take_edges_in_place_of_an_index():

@@ -15,6 +15,7 @@ from cuda_kernels.problem import (
     Operand,
     Path,
     Problem,
+    base,
     channel_row,
     copies_row,
     weight_row,
@@ -48,6 +49,10 @@ def kinds(channels: int, layout: str) -> dict[str, tuple[tuple[Operand, ...], tu
             (g, x, rows["y"], w),
             ("g", "x", "y", "w"),
         ),
+        "weights of another name, which one path lacks": (
+            (g, x, y, Operand("radial", weights, Index.EDGE)),
+            ("g", "x", "y", "radial"),
+        ),
         "square of the source": ((g, x), ("g", "x", "x", ABSENT)),
     }
 
@@ -59,7 +64,8 @@ def problem_of(kind: str, channels: int, layout: str) -> Problem:
     for n, (left, right, out) in enumerate(COUPLINGS):
         c = torch.randn(DIMS[left], DIMS[right], DIMS[out], generator=generator, dtype=torch.float64)
         coefficients = tuple((i, j, k, c[i, j, k].item()) for i, j, k in (c.abs() > 0.5).nonzero().tolist())
-        paths.append(Path((out, left, right, None if form[3] == ABSENT else n), coefficients))
+        lacks = form[3] == ABSENT or (form[3] == "radial" and n == 1)
+        paths.append(Path((out, left, right, None if lacks else n), coefficients))
     return Problem(operands, form, tuple(paths), "float64")
 
 
@@ -79,8 +85,8 @@ def form(problem: Problem, values: dict[str, Tensor], term: tuple[str, ...], end
     total = torch.zeros((), dtype=torch.float64)
     for path in problem.paths:
         out, left, right, weight = path.blocks
-        if weight is None:
-            w = torch.ones(1, 1, 1, dtype=torch.float64)
+        if weight is None:  # the weights are one, their cotangents zero
+            w = torch.full((1, 1, 1), float(term[3] in (ABSENT, base(term[3]))), dtype=torch.float64)
         else:
             w = block(problem, term[3], rows(term[3]), weight)
         g, x, y = (block(problem, n, rows(n), b) for n, b in zip(term, (out, left, right), strict=False))
@@ -122,19 +128,20 @@ def test_on_a_cpu(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "channels", "layout", "registers"),
+    ("kind", "channels", "layout", "options"),
     [
-        ("no graph", 32, "ir_mul", 90),  # in several segments
-        ("no graph, shared weights", 5, "mul_ir", None),
-        ("no graph, both with channels", 5, "mul_ir", None),
-        ("weights and channels on the edge", 32, "ir_mul", 90),
-        ("channels on the edge", 5, "mul_ir", None),
-        ("square of the source", 5, "mul_ir", None),
+        ("no graph", 32, "ir_mul", {"registers": 90}),  # in several segments
+        ("no graph, shared weights", 5, "mul_ir", {"walks": 2}),  # several sites a walk
+        ("no graph, both with channels", 5, "mul_ir", {"walks": 4}),
+        ("weights and channels on the edge", 32, "ir_mul", {"registers": 90}),
+        ("channels on the edge", 5, "mul_ir", {}),
+        ("weights of another name, which one path lacks", 5, "mul_ir", {}),
+        ("square of the source", 5, "mul_ir", {}),
     ],
 )
-def test_on_a_gpus_emulator(kind, channels, layout, registers):
+def test_on_a_gpus_emulator(kind, channels, layout, options):
     pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
     from tests.emulated import emulated_gpu
 
-    with emulated_gpu(registers=registers):
+    with emulated_gpu(**options):
         check(kind, channels, layout)
