@@ -32,6 +32,10 @@ class _Plan:
         self._shapes, inputs, outputs = Shapes(problem, contraction), contraction.inputs, contraction.outputs
         passes = owned_passes(problem, contraction)
         self._walks = Walks(problem, passes)
+        # Blocks that no path touches are zero.
+        self._incomplete = [
+            n for n, name in enumerate(outputs) if len(problem.blocks(name)) < len(problem.row(name).blocks)
+        ]
         compact = problem.component_major()
         self._transpositions = [
             (n, Transposition(problem, name)) for n, name in enumerate(inputs) if problem.row(name) != compact.row(name)
@@ -49,6 +53,8 @@ class _Plan:
             transpose(source.data_ptr(), target.data_ptr(), source.shape[0], threads)
             values[n] = target
         results = [POOL.empty((rows[output.rows], output.length), dtype) for output in self._shapes.outputs]
+        for n in self._incomplete:
+            results[n].zero_()
         read, written = _addresses(values), _addresses(results)
         operands = []
         for by_source, by, reads, writes in self._passes:
