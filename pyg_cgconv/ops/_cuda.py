@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
 
@@ -38,7 +39,7 @@ def _aligned(inputs: Sequence[Tensor]) -> list[Tensor]:
     return [t if t.data_ptr() % WIDE == 0 else t.clone() for t in tensors]
 
 
-class _OnDevice:
+class _OnDevice(ABC):
     """Runs on its device, whatever is the current one."""
 
     def __init__(self, device: int):
@@ -51,8 +52,9 @@ class _OnDevice:
         ensure_context(self.device)
         return self.run(_aligned(inputs), graph, current_stream(self.device))
 
+    @abstractmethod
     def run(self, inputs: list[Tensor], graph: Graph | None, stream: int) -> list[Tensor]:
-        raise NotImplementedError
+        """The outputs, from aligned tensors on this device, by kernels on this stream."""
 
 
 class _Plan(_OnDevice):
