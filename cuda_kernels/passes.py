@@ -56,6 +56,6 @@ def zeroed_outputs(problem: Problem, contraction: Contraction, by: Index) -> lis
         if operand.channels is Channels.NONE:
             return True
         added = operand.index in (Index.TARGET, Index.SOURCE) and operand.index is not by
-        return not added and len(problem.blocks(output)) == len(operand.row.blocks)
+        return not added and problem.covers(output)
 
     return [output for output in contraction.outputs if not is_written(output)]

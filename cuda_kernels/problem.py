@@ -161,6 +161,10 @@ class Problem:
         uses = [path.blocks[place] for path in self.paths for place in places if path.blocks[place] is not None]
         return len(uses) > len(set(uses))
 
+    def covers(self, name: str) -> bool:
+        """Whether paths touch all blocks of the operand's row: those of its gradient that none touches are zero."""
+        return len(self.blocks(name)) == len(self.row(name).blocks)
+
     @property
     def has_graph(self) -> bool:
         """Whether sites are edges, whose ends are rows of their own."""

@@ -32,10 +32,7 @@ class _Plan:
         self._shapes, inputs, outputs = Shapes(problem, contraction), contraction.inputs, contraction.outputs
         passes = owned_passes(problem, contraction)
         self._walks = Walks(problem, passes)
-        # Blocks that no path touches are zero.
-        self._incomplete = [
-            n for n, name in enumerate(outputs) if len(problem.blocks(name)) < len(problem.row(name).blocks)
-        ]
+        self._incomplete = [n for n, name in enumerate(outputs) if not problem.covers(name)]
         compact = problem.component_major()
         self._transpositions = [
             (n, Transposition(problem, name)) for n, name in enumerate(inputs) if problem.row(name) != compact.row(name)
