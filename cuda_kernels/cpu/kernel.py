@@ -62,9 +62,9 @@ def _walk_edges(parts: Parts):
     def walk(inputs, outputs, lists, rows, piece, pieces):
         first, edges, others = lists
         last = read_index(first, rows) - 1
-        edge_sums = np.empty(edge_numbers, number)
         for row in range(rows * piece // pieces, rows * (piece + 1) // pieces):
-            sums = np.zeros(owned_numbers, number)
+            sums = np.zeros(owned_numbers + edge_numbers, number)
+            edge_sums = sums[owned_numbers:]
             for position in range(read_index(first, row), read_index(first, row + 1)):
                 edge, other = read_index(edges, position), read_index(others, position)
                 later_edge = read_index(edges, min(position + EDGES_AHEAD, last))
