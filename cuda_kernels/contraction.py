@@ -6,8 +6,9 @@ products. For a convolution, whose factors are g (the output's cotangent), x, y 
     forward           g.x.y.w                            > g
     backward          g.x.y.w                            > x,y,w
     double backward   g.x1.y.w + g.x.y1.w + g.x.y.w1     > g,x,y,w
+    tangent           g.x1.y.w + g.x.y1.w + g.x.y.w1     > g
 
-The derivative by g is the output; x1, y1 and w1 are cotangents of the backward's outputs. A product of features with
+The derivative by g is the output; x1, y1 and w1 are cotangents of the backward's outputs, or tangents of the inputs. A product of features with
 themselves has the form g.x.x.1: its derivative by x is the sum over both places.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import count
 from typing import NamedTuple
 
 from .problem import ABSENT, WEIGHT, Problem, base
@@ -66,15 +68,36 @@ class Contraction:
     def derivative(self, cotangents: tuple[str, ...], wanted: tuple[str, ...]) -> Derivative:
         """The gradient of <cotangent, output>, summed over the outputs in `cotangents`, by the inputs in `wanted`."""
         names = {output: self._fresh(output) for output in cotangents}
-        terms = tuple(
-            (*term[:place], names[output], *term[place + 1 :])
-            for term in self.terms
-            for output in names
-            for place, operand in enumerate(term)
-            if operand == output
-        )
+        terms = self._replaced(names)
         occurring = {operand for term in terms for operand in term}
         return Derivative(Contraction(terms, ()).restricted(set(wanted) & occurring), names)
+
+    @cache  # noqa: B019
+    def tangent(self, given: tuple[str, ...]) -> Derivative:
+        """The outputs' change to first order as the inputs in `given` change; outputs that do not change are left out.
+
+        Each term is linear in each of its factors: its change is the sum of the terms in which one factor is replaced
+        by its change.
+        """
+        names: dict[str, str] = {}
+        taken = {*self.inputs, *self.outputs}
+        for operand in given:
+            numbered = (base(operand) + str(number) for number in count(1))
+            names[operand] = next(name for name in numbered if name not in taken)
+            taken.add(names[operand])
+        terms = self._replaced(names)
+        occurring = {operand for term in terms for operand in term}
+        return Derivative(Contraction(terms, ()).restricted(set(self.outputs) & occurring), names)
+
+    def _replaced(self, names: dict[str, str]) -> tuple[tuple[str, ...], ...]:
+        """The terms in which one place that has an operand in `names` has the new name instead: one for each place."""
+        return tuple(
+            (*term[:place], new, *term[place + 1 :])
+            for term in self.terms
+            for old, new in names.items()
+            for place, operand in enumerate(term)
+            if operand == old
+        )
 
     def _fresh(self, output: str) -> str:
         """The name of an output's cotangent: the output's own where its value is not an input, else the first free
@@ -96,11 +119,11 @@ class Contraction:
 
 
 class Derivative(NamedTuple):
-    """A contraction whose outputs are the gradients that are not zero, and the name in it of each output's
-    cotangent."""
+    """A contraction whose outputs are the derivatives that are not zero, and the name in it of each cotangent or
+    tangent."""
 
     contraction: Contraction
-    cotangents: dict[str, str]
+    names: dict[str, str]
 
 
 @cache

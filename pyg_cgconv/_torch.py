@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -18,14 +18,85 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 def is_plain(*tensors: Tensor) -> bool:
     """Whether these are tensors with memory, and nothing records or replaces the operations on them: no compilation, no
     dispatch mode, no transform of torch.func."""
+    return not is_traced(*tensors) and not is_transformed()
+
+
+def is_traced(*tensors: Tensor) -> bool:
+    """Whether operations on these tensors are recorded or replaced: by a compiler, by a dispatch mode, or because they
+    are of another class."""
     for tensor in tensors:  # a loop: this is asked at each call, and a generator takes longer
         if type(tensor) not in _PLAIN:
-            return False
-    return (
-        not torch.compiler.is_compiling()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.maybe_current_level() is None
-    )
+            return True
+    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_transformed() -> bool:
+    """Whether this is called by a function that torch.func transforms (not by a program that is compiled)."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None
+
+
+def in_forward_mode() -> bool:
+    """Whether tensors may have tangents."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+def untransformed(name: str, tensor: Tensor) -> Tensor:
+    """The tensor of integers that transforms of torch.func have wrapped, which they do not differentiate.
+
+    Raises:
+        ValueError: torch.vmap gives each call a tensor of its own; `name` is that of the argument.
+    """
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            raise ValueError(
+                f"{name}: torch.vmap over graphs has no kernel; put the graphs side by side in one batch "
+                "(torch_geometric.data.Batch), and give vmap in_dims=None for their edges"
+            )
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def without_transforms() -> AbstractContextManager:
+    """A context in which torch.func does not wrap what is made of tensors that it has not wrapped."""
+    return torch._C._DisableFuncTorch() if is_transformed() else nullcontext()
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor itself, where a transform of torch.func that has ended had wrapped it."""
+    return torch._C._functorch.unwrap_if_dead(tensor)
+
+
+def has_autograd_batch(tensor: Tensor) -> bool:
+    """Whether the tensor is a batch of those that autograd's own vmap (``is_grads_batched``, ``vectorize=True``)
+    speaks of."""
+    return torch._C._functorch.is_legacy_batchedtensor(tensor)
+
+
+@contextmanager
+def outside_autograd_batch() -> Iterator[int]:
+    """A context outside the innermost of autograd's own vmaps; its level."""
+    level = torch._C._vmapmode_decrement_nesting() + 1
+    try:
+        yield level
+    finally:
+        torch._C._vmapmode_increment_nesting()
+
+
+def remove_autograd_batch(tensor: Tensor, level: int) -> Tensor:
+    """The tensor with the batch of this level as its first dimension, of length 1 if it has no such batch."""
+    return torch._remove_batch_dim(tensor, level, 1, 0)  # type: ignore[attr-defined]  # torch's types lack it
+
+
+def add_autograd_batch(tensor: Tensor, level: int) -> Tensor:
+    """The way back from :func:`remove_autograd_batch`."""
+    return torch._add_batch_dim(tensor, 0, level)  # type: ignore[attr-defined]
+
+
+def with_memory(tensor: Tensor) -> Tensor:
+    """The tensor with its numbers in memory: autograd makes zeros that have none, and negatives of others' memory."""
+    if tensor._is_zerotensor():
+        return torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    return tensor.resolve_neg() if tensor.is_neg() else tensor
 
 
 def recorder(function: type[torch.autograd.Function]) -> Callable:

@@ -70,7 +70,7 @@ def emulated_gpu(
 
     with (
         patch.object(_contract, "run", run),
-        patch.object(_contract, "_walks_sources", lambda operand, _: deterministic),
+        patch.object(_contract, "walks_sources", lambda operand, _: deterministic),
         patch.object(_edges, "_row_edges", lambda edges: row_edges),
         patch.object(launch, "WALKS", walks or launch.WALKS),
     ):

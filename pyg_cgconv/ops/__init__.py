@@ -1,15 +1,20 @@
 """Torch's side of the kernels: one operation for every problem and every order of derivative.
 
-    contract    the operation and its derivatives: description and tensors in, tensor out
+    contract    description and tensors in, tensor out; derivatives in reverse and forward mode
+    formulas    a derivative as a call of another contraction
+    batch       torch.vmap: a batch of contractions as one
+    operation   the operation of torch that traced programs contain
     edges       a graph's edges, sorted once: Edges
+    run         a contraction's kernels on a device
+    cpu, cuda   passes, memory, launch there; plan: what both make of a contraction
     shapes      rows of a contraction's operands
-    cpu, cuda   a contraction there: passes, memory, launch; plan: what both make of it
     memory      large results on a CPU get memory again that earlier ones have left
 
-The way of a tensor: nn -> contract -> cpu or cuda -> the launch of `cuda_kernels`.
+The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda_kernels`.
 """
 
-from ._contract import DTYPES, contract
+from ._contract import contract
 from ._edges import EdgeList, Edges, sorted_edges
+from ._run import DTYPES
 
 __all__ = ["DTYPES", "EdgeList", "Edges", "contract", "sorted_edges"]

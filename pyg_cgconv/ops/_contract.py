@@ -1,34 +1,28 @@
-"""One torch operation for every problem and every order of derivative: its autograd formula is the operation itself
-with the next contraction."""
+"""One call for every problem, with derivatives of every order: each of them is a contraction again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
-from importlib import import_module
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from cuda_kernels.contraction import Contraction, forward
-from cuda_kernels.problem import Index, Problem
+from cuda_kernels.problem import Problem
 
-from .._torch import is_plain, recorder
+from .._torch import has_autograd_batch, in_forward_mode, is_traced, is_transformed, recorder, unwrapped
 from ..tensor_product import problem_of
-from ._edges import EdgeList, Edges, Graph
-from ._plan import Plan
-from ._shapes import Shapes
-
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-FORWARD = "forward"
-"""What the operation calls a problem's first contraction; others go by their spec."""
+from ._batch import batched, batched_by_autograd
+from ._edges import Edges, Graph
+from ._formulas import gradients, tangents
+from ._operation import traced_contraction
+from ._run import DTYPES, run, walks_sources
 
 
 def contract(
     problem: str, operands: Sequence[Tensor], edges: Edges | None = None, deterministic: bool = False
 ) -> Tensor:
-    """The output of a problem, differentiable any number of times.
+    """The output of a problem, differentiable any number of times, in reverse and in forward mode.
 
     Args:
         problem: its description (see `pyg_cgconv.tensor_product`).
@@ -37,170 +31,83 @@ def contract(
         edges: the graph, for a problem that has one.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
-    needs_grad = torch.is_grad_enabled() and any([t.requires_grad for t in operands])  # noqa: C419  (the faster)
-    if not is_plain(*operands):
-        lists = None if edges is None else _lists(edges, needs_grad and _walks_sources(operands[0], deterministic))
-        sources = 0 if edges is None else edges.sources
-        (out,) = torch.ops.pyg_cgconv.contract(problem, FORWARD, list(operands), lists, sources, deterministic)
-        return out
+    if is_traced(*operands) and not is_transformed() and not in_forward_mode():
+        return traced_contraction(problem, None, operands, edges, deterministic)[0]
     known = problem_of(problem, DTYPES[operands[0].dtype])
-    call = _record if needs_grad else _contract
-    (out,) = call(known, forward(known), edges, deterministic, *operands)
-    return out
+    return Call(problem, known, edges, deterministic)(forward(known), operands)[0]
 
 
-def _walks_sources(operand: Tensor, deterministic: bool) -> bool:
-    """Whether derivatives walk the edges by source, too, instead of adding to source nodes atomically."""
-    return deterministic or not operand.is_cuda
+class Call:
+    """What the contractions of one call and of its derivatives share."""
 
+    def __init__(self, description: str, problem: Problem, edges: Edges | None, deterministic: bool):
+        self.description, self.problem, self.edges, self.deterministic = description, problem, edges, deterministic
 
-def _lists(edges: Edges, by_source: bool) -> list[Tensor]:
-    """The lists as an operation takes them: one after the other."""
-    return [*edges.by_target, *(edges.by_source if by_source else ())]
+    def on(self, description: str, edges: Edges | None) -> Call:
+        """The same with another problem, on another graph."""
+        return Call(description, problem_of(description, self.problem.dtype), edges, self.deterministic)
 
+    def __call__(self, contraction: Contraction, operands: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The contraction's outputs, by what serves such tensors."""
+        if is_transformed():
+            return _Contract.apply(self, contraction, *operands)
+        if in_forward_mode() or (_is_recorded(operands) and not is_traced(*operands)):
+            return _record(self, contraction, *operands)
+        return self.outputs(contraction, operands)
 
-def _graph(lists: Sequence[Tensor] | None, sources: int) -> Graph | None:
-    if lists is None:
-        return None
-    fields = len(EdgeList._fields)
-    by_source = EdgeList(*lists[fields:]) if len(lists) > fields else None
-    return Graph(EdgeList(*lists[:fields]), by_source, sources)
+    def derivative(self, contraction: Contraction, operands: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The same for a contraction that autograd asks for: whoever asks may have wrapped its operands."""
+        operands = [unwrapped(operand) for operand in operands]
+        if any([has_autograd_batch(operand) for operand in operands]):  # noqa: C419  (the faster)
+            return batched_by_autograd(self, contraction, operands)
+        return self(contraction, operands)
 
-
-def _contract(problem: Problem, contraction: Contraction, edges: Edges | None, deterministic: bool, *operands: Tensor):
-    graph = None
-    if edges is not None:
-        differentiated = contraction is not forward(problem)
-        by_source = edges.by_source if differentiated and _walks_sources(operands[0], deterministic) else None
-        graph = Graph(edges.by_target, by_source, edges.sources)
-    return tuple(run(problem, contraction, operands, graph, deterministic))
+    def outputs(self, contraction: Contraction, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The contraction's outputs; no derivatives are recorded, unless a program is traced."""
+        problem, edges, deterministic = self.problem, self.edges, self.deterministic
+        is_first = contraction is forward(problem)
+        if is_traced(*operands):
+            spec = None if is_first else contraction
+            return tuple(traced_contraction(self.description, spec, operands, edges, deterministic))
+        graph = None
+        if edges is not None:
+            by_source = None if is_first or not walks_sources(operands[0], deterministic) else edges.by_source
+            graph = Graph(edges.by_target, by_source, edges.sources)
+        return tuple(run(problem, contraction, operands, graph, deterministic))
 
 
 class _Contract(torch.autograd.Function):
-    """The operation as an autograd function, with itself as its derivative. The dispatcher's way to an operation with
+    """A contraction as an autograd function, with itself as its derivatives. The dispatcher's way to an operation with
     lists of tensors takes longer than a small molecule's kernel."""
 
     @staticmethod
-    def forward(ctx, problem, contraction, edges, deterministic, *operands):
-        ctx.call = problem, contraction, edges, deterministic
-        ctx.save_for_backward(*operands)
-        ctx.set_materialize_grads(False)
-        return _contract(problem, contraction, edges, deterministic, *operands)
+    def forward(call, contraction, *operands):
+        return call.outputs(contraction, operands)
 
     @staticmethod
-    def backward(ctx, *gradients):
-        problem, contraction, edges, deterministic = ctx.call
+    def setup_context(ctx, inputs, output):
+        ctx.call, ctx.contraction, *operands = inputs
+        ctx.save_for_backward(*operands)
+        ctx.save_for_forward(*operands)
+        ctx.set_materialize_grads(False)
 
-        def contract(derivative, operands):
-            call = _record if torch.is_grad_enabled() else _contract
-            return call(problem, derivative, edges, deterministic, *operands)
+    @staticmethod
+    def backward(ctx, *cotangents):
+        needed = ctx.needs_input_grad[2:]
+        return None, None, *gradients(ctx.contraction, ctx.call.derivative, ctx.saved_tensors, cotangents, needed)
 
-        needed = ctx.needs_input_grad[4:]
-        return None, None, None, None, *_gradients(contraction, ctx.saved_tensors, gradients, needed, contract)
+    @staticmethod
+    def jvp(ctx, call, contraction, *changes):
+        return tuple(tangents(ctx.contraction, ctx.call.derivative, ctx.saved_tensors, changes))
+
+    @staticmethod
+    def vmap(info, in_dims, call, contraction, *operands):
+        outputs = batched(call, contraction, operands, in_dims[2:], info.batch_size)
+        return outputs, (0,) * len(outputs)
 
 
 _record = recorder(_Contract)
 
 
-def _gradients(contraction: Contraction, operands, gradients, needed, contract: Callable) -> list[Tensor | None]:
-    """The gradient of each operand that needs one, by calling `contract(derivative, operands)`."""
-    given = tuple(g is not None for g in gradients)
-    derivative, argument_index, gradient_index = _derivative(contraction, given, tuple(needed))
-    if not derivative.outputs:
-        return [None] * len(gradient_index)
-    values = (*operands, *gradients)
-    outputs = contract(derivative, [values[n] for n in argument_index])
-    return [None if n is None else outputs[n] for n in gradient_index]
-
-
-class _Formula(NamedTuple):
-    """A derivative, and where its operands come from and its outputs go to.
-
-    `argument_index[n]` says where input n of the derivative stands in (*inputs, *gradients of the outputs);
-    `gradient_index[n]` which output is the gradient of input n, or None.
-    """
-
-    derivative: Contraction
-    argument_index: list[int]
-    gradient_index: list[int | None]
-
-
-@cache
-def _derivative(contraction: Contraction, given: tuple[bool, ...], needed: tuple[bool, ...]) -> _Formula:
-    """The derivative by the inputs that are `needed`, where only `given` outputs have a gradient."""
-    cotangents = tuple(name for name, has in zip(contraction.outputs, given, strict=True) if has)
-    wanted = tuple(name for name, need in zip(contraction.inputs, needed, strict=True) if need)
-    derivative, names = contraction.derivative(cotangents, wanted)
-    known = [*contraction.inputs, *(names.get(output) for output in contraction.outputs)]
-    arguments = [len(known) - 1 - known[::-1].index(name) for name in derivative.inputs]
-    outputs = {name: n for n, name in enumerate(derivative.outputs)}
-    return _Formula(derivative, arguments, [outputs.get(name) for name in contraction.inputs])
-
-
-def run(
-    problem: Problem, contraction: Contraction, operands: Sequence[Tensor], graph: Graph | None, deterministic: bool
-) -> list[Tensor]:
-    """The outputs of a contraction, from tensors in the order of its inputs; no gradients are recorded."""
-    return _plan(problem, contraction, deterministic, operands[0].get_device())(operands, graph)
-
-
-@cache
-def _plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Plan:
-    """All that does not change from call to call. A small molecule's kernel takes less time than the call before it.
-
-    On a GPU nobody pays for importing numba, and on a CPU nobody needs the CUDA driver's bindings.
-    """
-    backend = import_module("._cpu" if device < 0 else "._cuda", __package__)
-    return backend.plan(problem, contraction, deterministic, device)
-
-
-def _parsed(problem: Problem, contraction: str) -> Contraction:
-    return forward(problem) if contraction == FORWARD else Contraction.parse(contraction)
-
-
-def _contract_real(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
-    known = problem_of(problem, DTYPES[operands[0].dtype])
-    return run(known, _parsed(known, contraction), operands, _graph(lists, sources), deterministic)
-
-
-def _contract_fake(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
-    known = problem_of(problem, "float32")
-    parsed = _parsed(known, contraction)
-    shapes = Shapes(known, parsed)
-    rows = shapes.rows(operands, _graph(lists, sources))
-    outputs = []
-    for name, number, length in shapes.outputs:
-        is_shared = known.operand(name).index is Index.ONE
-        outputs.append(operands[0].new_empty((length,) if is_shared else (rows[number], length)))
-    return outputs
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    ctx.problem, ctx.contraction, operands, lists, *ctx.options = inputs
-    ctx.operands, ctx.has_graph = len(operands), lists is not None
-    ctx.save_for_backward(*operands, *(lists or ()))
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx, gradients):
-    operands = ctx.saved_tensors[: ctx.operands]
-    lists = list(ctx.saved_tensors[ctx.operands :]) if ctx.has_graph else None
-
-    def contract(derivative, operands):
-        return torch.ops.pyg_cgconv.contract(ctx.problem, derivative.spec, operands, lists, *ctx.options)
-
-    needed = ctx.needs_input_grad[2]
-    contraction = _parsed(problem_of(ctx.problem, "float32"), ctx.contraction)
-    result = _gradients(contraction, operands, gradients, needed, contract)
-    return None, None, result, None if lists is None else [None] * len(lists), None, None
-
-
-_library = torch.library.Library("pyg_cgconv", "DEF")
-_library.define(
-    "contract(str problem, str contraction, Tensor[] operands, Tensor[]? edges, SymInt sources, bool deterministic) -> "
-    "Tensor[]"
-)
-for _key in ("CPU", "CUDA"):
-    _library.impl("contract", _contract_real, _key)
-torch.library.register_fake("pyg_cgconv::contract", _contract_fake, lib=_library)
-torch.library.register_autograd("pyg_cgconv::contract", _backward, setup_context=_setup_context, lib=_library)
+def _is_recorded(operands: Sequence[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any([operand.requires_grad for operand in operands])  # noqa: C419

@@ -81,10 +81,8 @@ class _Products:
     def __call__(self, inputs: Sequence[Tensor], graph: Graph | None) -> list[Tensor]:
         rows = self._shapes.rows(inputs, graph)
         values = dict(zip(self._contraction.inputs, inputs, strict=True))
-        results = {}
-        for name, number, length in self._shapes.outputs:
-            is_shared = self._problem.operand(name).index is Index.ONE
-            results[name] = inputs[0].new_zeros((length,) if is_shared else (rows[number], length))
+        shapes = self._shapes
+        results = {output.name: inputs[0].new_zeros(shapes.result(output, rows)) for output in shapes.outputs}
         for product in self._products:
             out, left, right = results[product.output], values[product.left], values[product.right]
             for step in self._steps:

@@ -77,7 +77,7 @@ class _Plan(_OnDevice):
             lists = None if graph is None else graph.by_source if by_source else graph.by_target
             further = 0 if lists is None else lists.continuing.shape[0]
             partials = []
-            for (name, number, length), is_zeroed in writes:
+            for (name, number, length, _), is_zeroed in writes:
                 make = zeros if is_zeroed else empty
                 results[name] = make((rows[number], length))
                 if further and number == by:
@@ -97,22 +97,20 @@ class _Products(_OnDevice):
     def __init__(self, problem: Problem, contraction: Contraction, device: int):
         super().__init__(device)
         self._shapes, self._steps = Shapes(problem, contraction), []
-        self._is_shared = [problem.operand(name).index is Index.ONE for name in contraction.outputs]
         for product in linear.products(contraction):
             left, right = (contraction.inputs.index(name) for name in (product.left, product.right))
             out = contraction.outputs.index(product.output)
             self._steps.append((product.part, left, right, out, *_part(problem, product.part, device)))
 
     def run(self, inputs: list[Tensor], graph: Graph | None, stream: int) -> list[Tensor]:
-        *_, nodes = self._shapes.rows(inputs, graph)
+        rows = self._shapes.rows(inputs, graph)
         results: list[Tensor] = []
         for part, left, right, number, launch, tables in self._steps:  # one output after the other
-            length = self._shapes.outputs[number].length
-            out = inputs[0].new_empty((length,) if self._is_shared[number] else (nodes, length))
+            out = inputs[0].new_empty(self._shapes.result(self._shapes.outputs[number], rows))
             other = inputs[right] if part is Part.WEIGHTS else out
             operands = inputs[left].data_ptr(), inputs[right].data_ptr(), out.data_ptr()
             addresses = [table.data_ptr() for table in tables]
-            launch(operands, addresses, nodes, inputs[left].shape[1], other.shape[1], stream)
+            launch(operands, addresses, rows[-1], inputs[left].shape[1], other.shape[1], stream)
             if number == len(results):
                 results.append(out)
             else:

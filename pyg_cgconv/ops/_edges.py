@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from .._checks import check_choice
-from .._torch import assert_on_device, is_plain
+from .._torch import assert_on_device, is_traced, untransformed, without_transforms
 from ..cuda_graphs import captured_graph
 
 if TYPE_CHECKING:
@@ -93,21 +93,38 @@ class Edges:
         _check_number("targets", targets)
         source, target, is_sorted = _ends(edge_index, flow)
         self.sources, self.targets, self.num_edges = sources, targets, target.shape[0]
-        traced = not is_plain(source, target)  # then numbers of edges and nodes are not known
-        if not traced and max(self.num_edges, sources, targets) > _LARGEST:
+        self._by_source: EdgeList | None = None
+        self._repeated: tuple[int, Edges] | None = None
+        with without_transforms():
+            self._sort(source, target, is_sorted)
+
+    def _sort(self, source: Tensor, target: Tensor, is_sorted: bool) -> None:
+        traced = is_traced(source, target)  # then numbers of edges and nodes are not known
+        if not traced and max(self.num_edges, self.sources, self.targets) > _LARGEST:
             raise ValueError(
-                f"edge_index: kernels take fewer than 2^30 edges and nodes; got {self.num_edges} edges, {sources} "
-                f"source and {targets} target nodes. Split the graph."
+                f"edge_index: kernels take fewer than 2^30 edges and nodes; got {self.num_edges} edges, {self.sources} "
+                f"source and {self.targets} target nodes. Split the graph."
             )
-        _check_range("source", source, sources, traced)
-        _check_range("target", target, targets, traced)
+        _check_range("source", source, self.sources, traced)
+        _check_range("target", target, self.targets, traced)
         self.source, self.target = (end.to(torch.int32, copy=True) for end in (source, target))
         if is_sorted:
             edges = torch.arange(self.num_edges, dtype=torch.int32, device=target.device)
-            self.by_target = _rows(self.target, edges, self.source, targets, _row_edges(edges))
+            self.by_target = _rows(self.target, edges, self.source, self.targets, _row_edges(edges))
         else:
-            self.by_target = _listed(self.target, self.source, targets)
-        self._by_source: EdgeList | None = None
+            self.by_target = _listed(self.target, self.source, self.targets)
+
+    def repeated(self, count: int) -> Edges:
+        """This graph `count` times, side by side: copy n has the nodes and edges after those of copy n - 1."""
+        if self._repeated is not None and self._repeated[0] == count:
+            return self._repeated[1]
+        with without_transforms():
+            copy = torch.arange(count, device=self.device)[:, None]
+            source, target = (copy * self.sources + self.source).flatten(), (copy * self.targets + self.target).flatten()
+            edges = Edges((source, target), count * self.sources, count * self.targets)
+        if not is_traced(edges.source):
+            self._repeated = count, edges
+        return edges
 
     @classmethod
     def identity(cls, nodes: int, device: torch.device | str = "cpu") -> Edges:
@@ -120,8 +137,9 @@ class Edges:
     def by_source(self) -> EdgeList:
         if self._by_source is not None:
             return self._by_source
-        listed = _listed(self.source, self.target, self.sources)
-        if is_plain(self.source, *listed):  # not what a program that is being traced has made
+        with without_transforms():
+            listed = _listed(self.source, self.target, self.sources)
+        if not is_traced(self.source, *listed):  # not what a program that is being traced has made
             self._by_source = listed
         return listed
 
@@ -172,6 +190,7 @@ def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor
             "edge_index: expected a tensor (2, E), an EdgeIndex, or a pair of tensors (source, target), got "
             f"{type(edge_index).__name__}"
         )
+    source, target = (untransformed("edge_index", end) for end in (source, target))
     if source.device != target.device:
         raise ValueError(
             f"edge_index: sources are on {source.device}, targets on {target.device}; move one of them with .to()"
@@ -258,15 +277,15 @@ def sorted_edges(edge_index: Tensor, sources: int, targets: int) -> Edges:
     On a CPU its content is compared. On a GPU a write is seen if torch counts it: not those through NumPy, DLPack or
     ``.data``. Whoever makes such writes gives the layers an :class:`Edges`.
     """
-    plain = (
-        edge_index.as_tensor() if type(edge_index) is not Tensor and hasattr(edge_index, "as_tensor") else edge_index
-    )
+    plain = untransformed("edge_index", edge_index.as_tensor() if _is_edge_index(edge_index) else edge_index)
+    key = edge_index if _is_edge_index(edge_index) else plain
     on_gpu = plain.is_cuda
-    if not is_plain(plain) or (on_gpu and plain.is_inference()):  # tensors of inference mode count no versions
+    if is_traced(plain) or (on_gpu and plain.is_inference()):  # tensors of inference mode count no versions
         return Edges(edge_index, sources, targets)
     state = (sources, targets, plain._version, captured_graph(plain)) if on_gpu else (sources, targets)
-    known = _recent.get(edge_index)
-    if known is None or not known.serves(plain, state):
-        copy = None if on_gpu else plain.clone()
-        _recent[edge_index] = known = _Shared(Edges(edge_index, sources, targets), state, copy)
+    known = _recent.get(key)
+    with without_transforms():
+        if known is None or not known.serves(plain, state):
+            copy = None if on_gpu else plain.clone()
+            _recent[key] = known = _Shared(Edges(key, sources, targets), state, copy)
     return known.edges

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from cuda_kernels.contraction import Contraction
-from cuda_kernels.problem import Channels, Index, Problem
+from cuda_kernels.problem import Channels, Index, Operand, Problem
 
 from ._edges import Graph
 
@@ -18,11 +18,13 @@ has a row for each site, until these are summed."""
 
 
 class Output(NamedTuple):
-    """An output of a contraction: its name, where its number of rows stands, and the length of a row."""
+    """An output of a contraction: its name, where its number of rows stands, the length of a row, and whether there is
+    one row for all."""
 
     name: str
     rows: int
     length: int
+    is_shared: bool
 
 
 class Shapes:
@@ -43,6 +45,10 @@ class Shapes:
         lists = graph.by_target
         return lists.nodes, graph.sources, lists.edges.shape[0]
 
+    def result(self, output: Output, rows: tuple[int, int, int]) -> tuple[int, ...]:
+        """The shape of an output: one row, or one for each of its nodes or sites."""
+        return (output.length,) if output.is_shared else (rows[output.rows], output.length)
+
     def sum_shared(self, results: list[Tensor]) -> list[Tensor]:
         """The results, gradients by a row that all sites share summed over these."""
         for n in self.summed:
@@ -51,4 +57,8 @@ class Shapes:
 
 
 def outputs(problem: Problem, names: Sequence[str]) -> list[Output]:
-    return [Output(name, ROWS[problem.operand(name).index], problem.row(name).length) for name in names]
+    return [_output(problem.operand(name), name) for name in names]
+
+
+def _output(operand: Operand, name: str) -> Output:
+    return Output(name, ROWS[operand.index], operand.row.length, operand.index is Index.ONE)

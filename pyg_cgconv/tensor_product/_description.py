@@ -48,6 +48,11 @@ def convolution(product: o3.TensorProduct, layout: str) -> str:
     )
 
 
+def with_own_weights(description: str) -> str:
+    """The convolution whose edges have weights of their own instead of shared ones."""
+    return _written(**{**json.loads(description), "shared_weights": False})
+
+
 def square(product: o3.TensorProduct) -> str:
     """The product of features with themselves, both in ir_mul.
 

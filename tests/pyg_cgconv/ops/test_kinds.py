@@ -20,7 +20,7 @@ from cuda_kernels.problem import (
     copies_row,
     weight_row,
 )
-from pyg_cgconv.ops import Edges, _contract
+from pyg_cgconv.ops import Edges, _run
 from pyg_cgconv.ops._edges import Graph
 from pyg_cgconv.ops._memory import POOL
 from tests.problems import error
@@ -114,7 +114,7 @@ def check(kind: str, channels: int, layout: str) -> None:
             count = ROWS.get(operand.index, 1)
             values[name] = torch.randn(count, operand.row.length, generator=generator, dtype=torch.float64)
         inputs = [values[n][0] if problem.operand(n).index is Index.ONE else values[n] for n in contraction.inputs]
-        found = _contract.run(problem, contraction, inputs, graph, False)
+        found = _run.run(problem, contraction, inputs, graph, False)
         leaves = [values[name].requires_grad_() for name in contraction.outputs]
         total = sum(form(problem, values, term, ends) for term in contraction.terms)
         for name, result, expected in zip(contraction.outputs, found, torch.autograd.grad(total, leaves), strict=True):
