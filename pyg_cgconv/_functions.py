@@ -39,6 +39,14 @@ def scale_each(tensors: Iterable[Tensor], factors: Sequence[float]) -> Sequence[
     return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
 
 
+def in_single(tensor: Tensor | None) -> Tensor | None:
+    """The tensor as float32, if it has half the precision; as autocast treats the inputs of float32 operations."""
+    return tensor.float() if tensor is not None and tensor.dtype in _HALF else tensor
+
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
 class Join(Function):
     generate_vmap_rule = True
 

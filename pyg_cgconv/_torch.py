@@ -46,7 +46,7 @@ def untransformed(name: str, tensor: Tensor) -> Tensor:
     Raises:
         ValueError: torch.vmap gives each call a tensor of its own; `name` is that of the argument.
     """
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         if torch._C._functorch.is_batchedtensor(tensor):
             raise ValueError(
                 f"{name}: torch.vmap over graphs has no kernel; put the graphs side by side in one batch "
@@ -103,6 +103,15 @@ def recorder(function: type[torch.autograd.Function]) -> Callable:
     """`function.apply` without torch.func's part of it, which plain tensors do not need and which takes longer than a
     small kernel."""
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]  # torch's types lack the class in C
+
+
+def refuse_torchscript(module: torch.nn.Module, is_scripted: bool = False) -> None:
+    """Raises a TypeError while torch.jit traces, or if it scripts the module."""
+    if is_scripted or torch._C._get_tracing_state() is not None:
+        raise TypeError(
+            f"{type(module).__name__}: TorchScript has no place for generated kernels (torch.jit.trace and "
+            "torch.jit.script); export the model with torch.export, or compile it with torch.compile"
+        )
 
 
 def assert_on_device(condition: Tensor, message: str) -> None:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from e3nn import o3
 from torch import Tensor
+from torch_geometric import EdgeIndex
 from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.aggr import Aggregation
+from torch_geometric.nn.resolver import aggregation_resolver
 
 from cuda_kernels.problem import LAYOUTS, Problem
 
 from .._checks import check_choice
-from ..ops import DTYPES, Edges, contract, sorted_edges
+from .._functions import in_single
+from .._torch import refuse_torchscript
+from ..ops import DTYPES, FLOWS, Edges, contract, sorted_edges
 from ..tensor_product import MODE, ReferenceProduct, channelwise, describe, problem_of, tensor_product
+from ._graph import Graph, node_counts, pair_of, read_graph
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
+SUMS = ("add", "sum", "mean")
 
 
 class TensorProductConv(MessagePassing):
@@ -38,27 +46,37 @@ class TensorProductConv(MessagePassing):
             path to one of its irreps is taken, with mode "uvu" and an output slot of its own. The attribute
             :attr:`irreps_out` of the layer has these slots, sorted.
         instructions: e3nn's list of ``(i_in1, i_in2, i_out, mode, has_weight[, path_weight])``, which fixes the order
-            of the weights and e3nn's normalisation. Fused kernels serve mode "uvu"; other modes run on the reference
-            backend.
+            of the weights. Those of an e3nn product or of a layer (seven fields) are taken with the factors that they
+            have. Fused kernels serve mode "uvu"; other modes run on the reference backend.
         layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's
             channels together, the faster).
         shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge.
-        aggr: "add" (or "sum"), or "mean" over the incoming edges.
+        irrep_normalization: e3nn's: "component" (its default), "norm" or "none".
+        path_normalization: e3nn's: "element" (its default), "path" or "none".
+        aggr: "add" (or "sum"), or "mean" over the incoming edges. PyG's other aggregations need each message: they run
+            on the reference backend.
         deterministic: Sum in one fixed order, also in derivatives, so that equal inputs give equal bits. The CPU
             kernels and the forward on a GPU always do.
         backend: "cuda" or "cpu" for the fused kernels, "reference" for e3nn's tensor product and scatter (slow; any
             mode), "auto" for the fused kernels of the device that the input is on.
+        flow: "source_to_target", or "target_to_source" if row 0 of ``edge_index`` is the target. Pairs ``x`` and
+            ``size`` are (source, target) in any case.
 
     Shapes:
         - **x:** node features :math:`(|\mathcal{V}|, \text{irreps\_in.dim})`, or a pair of source and target features
           if bipartite, of which only the first is read (the second may be :obj:`None` if ``size`` is given)
         - **edge_index:** :math:`(2, |\mathcal{E}|)`, int64 or int32, row 0 the source and row 1 the target, in any
           order, or an :class:`~torch_geometric.EdgeIndex` (if sorted by column, no sort is needed), or
-          :class:`~pyg_cgconv.Edges`, which were sorted before and know their numbers of nodes (leave out ``size``).
-          Calls with one tensor sort it once.
+          :class:`~pyg_cgconv.Edges`, which were sorted before and know their numbers of nodes (leave out ``size``), or
+          a transposed sparse adjacency matrix. Calls with one tensor sort it once.
         - **edge_attr:** :math:`(|\mathcal{E}|, \text{irreps\_edge.dim})`
-        - **weight:** :math:`(|\mathcal{E}|, \text{weight\_numel})`, or :math:`(\text{weight\_numel},)` if shared
+        - **weight:** :math:`(|\mathcal{E}|, \text{weight\_numel})`, or :math:`(\text{weight\_numel},)` if shared;
+          :obj:`None` where no path has weights
         - **output:** :math:`(|\mathcal{V}_t|, \text{irreps\_out.dim})`, the dtype (float32 or float64) of all inputs
+
+    The messages themselves are computed, by the reference backend, where somebody wants to see or change them: a
+    subclass has its own ``message``, ``aggregate`` or ``update``, PyG's hooks are registered, an explainer is at work,
+    or ``layer.fuse`` is set to False. Under autocast, inputs are brought to float32.
 
     Raises:
         ValueError: an argument has a wrong shape, layout, device or value.
@@ -70,82 +88,140 @@ class TensorProductConv(MessagePassing):
         irreps_in: o3.Irreps | str,
         irreps_edge: o3.Irreps | str,
         irreps_out: o3.Irreps | str,
-        instructions: list[tuple] | None = None,
+        instructions: Sequence[tuple] | None = None,
         *,
         layout: str = "mul_ir",
         shared_weights: bool = False,
-        aggr: str = "add",
+        irrep_normalization: str | None = None,
+        path_normalization: str | None = None,
+        aggr: str | list[str] | Aggregation = "add",
         deterministic: bool = False,
         backend: str = "auto",
+        flow: str = FLOWS[0],
     ):
         check_choice("layout", layout, LAYOUTS)
         check_choice("backend", backend, BACKENDS)
-        check_choice("aggr", aggr, ("add", "sum", "mean"))
-        super().__init__(aggr=aggr, node_dim=0)
+        check_choice("flow", flow, FLOWS)
+        check_choice("irrep_normalization", irrep_normalization, (None, "component", "norm", "none"))
+        check_choice("path_normalization", path_normalization, (None, "element", "path", "none"))
+        super().__init__(aggr=_known_aggregation(aggr), node_dim=0, flow=flow)
         self.irreps_in, self.irreps_edge, self.irreps_out = map(o3.Irreps, (irreps_in, irreps_edge, irreps_out))
         if instructions is None:
             self.irreps_out, instructions = channelwise(self.irreps_in, self.irreps_edge, self.irreps_out)
-        arguments = (self.irreps_in, self.irreps_edge, self.irreps_out, list(instructions))
+        irreps = self.irreps_in, self.irreps_edge, self.irreps_out
         product = tensor_product(
-            *arguments, shared_weights=shared_weights, compile_left_right=False, compile_right=False
+            *irreps,
+            list(instructions),
+            shared_weights=shared_weights,
+            irrep_normalization=irrep_normalization,
+            path_normalization=path_normalization,
+            compile_left_right=False,
+            compile_right=False,
         )
         self.instructions = product.instructions
         self.weight_numel: int = product.weight_numel
         self.layout, self.shared_weights, self.deterministic = layout, shared_weights, deterministic
-        self.backend = _resolve(backend, self.instructions)
-        self._reference = ReferenceProduct(*arguments, layout, shared_weights)
-        self._description = None if self.backend == "reference" else describe.convolution(product, layout)
+        self.backend = _resolve(backend, self.instructions, self.aggr)
+        self.fuse = self.backend != "reference" and not self._has_own_messages()
+        self._reference = ReferenceProduct(*irreps, self.instructions, layout, shared_weights)
+        is_fused = self.backend != "reference" and self.instructions
+        self._description = describe.convolution(product, layout) if is_fused else None
         self._dims = self.irreps_in.dim, self.irreps_edge.dim  # torch.compile cannot trace e3nn's irreps
 
     def forward(
         self,
-        x: Tensor | tuple[Tensor, Tensor | None],
+        x: Tensor | tuple[Tensor | None, Tensor | None],
         edge_index: Tensor | Edges,
         edge_attr: Tensor,
-        weight: Tensor,
+        weight: Tensor | None = None,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
-        x_source, x_target = (x, x) if isinstance(x, Tensor) else x
-        if isinstance(edge_index, Edges):
-            known = edge_index.sources, edge_index.targets
-            if size is not None and tuple(size) != known:
-                raise ValueError(f"size: {size} contradicts the edges, which have {known} source and target nodes")
-            num_edges, size = edge_index.num_edges, known
-        else:
-            num_edges = _num_edges(edge_index)
-        self._check(x_source, edge_index.device, num_edges, edge_attr, weight)
-        sources, targets = _sizes(x_source, x_target, size)
-        if self._description is None or self.explain:
-            if isinstance(edge_index, Edges):
-                edge_index = torch.stack([edge_index.source, edge_index.target])
-            return self.propagate(
-                edge_index, x=(x_source, x_target), edge_attr=edge_attr, weight=weight, size=(sources, targets)
-            )
-        edges = edge_index if isinstance(edge_index, Edges) else sorted_edges(edge_index, sources, targets)
+        refuse_torchscript(self)
+        pair = pair_of(x)
+        graph = read_graph(edge_index, self.flow)
+        x_source, nodes = pair[0], node_counts(pair, size, graph)
+        device = graph.device.type
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                pair = tuple(map(in_single, pair))
+                return self(pair, edge_index, in_single(edge_attr), in_single(weight), nodes)
+        weight = self._weights(weight, graph.num_edges, x_source)
+        self._check(x_source, graph, edge_attr, weight)
+        if self._description is None or not self.fuse or self._wants_messages():
+            return self._messages_summed(pair, graph, edge_attr, weight, nodes)
+        edges = graph.edges
+        if not isinstance(edges, Edges):
+            edges = sorted_edges(edges, *nodes, self.flow)
         out = contract(self._description, (x_source, edge_attr, weight), edges, self.deterministic)
         if self.aggr == "mean":
             out = out / edges.in_degrees.clamp(min=1).unsqueeze(-1)
         return out
 
+    def _messages_summed(self, x: tuple, graph: Graph, edge_attr: Tensor, weight: Tensor, nodes: tuple) -> Tensor:
+        edges, is_usual = graph.edges, self.flow == FLOWS[0]
+        if isinstance(edges, Edges):
+            edges = torch.stack((edges.source, edges.target) if is_usual else (edges.target, edges.source))
+        plain = edges.as_tensor() if isinstance(edges, EdgeIndex) else edges
+        # In the other flow PyG takes the length of x[0], the sources, for that of the result.
+        features = x if is_usual and x[0] is not x[1] else x[0]
+        size = nodes if is_usual else nodes[::-1]
+        return self.propagate(plain.long(), x=features, edge_attr=edge_attr, weight=weight, size=size)
+
     def message(self, x_j: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
         return self._reference(x_j, edge_attr, weight)
 
-    def aggregate(self, inputs: Tensor, index: Tensor, dim_size: int) -> Tensor:
-        return self._reference.scatter(inputs, index, dim_size, "mean" if self.aggr == "mean" else "sum")
+    def aggregate(
+        self, inputs: Tensor, index: Tensor, ptr: Tensor | None = None, dim_size: int | None = None
+    ) -> Tensor:
+        if self.aggr in SUMS:
+            return self._reference.scatter(inputs, index, dim_size, "mean" if self.aggr == "mean" else "sum")
+        return super().aggregate(inputs, index, ptr, dim_size)
+
+    def _has_own_messages(self) -> bool:
+        """Whether a subclass has a say in messages."""
+        methods = "propagate", "message", "aggregate", "update", "message_and_aggregate"
+        return any(getattr(type(self), name) is not getattr(TensorProductConv, name) for name in methods)
+
+    def _wants_messages(self) -> bool:
+        """Whether somebody wants to see or change messages: an explainer, PyG's hooks, a method that was set."""
+        return bool(
+            self.explain
+            or self._propagate_forward_pre_hooks
+            or self._propagate_forward_hooks
+            or self._message_forward_pre_hooks
+            or self._message_forward_hooks
+            or self._aggregate_forward_pre_hooks
+            or self._aggregate_forward_hooks
+            or not self.__dict__.keys().isdisjoint(("propagate", "message", "aggregate", "update"))
+        )
+
+    def __prepare_scriptable__(self):
+        refuse_torchscript(self, is_scripted=True)
 
     @property
     def problem(self) -> Problem | None:
         """What the kernels are generated from, for float32; None on the reference backend."""
         return None if self._description is None else problem_of(self._description, "float32")
 
-    def _check(self, x: Tensor, device: torch.device, edges: int, edge_attr: Tensor, weight: Tensor) -> None:
-        self._check_shape("x", x, (x.shape[0] if x.dim() else 0, self._dims[0]))
+    def _weights(self, weight: Tensor | None, edges: int, x: Tensor) -> Tensor:
+        """The weights in the shape that the kernels read."""
+        if weight is None:
+            if self.weight_numel:
+                each = "for all edges" if self.shared_weights else "an edge"
+                raise ValueError(f"weight: missing; {self} has {self.weight_numel} weights {each}")
+            return x.new_empty(0) if self.shared_weights else x.new_empty(edges, 0)
+        is_row = isinstance(weight, Tensor) and self.shared_weights and tuple(weight.shape) == (1, self.weight_numel)
+        return weight.squeeze(0) if is_row else weight
+
+    def _check(self, x: Tensor, graph: Graph, edge_attr: Tensor, weight: Tensor) -> None:
+        edges = graph.num_edges
+        self._check_shape("x", x, (x.shape[0] if isinstance(x, Tensor) and x.dim() else 0, self._dims[0]))
         self._check_shape("edge_attr", edge_attr, (edges, self._dims[1]))
         self._check_shape("weight", weight, (self.weight_numel,) if self.shared_weights else (edges, self.weight_numel))
         for name, tensor in (("edge_attr", edge_attr), ("weight", weight)):
             if tensor.dtype != x.dtype:
                 raise TypeError(f"{name}: dtype {tensor.dtype} differs from that of x, {x.dtype}; convert one of them")
-        for name, found in (("edge_index", device), ("edge_attr", edge_attr.device), ("weight", weight.device)):
+        for name, found in (("edge_index", graph.device), ("edge_attr", edge_attr.device), ("weight", weight.device)):
             if found != x.device:
                 raise ValueError(f"{name}: on {found}, but x is on {x.device}; move it with .to()")
         if x.dtype not in DTYPES:
@@ -169,52 +245,34 @@ class TensorProductConv(MessagePassing):
         return f"{self.__class__.__name__}({irreps}, layout={self.layout!r}, backend={self.backend!r})"
 
 
-def _resolve(backend: str, instructions) -> str:
-    """The backend that runs: fused kernels know the mode "uvu"."""
-    unsupported = sorted({i.connection_mode for i in instructions} - {MODE})
-    if not unsupported or backend == "reference":
+def _resolve(backend: str, instructions: Sequence, aggr: object) -> str:
+    """The backend that runs: fused kernels know the mode "uvu", sums and means."""
+    modes = sorted({i.connection_mode for i in instructions} - {MODE})
+    reasons = [f"instructions: modes {modes} have no fused kernel"] if modes else []
+    if aggr not in SUMS:
+        reasons.append(f"aggr: {aggr!r} has no fused kernel, only {', '.join(map(repr, SUMS))} have")
+    if not reasons or backend == "reference":
         return backend
     if backend != "auto":
-        raise ValueError(
-            f"instructions: backend {backend!r} has kernels for mode {MODE!r} only, got {unsupported}; "
-            "use backend='reference'"
-        )
+        raise ValueError(f"{'; '.join(reasons)}; backend={backend!r} cannot run it, backend='reference' can")
     warnings.warn(
-        f"instructions: modes {unsupported} have no fused kernel; this layer runs on the reference backend (e3nn), "
-        "which is slow and keeps every message in memory. Pass backend='reference' to say that this is meant.",
+        f"{'; '.join(reasons)}; this layer runs on the reference backend (e3nn), which is slow and keeps every message "
+        "in memory. Pass backend='reference' to say that this is meant.",
         stacklevel=3,
     )
     return "reference"
 
 
-def _num_edges(edge_index: Tensor) -> int:
-    if not isinstance(edge_index, Tensor):
-        raise TypeError(
-            f"edge_index: expected an integer tensor (2, E), an EdgeIndex or Edges, got {type(edge_index).__name__}; "
-            "of separate sources and targets make Edges((source, target), nodes)"
-        )
-    shape = edge_index.shape
-    if len(shape) != 2 or shape[0] != 2 or edge_index.dtype not in (torch.int64, torch.int32):
-        raise ValueError(
-            f"edge_index: expected an integer tensor (2, E), an EdgeIndex or Edges, got {edge_index.dtype} "
-            f"{tuple(shape)}"
-        )
-    return shape[1]
+def _known_aggregation(aggr: str | list[str] | Aggregation) -> str | list[str] | Aggregation:
+    """What PyG knows as an aggregation.
 
-
-def _sizes(x_source: Tensor, x_target: Tensor | None, size: tuple[int, int] | None) -> tuple[int, int]:
-    """(source nodes, target nodes)"""
-    sources, targets = size or (None, None)
-    if sources is not None and sources != x_source.shape[0]:
-        raise ValueError(
-            f"size: {size}, as given or of Edges, says {sources} source nodes, but x has {x_source.shape[0]} rows"
-        )
-    if targets is None:
-        if x_target is None:
-            raise ValueError("size: needed when x is (x_source, None): give (source nodes, target nodes)")
-        targets = x_target.shape[0]
-    elif x_target is not None and targets != x_target.shape[0]:
-        raise ValueError(
-            f"size: {size}, as given or of Edges, says {targets} target nodes, but x[1] has {x_target.shape[0]} rows"
-        )
-    return x_source.shape[0], targets
+    Raises:
+        ValueError: it does not know it.
+    """
+    if aggr is None:
+        raise ValueError("aggr: expected 'add', 'mean' or another of PyG's aggregations, got None")
+    try:
+        aggregation_resolver(aggr)
+    except ValueError as error:
+        raise ValueError(f"aggr: {error}") from error
+    return aggr

@@ -14,7 +14,7 @@ The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda
 """
 
 from ._contract import contract
-from ._edges import EdgeList, Edges, sorted_edges
+from ._edges import FLOWS, EdgeList, Edges, sorted_edges
 from ._run import DTYPES
 
-__all__ = ["DTYPES", "EdgeList", "Edges", "contract", "sorted_edges"]
+__all__ = ["DTYPES", "FLOWS", "EdgeList", "Edges", "contract", "sorted_edges"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .._checks import check_choice
 from .._torch import assert_on_device, is_traced, untransformed, without_transforms
-from ..cuda_graphs import captured_graph
+from ..cuda_graphs import captured_graph, is_captured
 
 if TYPE_CHECKING:
     from torch_geometric import EdgeIndex
@@ -105,8 +106,11 @@ class Edges:
                 f"edge_index: kernels take fewer than 2^30 edges and nodes; got {self.num_edges} edges, {self.sources} "
                 f"source and {self.targets} target nodes. Split the graph."
             )
-        _check_range("source", source, self.sources, traced)
-        _check_range("target", target, self.targets, traced)
+        on_host = not traced and _checks_on_host(target)
+        _check_range("source", source, self.sources, on_host)
+        _check_range("target", target, self.targets, on_host)
+        if is_sorted and on_host:
+            _check_sorted(target)
         self.source, self.target = (end.to(torch.int32, copy=True) for end in (source, target))
         if is_sorted:
             edges = torch.arange(self.num_edges, dtype=torch.int32, device=target.device)
@@ -120,7 +124,10 @@ class Edges:
             return self._repeated[1]
         with without_transforms():
             copy = torch.arange(count, device=self.device)[:, None]
-            source, target = (copy * self.sources + self.source).flatten(), (copy * self.targets + self.target).flatten()
+            source, target = (
+                (copy * self.sources + self.source).flatten(),
+                (copy * self.targets + self.target).flatten(),
+            )
             edges = Edges((source, target), count * self.sources, count * self.targets)
         if not is_traced(edges.source):
             self._repeated = count, edges
@@ -243,16 +250,34 @@ def _rows(sorted_node: Tensor, edges: Tensor, others: Tensor, nodes: int, most: 
     return EdgeList(starts.to(torch.int32), owners[:-1].to(torch.int32), edges, others, continuing.to(torch.int32))
 
 
-def _check_range(end: str, node: Tensor, nodes: int, traced: bool) -> None:
+CHECK = "PYG_CGCONV_CHECK"
+"""The environment variable that has indices on a GPU checked on the host, as those on a CPU are: each call then waits
+for the GPU."""
+
+
+def _checks_on_host(node: Tensor) -> bool:
+    return not node.is_cuda or (os.environ.get(CHECK, "0") not in ("", "0") and not is_captured(node))
+
+
+def _check_range(end: str, node: Tensor, nodes: int, on_host: bool) -> None:
     rows = "x" if end == "source" else "the output"
     inside = ((node >= 0) & (node < nodes)).all()
-    if node.is_cuda or traced:  # asking the host would stall every call, or cannot be traced
-        assert_on_device(inside, f"edge_index: a {end} node is not one of the rows of {rows}")
+    if not on_host:  # to ask the host would stall every call, or cannot be traced
+        assert_on_device(inside, f"edge_index: a {end} node is not one of the rows of {rows}; see {CHECK}")
     elif not inside:
         raise ValueError(
             f"edge_index: a {end} node is not in 0..{nodes - 1}, the rows of {rows}; it has nodes {node.min().item()} "
             f"to {node.max().item()}. For a bipartite graph give the numbers of nodes: `size` to the layer, `sources` "
             "and `targets` to Edges."
+        )
+
+
+def _check_sorted(target: Tensor) -> None:
+    if not (target[1:] >= target[:-1]).all():
+        first = int((target[1:] < target[:-1]).nonzero()[0]) + 1
+        raise ValueError(
+            f"edge_index: an EdgeIndex that says it is sorted by its targets, but edge {first} ends at node "
+            f"{int(target[first])}, the one before at {int(target[first - 1])}; leave out sort_order, or sort it"
         )
 
 
@@ -271,21 +296,24 @@ class _Shared(NamedTuple):
 _recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def sorted_edges(edge_index: Tensor, sources: int, targets: int) -> Edges:
+def sorted_edges(edge_index: Tensor, sources: int, targets: int, flow: str = FLOWS[0]) -> Edges:
     """The edges of this very tensor, sorted at its first use, and in a CUDA graph once for each replay.
 
-    On a CPU its content is compared. On a GPU a write is seen if torch counts it: not those through NumPy, DLPack or
-    ``.data``. Whoever makes such writes gives the layers an :class:`Edges`.
+    On a CPU, and where indices on a GPU are checked (`CHECK`), its content is compared. On a GPU a write is otherwise
+    seen if torch counts it: not those through NumPy, DLPack or ``.data``. Whoever makes such writes gives the layers an
+    :class:`Edges`.
     """
     plain = untransformed("edge_index", edge_index.as_tensor() if _is_edge_index(edge_index) else edge_index)
     key = edge_index if _is_edge_index(edge_index) else plain
     on_gpu = plain.is_cuda
     if is_traced(plain) or (on_gpu and plain.is_inference()):  # tensors of inference mode count no versions
-        return Edges(edge_index, sources, targets)
-    state = (sources, targets, plain._version, captured_graph(plain)) if on_gpu else (sources, targets)
+        return Edges(edge_index, sources, targets, flow=flow)
+    state: tuple = sources, targets, flow
+    if on_gpu:
+        state = *state, plain._version, captured_graph(plain)
     known = _recent.get(key)
     with without_transforms():
         if known is None or not known.serves(plain, state):
-            copy = None if on_gpu else plain.clone()
-            _recent[key] = known = _Shared(Edges(key, sources, targets), state, copy)
+            copy = plain.clone() if _checks_on_host(plain) else None
+            _recent[key] = known = _Shared(Edges(key, sources, targets, flow=flow), state, copy)
     return known.edges

@@ -88,14 +88,24 @@ def check_values(data: Data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float
     """Checks that have to look at numbers: on a GPU they wait for it, once.
 
     Raises:
-        ValueError: an atom's species is unknown, or the neighbour list is shorter than the cutoff.
+        ValueError: an atom's species is unknown, an edge joins two structures, or the neighbour list is shorter than
+            the cutoff.
     """
     known = getattr(data, "edge_cutoff", None)
     too_short = atoms.species.new_zeros(()) if known is None else (known < cutoff * (1 - 1e-6)).any()
-    unknown, too_short = torch.stack([(atoms.species < 0).any(), too_short.bool()]).tolist()
+    apart = atoms.structure[atoms.source] != atoms.structure[atoms.target]
+    wrong = torch.stack([(atoms.species < 0).any(), apart.any(), too_short.bool()])
+    unknown, joined, too_short = wrong.tolist()
     if unknown:
         numbers = sorted(set(data.z[atoms.species < 0].tolist()))
         raise ValueError(f"data.z: no species of this potential: {numbers}; it was made for {atomic_numbers.tolist()}")
+    if joined:
+        edge = int(apart.nonzero()[0])
+        first, second = (int(atoms.structure[end[edge]]) for end in (atoms.source, atoms.target))
+        raise ValueError(
+            f"data.edge_index: edge {edge} joins structures {first} and {second} of the batch; make the edges of each "
+            "structure by itself, before they are put together"
+        )
     if known is not None and too_short:
         raise ValueError(
             f"data.edge_index: made with cutoff {known.min().item():g}, the potential needs {cutoff:g} Angstrom; "

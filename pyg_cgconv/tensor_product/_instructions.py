@@ -7,7 +7,11 @@ from typing import Any
 
 from e3nn import o3
 
+from .._checks import check_choice
+
 MODE = "uvu"
+MODES = (MODE, "uvw", "uvv", "uuw", "uuu", "uvuv", "uvu<v", "u<vw")
+"""e3nn's ways in which a path connects channels. The generated kernels of a convolution know the first."""
 
 
 def channelwise(irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_filter: o3.Irreps) -> tuple[o3.Irreps, list]:
@@ -41,17 +45,55 @@ def channelwise(irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_filter: o3.
 def tensor_product(
     irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_out: o3.Irreps, instructions: Sequence[tuple], **options: Any
 ) -> o3.TensorProduct:
-    """e3nn's tensor product of these instructions, with external weights; it checks them and normalises the paths."""
+    """e3nn's tensor product of these instructions, with external weights; it checks them and normalises the paths.
+
+    Instructions of an e3nn product or of a layer have seven fields: their path weights are the factors of the paths,
+    and are not normalised again.
+    """
+    given = (irreps_in, irreps_edge, irreps_out, instructions)
     try:
+        instructions = [tuple(instruction) for instruction in instructions]
+        lengths = {len(instruction) for instruction in instructions}
+        if _NORMALISED in lengths:
+            instructions, options = _as_they_are(instructions, options)
+        _check_modes(instructions)
         product = o3.TensorProduct(irreps_in, irreps_edge, irreps_out, instructions, internal_weights=False, **options)
-    except (AssertionError, IndexError) as error:
-        raise _rejected(irreps_in, irreps_edge, irreps_out, instructions) from error
+    except (AssertionError, IndexError, TypeError) as error:
+        raise _rejected(*given) from error
     # e3nn checks this only when it generates code.
     if any(
         i.connection_mode == MODE and irreps_in[i.i_in1].mul != irreps_out[i.i_out].mul for i in product.instructions
     ):
-        raise _rejected(irreps_in, irreps_edge, irreps_out, instructions)
+        raise _rejected(*given)
     return product
+
+
+_NORMALISED = 7
+"""Fields of an instruction that e3nn has normalised."""
+
+
+def _as_they_are(instructions: list[tuple], options: dict[str, Any]) -> tuple[list[tuple], dict[str, Any]]:
+    """The instructions and options that make e3nn take these factors as they are: it takes the root of a weight."""
+    if {len(instruction) for instruction in instructions} != {_NORMALISED}:
+        raise ValueError(
+            f"instructions: those of a product, with seven fields, are mixed with others: {instructions}; take the "
+            "first six or five fields of each"
+        )
+    for name in ("irrep_normalization", "path_normalization"):
+        if options.get(name) not in (None, "none"):
+            raise ValueError(
+                f"{name}: {options[name]!r}, but instructions with seven fields are normalised already; leave it out, "
+                "or take the first six or five fields of each"
+            )
+    plain = [(*instruction[:5], instruction[5] ** 2) for instruction in instructions]
+    return plain, options | {"irrep_normalization": "none", "path_normalization": "none"}
+
+
+def _check_modes(instructions: Sequence[tuple]) -> None:
+    for instruction in instructions:
+        if len(instruction) not in (5, 6):
+            raise TypeError(f"{instruction} has {len(instruction)} fields")
+        check_choice("instructions: mode", instruction[3], MODES)
 
 
 def _rejected(irreps_in, irreps_edge, irreps_out, instructions) -> ValueError:
