@@ -111,8 +111,8 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
     """The frames of the files, of MD17 or of the run of ``model``, from which ``potential`` is, as is asked for.
 
     Raises:
-        ValueError: more than one is asked for, or none and the model lies in no run folder; files hold elements that the
-            potential does not know.
+        ValueError: more than one is asked for, or none and the model lies in no run folder; or files hold elements that
+            the potential does not know.
     """
     cutoff = potential.cutoff
     if files.data and reference.md17 is not None:
