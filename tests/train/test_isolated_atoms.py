@@ -105,7 +105,8 @@ def test_elements_without_an_isolated_atom_are_fitted(tmp_path):
     """To what the others leave: with Cu known, the least squares of one variable."""
     frames = alloys(9)
     files = ["--train_file", written(tmp_path / "train.xyz", isolated("Cu"), *frames)]
-    files += ["--val_file", written(tmp_path / "other.xyz", *alloys(3, seed=1)), "--test_file", written(tmp_path / "test.xyz", *alloys(3, seed=2))]
+    for number, option in enumerate(("val_file", "test_file"), 1):
+        files += [f"--{option}", written(tmp_path / f"{option}.xyz", *alloys(3, seed=number))]
     found = trained_shifts(tmp_path / "run", *files)
     aluminium = np.array([(atoms.numbers == 13).sum() for atoms in frames])
     left = [atoms.get_potential_energy() + 1000.0 * (atoms.numbers == 29).sum() for atoms in frames]
