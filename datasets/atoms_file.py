@@ -10,14 +10,13 @@ import torch
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from datasets.atoms_labels import checked_labels, read_labels
+from datasets.atoms_stress import take_full_stress, unread_names, with_full_stress
 from datasets.npz import HEAVIEST_ELEMENT
 from datasets.structure_dataset import StructureDataset
 
-LABELS = ("energy", "forces", "stress")
-# Relative to the largest component: a file that prints four digits is symmetric within this.
-STRESS_ASYMMETRY = 1e-3
 # Part of every cache file's name: raise it whenever the same file would be read as other frames.
-READER_VERSION = 1
+READER_VERSION = 2
 SECONDS_BEFORE_A_BAR = 10
 
 
@@ -29,15 +28,17 @@ class AtomsFile(StructureDataset):
     - ``z`` (n,) int64, atomic numbers,
     - ``pos`` (n, 3) float64, Angstrom,
     - ``energy`` (1,) float64, eV,
-    - ``forces`` (n, 3) float64, eV/Angstrom, those on fixed atoms included,
-    - ``stress`` (1, 3, 3) float64, eV/Angstrom^3, symmetric, where the files have it. The sign is ASE's and that of
-      :class:`pyg_cgconv.Potential`: positive where the structure wants to shrink,
+    - ``forces`` (n, 3) float64, eV/Angstrom, those on fixed atoms included. A frame of a single atom may lack them, and
+      holds zero then,
+    - ``stress`` (1, 3, 3) float64, eV/Angstrom^3, symmetric, where the files have it or a virial :math:`W`, of which it
+      is :math:`-W / V`. The sign is ASE's and that of :class:`pyg_cgconv.Potential`: positive where the structure wants
+      to shrink. A frame of a single atom may lack it, and holds NaN then,
     - ``cell`` (1, 3, 3) float64, lattice vectors as rows, Angstrom, and ``pbc`` (1, 3) bool, if any frame is periodic.
       Every frame has them then, so that PyG can batch all: a molecule with ``pbc`` False.
 
-    Files come in the order given, frames in the order of their file. Nothing is converted but the layout of the stress:
-    custom keys must already be in these units and, for the stress, of this sign. Energies stay float64, see
-    :class:`FrameDataset`. There are no edges: pass ``pre_transform=pyg_cgconv.neighbors.RadiusGraph(cutoff)``.
+    Files come in the order given, frames in the order of their file. Nothing is converted but a virial and the layout
+    of a stress: custom keys must already be in these units and, for the stress, of this sign. Energies stay float64,
+    see :class:`FrameDataset`. There are no edges: pass ``pre_transform=pyg_cgconv.neighbors.RadiusGraph(cutoff)``.
 
     Args:
         files: A path or a list of paths.
@@ -49,14 +50,17 @@ class AtomsFile(StructureDataset):
             ``"REF_energy"``, or else among the calculator's results, such as ``"free_energy"``. By default the
             calculator's energy, forces and stress. A stress has 6 components in Voigt order (xx, yy, zz, yz, xz, xy),
             or 9.
+        virial_key: The name of the virial, eV, from which the stress is taken. By default ``virial`` or ``virials``.
+            Layouts are those of the stress. It is positive where the structure wants to grow.
         format: ASE's name of the format, for files whose name does not tell it.
         transform, pre_transform, pre_filter, num_workers: As in :class:`StructureDataset`.
 
     Raises:
         ImportError: ASE is not installed.
         FileNotFoundError: there is no such file.
-        ValueError: a file is cut short, foreign or without frames; a frame lacks a label or holds values that cannot
-            be; with ``cache``, ``pre_transform`` or ``pre_filter`` is a function, which cannot be told from another.
+        ValueError: a file is cut short, foreign or without frames; a frame lacks a label, holds values that cannot be,
+            or has a label under two names with different values, of which no key chooses one; with ``cache``,
+            ``pre_transform`` or ``pre_filter`` is a function, which cannot be told from another.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class AtomsFile(StructureDataset):
         energy_key: str | None = None,
         forces_key: str | None = None,
         stress_key: str | None = None,
+        virial_key: str | None = None,
         format: str | None = None,
         transform: Callable | None = None,
         pre_transform: Callable | None = None,
@@ -75,8 +80,8 @@ class AtomsFile(StructureDataset):
     ):
         ase = _import_ase()
         self.files = _checked_files(files)
-        keys = dict(zip(LABELS, (energy_key, forces_key, stress_key), strict=True))
-        labels = _checked_labels(labels, keys)
+        keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key, "virial": virial_key}
+        labels = checked_labels(labels, keys)
         super().__init__(
             lambda: self.collate(_read_frames(self.files, format, labels, keys)),
             self.files,
@@ -119,44 +124,49 @@ def _checked_files(files) -> list[Path]:
     return paths
 
 
-def _checked_labels(labels, keys: dict[str, str | None]) -> tuple[str, ...] | None:
-    """The labels that every frame must have; None for energy and forces, with the stress if any frame has it."""
-    if keys["stress"] is not None and "virial" in keys["stress"].lower():
-        raise ValueError(
-            f"stress_key: {keys['stress']!r} sounds like a virial, in eV; expected a stress, in eV/Angstrom^3: "
-            "divide by minus the volume"
-        )
-    if labels is None:
-        return LABELS if keys["stress"] is not None else None
-    if isinstance(labels, str) or not set(labels) <= set(LABELS):
-        raise ValueError(f"labels: expected a list of some of {LABELS}, got {labels!r}")
-    for name, key in keys.items():
-        if key is not None and name not in labels:
-            raise ValueError(f"{name}_key: got {key!r}, but labels={labels!r} leaves the {name} out; name it there")
-    return tuple(name for name in LABELS if name in labels)
-
-
 # === reading ===
 
 
 def _read_frames(paths: list[Path], format: str | None, labels, keys: dict[str, str | None]) -> list[Data]:
     """The frames of all files, alike in what they hold."""
-    frames, places = [], []
+    frames: list[Data] = []
+    places: list[str] = []
+    unread: dict[str, Path] = {}
     for path in paths:
         for number, atoms in enumerate(_read_atoms(path, format)):
             places.append(f"{path}: frame {number}")
             frames.append(_frame(atoms, places[-1], labels, keys))
-    if labels is None and any("stress" in frame for frame in frames):
-        for frame, place in zip(frames, places, strict=True):
-            if "stress" not in frame:
-                raise ValueError(
-                    f"{place} has no stress, but others have; leave it out with labels=('energy', 'forces'), or read "
-                    "these frames on their own"
-                )
+            if labels is None and "stress" not in frames[-1]:
+                unread |= dict.fromkeys(unread_names(atoms), path)
+    if unread:
+        warnings.warn(
+            f"{', '.join(sorted({path.name for path in unread.values()}))}: no stress is read, but there is "
+            f"{', '.join(sorted(unread))}: name it by stress_key or virial_key, or leave stress out of `labels`",
+            stacklevel=2,
+        )
+    if any("stress" in frame for frame in frames) or "stress" in (labels or ()):
+        _complete_stress(frames, places)
     if not any(frame.pbc.any() for frame in frames):
         for frame in frames:
             del frame.cell, frame.pbc
     return frames
+
+
+def _complete_stress(frames: list[Data], places: list[str]) -> None:
+    """Gives frames without a stress one of NaN, in place: those of one atom, or all of several atoms.
+
+    Raises:
+        ValueError: some frames of several atoms have a stress and others not.
+    """
+    missing = [number for number, frame in enumerate(frames) if "stress" not in frame]
+    of_several = [number for number in missing if frames[number].num_nodes > 1]
+    if of_several and any("stress" in frame for frame in frames if frame.num_nodes > 1):
+        raise ValueError(
+            f"{places[of_several[0]]} has no stress, but others have; leave it out with labels=('energy', 'forces'), "
+            "or read these frames on their own"
+        )
+    for number in missing:
+        frames[number].stress = torch.full((1, 3, 3), torch.nan, dtype=torch.float64)
 
 
 def _read_atoms(path: Path, format: str | None) -> Iterator:
@@ -166,10 +176,12 @@ def _read_atoms(path: Path, format: str | None) -> Iterator:
     try:
         format = format or ase.io.formats.filetype(str(path))
         # A name may hold an @, and under MPI every process reads for itself.
-        images = ase.io.iread(str(path), ":", format, parallel=False, do_not_split_by_at_sign=True)
+        options = {"properties_parser": _properties} if format == "extxyz" else {}
+        images = ase.io.iread(str(path), ":", format, parallel=False, do_not_split_by_at_sign=True, **options)
         for atoms in tqdm(images, path.name, unit=" frames", delay=SECONDS_BEFORE_A_BAR):
             num_frames += 1
             num_lines += 2 + len(atoms)
+            take_full_stress(atoms)
             yield atoms
     except (ImportError, MemoryError, PermissionError):
         raise
@@ -182,6 +194,13 @@ def _read_atoms(path: Path, format: str | None) -> Iterator:
         raise ValueError(f"{path}: no frames in it")
     if format == "extxyz":
         _check_whole(path, num_frames, num_lines)
+
+
+def _properties(line: str) -> dict:
+    """What the second line of an extended XYZ says of its frame."""
+    from ase.io.extxyz import key_val_str_to_dict
+
+    return with_full_stress(key_val_str_to_dict(line))
 
 
 def _check_whole(path: Path, num_frames: int, num_lines: int):
@@ -216,66 +235,7 @@ def _frame(atoms, place: str, labels, keys: dict[str, str | None]) -> Data:
             f'{cell.tolist()}; give the cell or write pbc="F F F"'
         )
     data = Data(z=torch.tensor(z, dtype=torch.int64), pos=torch.tensor(pos))
-    for name in LABELS if labels is None else labels:
-        value = _label(atoms, name, keys[name])
-        if value is not None:
-            data[name] = torch.tensor(_checked_label(value, name, len(z), place))
-        elif labels is not None or name != "stress":
-            raise ValueError(f"{place} has no {_called(name, keys[name])}; {_what_there_is(atoms, name)}")
+    for name, value in read_labels(atoms, labels, keys, place).items():
+        data[name] = torch.tensor(value)
     data.cell, data.pbc = torch.tensor(cell)[None], torch.tensor(pbc)[None]
     return data
-
-
-def _label(atoms, name: str, key: str | None):
-    """What the frame holds under ``key``, or None."""
-    if key is None:
-        return _results(atoms).get(name)
-    return next((held[key] for held in (atoms.info, atoms.arrays, _results(atoms)) if key in held), None)
-
-
-def _results(atoms) -> dict:
-    # Not get_forces(), which would set the forces on fixed atoms to zero.
-    return {} if atoms.calc is None else atoms.calc.results
-
-
-def _called(name: str, key: str | None) -> str:
-    return name if key is None else f"{name} {key!r}"
-
-
-def _what_there_is(atoms, name: str) -> str:
-    return (
-        f"there are calculator results {sorted(_results(atoms))}, info {sorted(atoms.info)} and arrays "
-        f"{sorted(atoms.arrays)}: give one as `{name}_key`, or leave {name} out of `labels`"
-    )
-
-
-def _checked_label(value, name: str, num_atoms: int, place: str) -> np.ndarray:
-    """Energy (1,), forces (n, 3) or stress (1, 3, 3) in float64."""
-    shapes_of: dict[str, list[tuple[int, ...]]] = {
-        "energy": [(), (1,)],
-        "forces": [(num_atoms, 3)],
-        "stress": [(6,), (9,), (3, 3)],
-    }
-    shapes, given = shapes_of[name], np.asarray(value)
-    if given.shape not in shapes or given.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{place}: {name} of {given.dtype} and shape {given.shape}, expected numbers of shape "
-            f"{' or '.join(map(str, shapes))}"
-        )
-    if not np.isfinite(given).all():
-        raise ValueError(f"{place}: {name} not finite")
-    given = given.astype(np.float64)
-    if name == "stress":
-        return _stress_tensor(given, place)
-    return given.reshape(1) if name == "energy" else given
-
-
-def _stress_tensor(given: np.ndarray, place: str) -> np.ndarray:
-    """(1, 3, 3), from Voigt's order if there are 6 components."""
-    if given.shape == (6,):
-        xx, yy, zz, yz, xz, xy = given
-        return np.array([[[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]])
-    stress = given.reshape(3, 3)
-    if np.abs(stress - stress.T).max() > STRESS_ASYMMETRY * np.abs(stress).max():
-        raise ValueError(f"{place} has a stress that is not symmetric: {stress.tolist()}")
-    return (stress + stress.T)[None] / 2

@@ -4,6 +4,7 @@ The way of a run, one module each:
 
 - ``cli`` is the command line; ``tasks`` reads ``options`` (also from YAML and presets) for a task, ``md17``, ``frames``
   or ``qm9`` (which frames);
+- ``source_frames`` know the file that they come from; ``isolated_atoms`` give energies of elements and are not learned;
 - ``run`` says what is done in which order and owns the run folder; ``qm9_run`` does so for a property of molecules;
 - ``data`` and ``sampler`` make batches, ``statistics`` the energy reference and the force scale (``qm9_statistics``);
 - ``module`` has errors and optimiser (``qm9_module``, with ``qm9_readout``), made of ``loss``, ``epoch_mean``,

@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from pyg_cgconv.potential import RadiusGraph
+from train.isolated_atoms import IsolatedAtom
 from train.loss import QUANTITIES
 from train.metrics import Labels
 from train.sampler import EpochSampler
@@ -23,12 +24,13 @@ EVALUATION_BATCH_FACTOR = 4
 
 @dataclass(frozen=True)
 class Splits:
-    """Three disjoint lists of frames and what they are called in tables and plots."""
+    """Three disjoint lists of frames, what they are called in tables and plots, and isolated atoms, in none of them."""
 
     name: str
     train: Sequence[Data]
     validation: Sequence[Data]
     test: Sequence[Data]
+    isolated: Sequence[IsolatedAtom] = ()
 
     def sizes(self) -> dict[str, int]:
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}

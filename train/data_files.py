@@ -1,12 +1,14 @@
 """Structures for a trained model to look at: any file that ASE reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from ase.data import chemical_symbols
+
 from datasets import AtomsFile
-from pyg_cgconv.potential import RadiusGraph
+from pyg_cgconv.potential import Potential, RadiusGraph
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,28 @@ class DataFiles:
             num_workers=self.num_workers,
             **labels,
         )
+
+    def check_elements(self, frames: AtomsFile, potential: Potential) -> None:
+        """Raises ValueError where ``frames``, which are those of the files, hold elements that ``potential`` lacks."""
+        known = potential.atomic_numbers.tolist()
+        for number, frame in enumerate(frames):
+            unknown = sorted(set(frame.z.tolist()) - set(known))
+            if unknown:
+                raise ValueError(
+                    f"data: {self._place(number)} holds {_symbols(unknown)} (atomic numbers {unknown}), which the "
+                    f"potential does not know, it knows {_symbols(known)}: leave this frame out, or take a potential "
+                    "that was trained on such atoms"
+                )
+
+    def _place(self, number: int) -> str:
+        """The file and the frame in it of frame ``number`` of all; reads the files again."""
+        for file in self.data:
+            frames = len(AtomsFile(file, labels=(), format=self.format))
+            if number < frames:
+                return f"{file}: frame {number}"
+            number -= frames
+        raise IndexError(number)
+
+
+def _symbols(numbers: Iterable[int]) -> str:
+    return ", ".join(chemical_symbols[number] for number in numbers)

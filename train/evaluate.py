@@ -27,6 +27,7 @@ from train.tasks import TASKS, parse_config
 from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder, written_options
 
 BATCH_SIZE = 32
+LABEL_ARGUMENTS = ("labels", "energy_key", "forces_key", "stress_key", "virial_key")
 # Options of a run that ask for its machine, of which only the frames are wanted here.
 ON_ANY_MACHINE = ["--device", "auto", "--devices", "1", "--nodes", "1", "--capture", "auto", "--tensorboard", "false"]
 
@@ -41,6 +42,8 @@ class ReferenceOptions:
         energy_key: name of the energy in the files, eV (default: what ASE takes for the energy).
         forces_key: name of the forces, eV/Angstrom.
         stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
+        virial_key: name of the virial, eV, of which the stress is made, as -virial / volume (default: virial or
+            virials).
         md17: frames of MD17 instead of --data, such as --md17.root DIR --md17.molecule aspirin --md17.split 1.
         part: which of the frames that a run folder, or --md17, divides.
     """
@@ -49,6 +52,7 @@ class ReferenceOptions:
     energy_key: str | None = None
     forces_key: str | None = None
     stress_key: str | None = None
+    virial_key: str | None = None
     md17: MD17Options | None = None
     part: Literal["train", "validation", "test"] = "test"
 
@@ -92,7 +96,7 @@ def run(
     """Compares, prints and returns what is written to ``metrics.json``."""
     compute.use_threads()
     potential = load_trained(model.model, **compute.overrides)
-    compared = read_frames(model.model, potential.cutoff, files, reference)
+    compared = read_frames(model.model, potential, files, reference)
     if compared.run is not None:  # so that sums are rounded as they were
         torch.set_num_threads(compute.threads or compared.run.threads or torch.get_num_threads())
         torch.set_float32_matmul_precision(compared.run.matmul_precision)
@@ -103,18 +107,22 @@ def run(
     return report(model.model, options, compared, predicted, potential)
 
 
-def read_frames(model: Path, cutoff: float, files: DataFiles, reference: ReferenceOptions) -> Frames:
-    """The frames of the files, of MD17 or of the model's own run, whichever is asked for.
+def read_frames(model: Path, potential: Potential, files: DataFiles, reference: ReferenceOptions) -> Frames:
+    """The frames of the files, of MD17 or of the run of ``model``, from which ``potential`` is, as is asked for.
 
     Raises:
-        ValueError: more than one is asked for, or none and the model lies in no run folder.
+        ValueError: more than one is asked for, or none and the model lies in no run folder; or files hold elements that
+            the potential does not know.
     """
+    cutoff = potential.cutoff
     if files.data and reference.md17 is not None:
         raise ValueError("data and md17: give one of them")
     if files.data:
-        keys = {name: getattr(reference, name) for name in ("labels", "energy_key", "forces_key", "stress_key")}
+        keys = {name: getattr(reference, name) for name in LABEL_ARGUMENTS}
         name = ", ".join(path.name for path in files.data)
-        return Frames(name, list(files.read(cutoff, **keys)))
+        frames = files.read(cutoff, **keys)
+        files.check_elements(frames, potential)
+        return Frames(name, list(frames))
     if reference.md17 is not None:
         splits = read_splits(reference.md17, cutoff)
         return Frames(f"{splits.name}, {reference.part}", getattr(splits, reference.part))

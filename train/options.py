@@ -108,7 +108,8 @@ class FitOptions(OptimiserOptions):
             no second stage. Validation losses have the weights of the second stage throughout.
         stage_two_energy_weight: energy weight of the second stage, in which energies are refined.
         atom_energies: energy of an isolated atom of each element in eV, such as {H: -13.6, O: -2041.8}, elements that
-            do not occur included or not (default: fitted to the training energies by least squares).
+            do not occur included or not. It goes before isolated atoms in the files (default: of isolated atoms in the
+            files, and for other elements fitted to the training energies by least squares).
     """
 
     energy_weight: float = 10.0

@@ -54,6 +54,7 @@ def run(model: ModelFile, files: DataFiles, options: PredictOptions, compute: Co
     compute.use_threads()
     potential = load_trained(model.model, **compute.overrides).to(compute.torch_device)
     frames = files.read(potential.cutoff, labels=())
+    files.check_elements(frames, potential)
     structures = read_structures(frames.files, files.format)
     predictions = predict_frames(potential, frames, options.batch_size)
     labelled = (with_prediction(*pair) for pair in zip(structures, predictions, strict=True))

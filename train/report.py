@@ -45,10 +45,10 @@ def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str
     Args:
         rows: results of :func:`train.metrics.errors` by what they are errors of.
         mean_force: mean absolute force component, meV/Angstrom, to which ``of |F|`` is relative; no such column
-            without it.
+            without it, or if it is zero, as of isolated atoms and perfect crystals.
     """
     columns = {title: column for title, column in COLUMNS.items() if any(column[0] in row for row in rows.values())}
-    relative = mean_force is not None and "forces" in columns
+    relative = mean_force and "forces" in columns
     lines = [f"{'mean absolute error':<28}" + "".join(title.rjust(COLUMN) for title in columns)]
     lines[0] += "of |F|".rjust(10) if relative else ""
     for label, row in rows.items():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from lightning.pytorch.utilities import rank_zero_only
 from torch_geometric.loader import DataLoader
 
@@ -12,6 +13,7 @@ from train.checkpoints import BEST
 from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
 from train.export import describe
 from train.fitting import fit_module, session
+from train.isolated_atoms import describe_isolated, isolated_energies
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
 from train.options import FitOptions, ModelOptions, RunOptions
@@ -67,9 +69,13 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
     """
     check_species(splits)
     check_validation_labels(splits, fit)
+    given = fit.atom_energies or {}
+    isolated = isolated_energies(splits.isolated, given)
     with session(run):
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
-        statistics = collect_statistics(splits.train, fit.atom_energies)
+        statistics = collect_statistics(splits.train, fit.atom_energies, isolated)
+        if splits.isolated:
+            print_isolated(splits.isolated, given, [chemical_symbols[number] for number in statistics.species])
         module = new_module(model, fit, statistics, run.dtype, quantities_of(splits.train))
         fitted = fit_module(module, data, folder, {"data": splits.name}, model, fit, run)
         if fitted is None:
@@ -81,6 +87,11 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
     potential.metadata = describe(potential, folder / BEST)
     potential.save(folder / POTENTIAL)
     return metrics
+
+
+@rank_zero_only
+def print_isolated(*arguments) -> None:
+    print(describe_isolated(*arguments), flush=True)
 
 
 def check_validation_labels(splits: Splits, fit: FitOptions) -> None:
@@ -117,8 +128,8 @@ def report(folder: Path, facts: dict, splits: Splits, validation: Labels, test: 
         "baseline": errors(trivial_prediction(labels(splits.train), computed), computed),
         "versions": versions(),
     }
-    if "forces_mae_meV_per_A" in metrics["test"]:
-        mean_force = metrics["baseline"]["forces_mae_meV_per_A"]
+    mean_force = metrics["baseline"].get("forces_mae_meV_per_A")
+    if mean_force and "forces_mae_meV_per_A" in metrics["test"]:  # it is zero of perfect crystals
         metrics["test"]["forces_mae_percent"] = 100 * metrics["test"]["forces_mae_meV_per_A"] / mean_force
     write_json(folder / "metrics.json", metrics)
     title = f"{splits.name}, {len(splits.train)} training frames"

@@ -40,7 +40,7 @@ def composition(numbers: np.ndarray, num_atoms: np.ndarray, species: ArrayLike) 
     return np.add.reduceat((numbers[:, None] == np.asarray(species)).astype(np.int64), first)
 
 
-def fit_energy_reference(composition: np.ndarray, energy: np.ndarray) -> np.ndarray:
+def fit_energy_reference(composition: np.ndarray, energy: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
     r"""Per-species energies :math:`\mu_s` that minimise :math:`\sum_f (E_f - \sum_s n_{fs} \mu_s)^2`.
 
     Frames of a single molecule leave the split between species open: the solution of least norm is taken, and only the
@@ -49,11 +49,15 @@ def fit_energy_reference(composition: np.ndarray, energy: np.ndarray) -> np.ndar
     Args:
         composition: (frames, species) number of atoms.
         energy: (frames,) eV, float64.
+        known: (species,) energies that stay as they are, eV; NaN where there is none, which all are by default.
 
     Returns:
         (species,) eV.
     """
-    reference, *_ = np.linalg.lstsq(composition.astype(np.float64), energy, rcond=None)
+    reference = np.full(composition.shape[1], np.nan) if known is None else known.copy()
+    fitted = np.isnan(reference)
+    left = energy - composition[:, ~fitted] @ reference[~fitted]
+    reference[fitted], *_ = np.linalg.lstsq(composition[:, fitted].astype(np.float64), left, rcond=None)
     return reference
 
 
@@ -75,21 +79,29 @@ def given_energy_reference(atom_energies: Mapping[str, float], species: Sequence
     return np.array([float(atom_energies[symbol]) for symbol in symbols])
 
 
-def collect_statistics(frames: Sequence[Data], atom_energies: Mapping[str, float] | None = None) -> Statistics:
+def collect_statistics(
+    frames: Sequence[Data],
+    atom_energies: Mapping[str, float] | None = None,
+    isolated_energies: Mapping[str, float] | None = None,
+) -> Statistics:
     """Statistics of training ``frames``, whose neighbour lists are there already.
 
     Args:
         frames: with energies, and with forces (NaN where there are none) or without.
-        atom_energies: energies of isolated atoms in eV by chemical symbol; fitted if not given.
+        atom_energies: energies of isolated atoms in eV by chemical symbol, those of all elements but the ones that
+            ``isolated_energies`` has; fitted if not given.
+        isolated_energies: likewise of some elements, others are fitted; ``atom_energies`` goes before it.
     """
     numbers = torch.cat([frame.z for frame in frames]).numpy()
     species = np.unique(numbers)
     atoms = composition(numbers, np.array([frame.num_nodes for frame in frames]), species)
     energy = torch.cat([frame.energy for frame in frames]).double().numpy()
+    known = dict(isolated_energies or {})
     if atom_energies is None:
-        shift = fit_energy_reference(atoms, energy)
+        symbols = [chemical_symbols[number] for number in species]
+        shift = fit_energy_reference(atoms, energy, np.array([known.get(symbol, np.nan) for symbol in symbols]))
     else:
-        shift = given_energy_reference(atom_energies, species.tolist())
+        shift = given_energy_reference(known | dict(atom_energies), species.tolist())
     return Statistics(
         species=tuple(species.tolist()),
         shift=tuple(shift.tolist()),

@@ -112,6 +112,25 @@ def test_errors_against_a_file(trained, tmp_path, capsys):
     assert "on O" in printed
 
 
+def test_unknown_elements_are_named(trained, tmp_path):
+    frames = references(trained, 2)
+    frames[1].symbols[0] = "Xe"
+    frames[1].calc.atoms.symbols[0] = "Xe"
+    ase.io.write(tmp_path / "reference.xyz", frames)
+    with pytest.raises(ValueError, match=r"data: .*reference\.xyz: frame 1 holds Xe \(.*knows H, C, O"):
+        evaluate(trained, "--data", tmp_path / "reference.xyz", run_dir=tmp_path / "out")
+
+
+def test_a_virial_is_compared_as_a_stress(trained, tmp_path, no_plots):
+    off, crystals = 0.002, with_stress(trained, 2, 0.002)
+    for atoms in crystals:
+        atoms.info["W"] = (-atoms.get_volume() * atoms.get_stress(voigt=False)).ravel()
+        del atoms.calc.results["stress"]
+    ase.io.write(tmp_path / "crystals.xyz", crystals)
+    found = evaluate(trained, "--data", tmp_path / "crystals.xyz", "--virial_key", "W", run_dir=tmp_path / "out")
+    assert found["stress_mae_meV_per_A3"] == pytest.approx(1000 * off, rel=1e-3)
+
+
 def test_several_files_and_names_of_labels(trained, tmp_path, no_plots):
     for number, atoms in enumerate(references(trained, 2)):
         atoms.info["DFT_energy"] = atoms.calc.results["energy"]

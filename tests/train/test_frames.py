@@ -118,6 +118,36 @@ def test_energies_alone_can_be_fitted(files):
     assert not any(name.startswith(("forces", "stress")) for name in metrics["test"])
 
 
+def test_test_frames_may_have_no_forces(files):
+    """Those of perfect crystals are zero, and nothing is relative to them."""
+    perfect = [labelled(bulk("Cu", "fcc", a=a, cubic=True), stress=True) for a in (3.5, 3.6)]
+    for atoms in perfect:
+        atoms.calc.results["forces"][:] = 0.0
+    write(files / "perfect.xyz", perfect)
+    command = ["frames", "--train_file", str(files / "copper.xyz"), "--test_file", str(files / "perfect.xyz")]
+    metrics = main([*command, "--run_dir", str(files / "perfect"), *TINY.split()])
+    assert metrics["baseline"]["forces_mae_meV_per_A"] == 0.0
+    assert "forces_mae_percent" not in metrics["test"]
+
+
+def test_structures_in_two_files_are_counted(files):
+    options = FramesOptions(str(files / "copper.xyz"), test_file=str(files / "copper.xyz"))
+    with pytest.warns(UserWarning, match=r"18 of the test frames are training frames \(copper\.xyz\)"):
+        read_splits(options, CUTOFF)
+
+
+def test_a_virial_is_learned_as_a_stress(files):
+    images = crystals(8, seed=5)
+    for atoms in images:
+        atoms.info["REF_virial"] = (-atoms.get_volume() * atoms.get_stress(voigt=False)).ravel()
+        del atoms.calc.results["stress"]
+    write(files / "virials.xyz", images)
+    splits = read_splits(FramesOptions(str(files / "virials.xyz"), virial_key="REF_virial"), CUTOFF)
+    expected = sorted(crystal.get_stress()[0] for crystal in crystals(8, seed=5))
+    found = sorted(frame.stress[0, 0, 0].item() for frame in (*splits.train, *splits.validation, *splits.test))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_a_run_goes_on_by_its_folder_alone(finished):
     folder, before = finished
     after = main(["frames", "--resume", str(folder), "--max_epochs", "3"])
@@ -181,6 +211,7 @@ def test_mistakes_are_named(files, arguments, message):
         main(["frames", "--train_file", str(files / "copper.xyz"), *arguments])
 
 
+@pytest.mark.filterwarnings("ignore:the same structures in several parts")
 def test_labels_that_validation_lacks_are_named(files):
     command = ["frames", "--train_file", f"[{files / 'copper.xyz'}, {files / 'molecules.xyz'}]", *TINY.split()]
     command += ["--val_file", str(files / "molecules.xyz"), "--run_dir"]

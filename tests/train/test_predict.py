@@ -120,9 +120,16 @@ def test_a_reference_of_the_same_name_is_named():
 
 def test_unknown_elements_leave_no_output(trained, tmp_path):
     ase.io.write(tmp_path / "in.xyz", [*spring_atoms(1), Atoms("Xe")])
-    with pytest.raises(ValueError, match="54"):
+    with pytest.raises(ValueError, match=r"in\.xyz: frame 1 holds Xe \(.*54.*\), which .* knows H, C, O: leave"):
         predict(trained, [tmp_path / "in.xyz"], tmp_path / "out.xyz")
     assert [path.name for path in tmp_path.iterdir()] == ["in.xyz"]
+
+
+def test_unknown_elements_are_found_in_their_file(trained, tmp_path):
+    for name, structures in (("first", spring_atoms(3)), ("second", [*spring_atoms(1), Atoms("AuHXe")])):
+        ase.io.write(tmp_path / f"{name}.xyz", structures)
+    with pytest.raises(ValueError, match=r"second\.xyz: frame 1 holds Xe, Au \("):
+        predict(trained, [tmp_path / "first.xyz", tmp_path / "second.xyz"], tmp_path / "out.xyz")
 
 
 def test_mistakes_are_named(trained, tmp_path):

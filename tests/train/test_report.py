@@ -18,6 +18,10 @@ def test_each_element_has_a_line_below_the_whole():
     assert cells(table, "  on O") == ["40.00", "meV/Å", "50.0", "%"]
 
 
+def test_nothing_is_relative_to_forces_of_zero():
+    assert cells(error_rows({"test": ENERGY | FORCES}, mean_force=0.0), "test")[-2:] == ["20.00", "meV/Å"]
+
+
 def test_columns_are_the_quantities_that_there_are():
     table = error_rows({"test": ENERGY | {"stress_mae_meV_per_A3": 3.5}, "other": ENERGY})
     assert table.splitlines()[0].split() == ["mean", "absolute", "error", "energy", "energy/atom", "stress"]

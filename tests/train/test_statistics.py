@@ -36,6 +36,24 @@ def test_reference_of_one_molecule_sums_to_its_mean_energy():
     assert composition[0] @ fit_energy_reference(composition, energy) == pytest.approx(energy.mean(), rel=1e-14)
 
 
+def test_known_energies_stay_and_others_are_fitted():
+    """The others by the normal equations of what the known ones leave."""
+    random = np.random.default_rng(2)
+    composition = random.integers(0, 8, size=(50, 3))
+    energy = composition @ random.normal(-500, 200, size=3) + random.normal(scale=3.0, size=50)
+    known = np.array([np.nan, -450.0, np.nan])
+    left, others = energy + 450.0 * composition[:, 1], composition[:, [0, 2]]
+    expected = np.linalg.solve(others.T @ others, others.T @ left)
+    found = fit_energy_reference(composition, energy, known)
+    np.testing.assert_allclose(found[[0, 2]], expected, rtol=1e-9)
+    assert found[1] == -450.0
+    assert np.isnan(known[0])
+
+
+def test_all_energies_may_be_known():
+    assert fit_energy_reference(np.array([[2, 1]]), np.array([-9.0]), np.array([-1.0, -2.0])).tolist() == [-1.0, -2.0]
+
+
 def test_statistics_of_mixed_frames():
     forces = [np.full((3, 3), 2.0), np.full((2, 3), -1.0)]
     frames = [frame([8, 1, 1], -20.0, forces[0], edges=6), frame([1, 1], -2.0, forces[1], edges=2)]
@@ -50,6 +68,17 @@ def test_given_energies_of_atoms_are_taken_as_they_are():
     frames = [frame([8, 1, 1], -20.0, np.ones((3, 3)))]
     found = collect_statistics(frames, {"O": -17.5, "Au": -1e5, "H": -1.25})
     assert (found.species, found.shift) == ((1, 8), (-1.25, -17.5))
+
+
+def test_energies_of_isolated_atoms_are_taken_and_others_fitted():
+    frames = [frame([8, 1, 1], -20.0, np.ones((3, 3))), frame([1, 1], -2.5, np.ones((2, 3)))]
+    found = collect_statistics(frames, isolated_energies={"H": -1.0, "Au": -1e5})
+    assert (found.species, found.shift) == ((1, 8), (-1.0, pytest.approx(-18.0)))
+
+
+def test_given_energies_go_before_those_of_isolated_atoms():
+    frames = [frame([8, 1, 1], -20.0, np.ones((3, 3)))]
+    assert collect_statistics(frames, {"O": -17.5}, {"H": -1.0, "O": -99.0}).shift == (-1.0, -17.5)
 
 
 @pytest.mark.parametrize(

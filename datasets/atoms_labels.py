@@ -1,0 +1,89 @@
+"""Energy, forces and stress of a frame that ASE read: found by their names, checked, in one layout."""
+
+import numpy as np
+
+from datasets.atoms_stress import stress_of
+from datasets.label_names import names_like, numbers_of, refuse_rivals, results_of, value_of
+
+LABELS = ("energy", "forces", "stress")
+
+
+def checked_labels(labels, keys: dict[str, str | None]) -> tuple[str, ...] | None:
+    """The labels that every frame must have; None for energy and forces, with the stress if any frame has it.
+
+    Args:
+        labels: what a user asks for.
+        keys: of energy, forces, stress and virial, the name in the files, or None.
+
+    Raises:
+        ValueError: a label is unknown, or a key is not that of a label which is read.
+    """
+    for name, other in (("stress", "virial"), ("virial", "stress")):
+        key = keys[name]
+        if key is not None and other in key.lower() and name not in key.lower():
+            raise ValueError(
+                f"{name}_key: {key!r} sounds like a {other}; expected a stress, in eV/Angstrom^3, as stress_key, or a "
+                f"virial, in eV, as virial_key, which is divided by minus the volume: give it as {other}_key"
+            )
+    if labels is None:
+        return None if keys["stress"] is None and keys["virial"] is None else LABELS
+    if isinstance(labels, str) or not set(labels) <= set(LABELS):
+        raise ValueError(f"labels: expected a list of some of {LABELS}, got {labels!r}")
+    for name, key in keys.items():
+        label = "stress" if name == "virial" else name
+        if key is not None and label not in labels:
+            raise ValueError(f"{name}_key: got {key!r}, but labels={labels!r} leaves the {label} out; name it there")
+    return tuple(name for name in LABELS if name in labels)
+
+
+def read_labels(atoms, labels: tuple[str, ...] | None, keys: dict[str, str | None], place: str) -> dict:
+    """The labels of one frame: energy (1,), forces (n, 3) and stress (1, 3, 3), float64.
+
+    The force on a single atom is zero by symmetry, so that its frame needs none; it may lack the stress as well.
+
+    Args:
+        atoms: the ase.Atoms.
+        labels: as :func:`checked_labels` gives them.
+        keys: likewise.
+        place: the frame's, with which every error message begins.
+
+    Raises:
+        ValueError: a label is missing, cannot be, or is there twice with different values.
+    """
+    found = {}
+    for name in LABELS if labels is None else labels:
+        value = stress_of(atoms, keys, place) if name == "stress" else _label(atoms, name, keys[name], place)
+        if value is None and name == "forces" and len(atoms) == 1:
+            value = np.zeros((1, 3))
+        if value is not None:
+            found[name] = value
+        elif name != "stress" or (labels is not None and len(atoms) > 1):
+            raise ValueError(f"{place} has no {_called(name, keys)}; {_what_there_is(atoms, name)}")
+    return found
+
+
+def _label(atoms, name: str, key: str | None, place: str) -> np.ndarray | None:
+    """Energy (1,) or forces (n, 3), or None."""
+    value = value_of(atoms, name, key)
+    if value is None:
+        return None
+    value = numbers_of(value, name, len(atoms), place)
+    if key is None:
+        refuse_rivals(atoms, name, value, place)
+    return value.reshape(1) if name == "energy" else value
+
+
+def _called(name: str, keys: dict[str, str | None]) -> str:
+    """``name`` and what the user calls it."""
+    key = keys[name] or (keys["virial"] if name == "stress" else None)
+    return name if key is None else f"{name} {key!r}"
+
+
+def _what_there_is(atoms, name: str) -> str:
+    names = [*names_like(atoms, name), *(names_like(atoms, "virial") if name == "stress" else [])]
+    likely = f", perhaps {' or '.join(map(repr, names))}," if names else ""
+    keys = "`stress_key` or `virial_key`" if name == "stress" else f"`{name}_key`"
+    return (
+        f"there are calculator results {sorted(results_of(atoms))}, info {sorted(atoms.info)} and arrays "
+        f"{sorted(atoms.arrays)}: give one{likely} as {keys}, or leave {name} out of `labels`"
+    )

@@ -1,0 +1,67 @@
+"""Frames of isolated atoms: they give the energies that atoms start from, and a potential learns nothing else of them.
+
+A potential gives an atom without neighbours the energy of its element, whatever it has learned, and no force.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from ase.data import chemical_symbols
+from torch_geometric.data import Data
+
+# Energies of one element that differ by less are the same, in eV: boxes and printed digits differ by as much.
+ROUNDING = 1e-3
+
+
+@dataclass(frozen=True)
+class IsolatedAtom:
+    """Its element, its energy in eV, and where it was found."""
+
+    symbol: str
+    energy: float
+    place: str
+
+    @classmethod
+    def of(cls, frame: Data, place: str) -> "IsolatedAtom":
+        return cls(chemical_symbols[frame.z.item()], frame.energy.item(), place)
+
+
+def is_isolated(frame: Data) -> bool:
+    """Whether ``frame``, with its neighbour list, holds one atom that sees no other, nor its own periodic images."""
+    return frame.num_nodes == 1 and frame.num_edges == 0
+
+
+def isolated_energies(atoms: Sequence[IsolatedAtom], given: Mapping[str, float]) -> dict[str, float]:
+    """Energy of each element that is among ``atoms`` and not ``given``, eV, by chemical symbol.
+
+    Raises:
+        ValueError: two frames of such an element disagree.
+    """
+    first: dict[str, IsolatedAtom] = {}
+    for atom in atoms:
+        known = first.setdefault(atom.symbol, atom)
+        if abs(atom.energy - known.energy) > ROUNDING and atom.symbol not in given:
+            raise ValueError(
+                f"isolated atoms of {atom.symbol} have different energies, {known.energy} eV ({known.place}) and "
+                f"{atom.energy} eV ({atom.place}): leave one of them out, or give --atom_energies "
+                f'"{{{atom.symbol}: {known.energy}}}"'
+            )
+    return {symbol: atom.energy for symbol, atom in first.items() if symbol not in given}
+
+
+def describe_isolated(atoms: Sequence[IsolatedAtom], given: Mapping[str, float], species: Collection[str]) -> str:
+    """What became of the frames of isolated ``atoms``, of which there are some.
+
+    Args:
+        given: energies by symbol that go before theirs.
+        species: symbols of the elements that are learned.
+    """
+    energies = isolated_energies(atoms, given)
+    taken = [f"{symbol} {energy:.4f} eV" for symbol, energy in energies.items() if symbol in species]
+    replaced = sorted({atom.symbol for atom in atoms} & given.keys())
+    foreign = sorted(energies.keys() - species)
+    lines = [f"isolated atoms: {len(atoms)} frames, left out of training, validation and test"]
+    lines += [f"  their energies are taken: {', '.join(sorted(taken))}"] if taken else []
+    lines += [f"  atom_energies goes before that of {', '.join(replaced)}"] if replaced else []
+    lines += [f"  not learned, because no other training frame holds it: {', '.join(foreign)}"] if foreign else []
+    return "\n".join(lines)
