@@ -192,7 +192,9 @@ class TensorProductConv(MessagePassing):
             or self._message_forward_hooks
             or self._aggregate_forward_pre_hooks
             or self._aggregate_forward_hooks
-            or not self.__dict__.keys().isdisjoint(("propagate", "message", "aggregate", "update"))
+            or "message" in self.__dict__
+            or "aggregate" in self.__dict__
+            or "update" in self.__dict__
         )
 
     def __prepare_scriptable__(self):
@@ -203,15 +205,12 @@ class TensorProductConv(MessagePassing):
         """What the kernels are generated from, for float32; None on the reference backend."""
         return None if self._description is None else problem_of(self._description, "float32")
 
-    def _weights(self, weight: Tensor | None, edges: int, x: Tensor) -> Tensor:
+    def _weights(self, weight: Tensor | None, edges: int, x: Tensor) -> Tensor | None:
         """The weights in the shape that the kernels read."""
-        if weight is None:
-            if self.weight_numel:
-                each = "for all edges" if self.shared_weights else "an edge"
-                raise ValueError(f"weight: missing; {self} has {self.weight_numel} weights {each}")
+        if weight is None and not self.weight_numel:
             return x.new_empty(0) if self.shared_weights else x.new_empty(edges, 0)
         is_row = isinstance(weight, Tensor) and self.shared_weights and tuple(weight.shape) == (1, self.weight_numel)
-        return weight.squeeze(0) if is_row else weight
+        return weight[0] if is_row else weight  # type: ignore[index]  # a row is a tensor
 
     def _check(self, x: Tensor, graph: Graph, edge_attr: Tensor, weight: Tensor) -> None:
         edges = graph.num_edges
