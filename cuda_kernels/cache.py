@@ -28,15 +28,15 @@ def folder() -> Path:
     Raises:
         FileNotFoundError: the path begins with ~, and there is no such user, or the user has no home.
     """
-    return _absolute(os.path.expanduser(_chosen()))
+    return _absolute(_chosen())
 
 
 def _chosen() -> str:
-    """As the environment names it. What is not absolute is no folder for caches, says the XDG specification."""
-    if chosen := os.environ.get(_VARIABLE):
-        return chosen
+    """As the environment names it, with the user's home for ~. XDG_CACHE_HOME counts only if it is absolute, as its
+    specification says."""
     bases = os.environ.get("XDG_CACHE_HOME", ""), os.environ.get("LOCALAPPDATA", "")
-    return os.path.join(next(filter(os.path.isabs, bases), os.path.join("~", ".cache")), "pyg_cgconv")
+    base = next(filter(os.path.isabs, bases), os.path.join("~", ".cache"))
+    return os.path.expanduser(os.environ.get(_VARIABLE) or os.path.join(base, "pyg_cgconv"))
 
 
 @lru_cache
