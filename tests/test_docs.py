@@ -5,6 +5,7 @@ The Python of the pages is run by ``make docs``.
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from train.cli import parse
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 README_LINES = 120
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+OF_A_FILE = (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/main/".replace("github.com", "raw.githubusercontent.com"))
 
 
 def commands() -> list[str]:
@@ -42,10 +45,28 @@ def test_python_of_the_readme_runs():
         exec(compile(block, "README.md", "exec"), {})
 
 
+def links(page: Path) -> list[str]:
+    """Where its links and pictures lead, without anchors."""
+    return re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
-    targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    files = [page.parent / link for link in links(page) if ":" not in link]
+    for start in OF_A_FILE:
+        files += [ROOT / link.removeprefix(start) for link in links(page) if link.startswith(start)]
+    assert [file for file in files if not file.exists()] == []
+
+
+def test_the_readme_can_be_read_where_its_files_are_not():
+    """On a package index, links and pictures that are relative lead nowhere."""
+    assert [link for link in links(ROOT / "README.md") if not link.startswith("https://")] == []
+
+
+def test_pictures_of_the_readme_are_files_and_not_pages_about_them():
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert pictures
+    assert all(picture.startswith(OF_A_FILE[1]) for picture in pictures)
 
 
 def test_the_readme_is_short():

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from functools import lru_cache
 
 import llvmlite.binding as llvm
+from numba.core import config
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 from numba.core.typing import Signature
 
-from .. import cache
+from .. import cache, elf
+
+_OF_THE_RUN = {
+    "CACHE_DIR",
+    "GDB_BINARY",
+    "NUMBA_DEFAULT_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "THREADING_LAYER",
+    "THREADING_LAYER_PRIORITY",
+}
+"""Settings of numba that machine code does not depend on, and that differ between runs of one program."""
 
 
 def compiled(kernel: Dispatcher, signature: Signature, content: tuple) -> Dispatcher:
-    """The kernel, which numba has only parsed, compiled for one signature, or found on disk by its `content`."""
-    kernel._cache = _DiskCache(cache.key("cpu", content, _host()))
+    """The kernel, which numba has only parsed, compiled for one signature, or found on disk by its `content`.
+
+    Raises:
+        RuntimeError: numba has been told not to compile.
+    """
+    if config.DISABLE_JIT:
+        raise RuntimeError(
+            "NUMBA_DISABLE_JIT is set, and kernels are compiled by numba; unset it, or use backend='reference'"
+        )
+    kernel._cache = _DiskCache(cache.key("cpu", content, _host(), _settings()))
     kernel.compile(signature)
     kernel.disable_compile()
     return kernel
@@ -29,11 +50,29 @@ class _DiskCache:
     def load_overload(self, signature, target_context):
         target_context.refresh()
         stored = cache.load(self.name)
-        return stored and CompileResult._rebuild(target_context, *pickle.loads(stored))
+        try:
+            return None if stored is None else self._rebuilt(stored, target_context)
+        except Exception:  # bytes that are no kernel fail anywhere in pickle, numba and LLVM; they are replaced
+            return None
 
     def save_overload(self, signature, result):
-        cache.store(self.name, pickle.dumps(result._reduce()))
+        cache.store(self.name, pickle.dumps((self.name, result._reduce())))
+
+    def _rebuilt(self, stored: bytes, target_context) -> CompileResult | None:
+        name, reduced = pickle.loads(stored)
+        _, _, (object_code, _) = reduced[0]  # the library: name, kind, code with what other kernels may inline
+        is_whole = elf.is_whole(object_code) or sys.platform != "linux"
+        return CompileResult._rebuild(target_context, *reduced) if name == self.name and is_whole else None
 
 
+@lru_cache  # a third of a millisecond
 def _host() -> tuple[str, str]:
     return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+
+
+def _settings() -> list[tuple[str, object]]:
+    """numba's settings that may shape machine code: from the environment, its configuration file, or set by a program.
+    New releases have new ones, so these are all but those that certainly do not."""
+    config.reload_config()  # as the compiler does
+    names = sorted(name for name in vars(config) if name.isupper() and not name.startswith("CUDA_"))
+    return [(name, getattr(config, name)) for name in names if name not in _OF_THE_RUN]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from ..elf import section
+
 ENTRY = b"contraction"
 FOLD_WARPS, FOLD_BLOCKS = 16, 264
 """Warps of a block of the folding kernel, and the most blocks: two for each multiprocessor of an H100, because in most
@@ -43,7 +45,7 @@ class Binary:
 
     def _attribute(self, wanted: int) -> int:
         """The largest of the kernel and of functions that it calls, such as divisions."""
-        information, at, found = _section(self.cubin, b".nv.info"), 0, []
+        information, at, found = section(self.cubin, b".nv.info"), 0, []
         while at < len(information):
             layout, attribute, size = struct.unpack_from("<BBH", information, at)
             if layout == _WITH_SIZE and attribute == wanted:
@@ -52,15 +54,3 @@ class Binary:
         if not found:
             raise RuntimeError(f"the machine code's description lacks attribute {wanted:#x}")
         return max(found)
-
-
-def _section(elf: bytes, name: bytes) -> bytes:
-    """The content of a section of a 64-bit little-endian ELF file."""
-    (headers,) = struct.unpack_from("<Q", elf, 40)
-    header_size, count, names_at = struct.unpack_from("<HHH", elf, 58)
-    sections = [struct.unpack_from("<IIQQQQ", elf, headers + n * header_size) for n in range(count)]
-    names = sections[names_at][4]
-    for name_at, _, _, _, start, size in sections:
-        if elf[names + name_at :].split(b"\0", 1)[0] == name:
-            return elf[start : start + size]
-    raise RuntimeError(f"the machine code lacks section {name.decode()}")

@@ -5,11 +5,15 @@ Kernels found on disk are run without importing numba.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
+from typing import TypeVar
 
 from .. import cache as disk
+from .. import elf
 from ..linear import Part, Table, tiles_of
 from ..passes import Pass
 from ..problem import Problem
@@ -22,10 +26,19 @@ MINIMUM_CAPABILITY = (8, 0)
 WALKS = 2048
 """Rows of a kernel that share out the sites without a graph: enough blocks for every multiprocessor (an estimate)."""
 
+_OF_THE_RUN = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
+"""Settings of numba that machine code does not depend on, and that differ between runs of one program."""
+
+_Found = TypeVar("_Found")
+_Kernels = TypeVar("_Kernels")
+
 
 @cache
-def binaries(problem: Problem, walk: Pass, capability: tuple[int, int]) -> list[Binary]:
+def binaries(problem: Problem, walk: Pass, capability: tuple[int, int], anew: bool = False) -> list[Binary]:
     """The kernels of one pass, from disk or else compiled now.
+
+    Args:
+        anew: compiled whatever is on disk, which they replace.
 
     Raises:
         ValueError: the architecture is older than the kernels' instructions.
@@ -37,34 +50,34 @@ def binaries(problem: Problem, walk: Pass, capability: tuple[int, int]) -> list[
 
         return compile_pass(problem, walk, capability)
 
-    return _stored(("walk", problem.key, walk.contraction.spec, walk.by), capability, compiled)
+    return _stored(("walk", problem.key, walk.contraction.spec, walk.by), capability, compiled, anew)
 
 
 @cache
-def _fold_binary(dtype: str, capability: tuple[int, int]) -> Binary:
+def _fold_binary(dtype: str, capability: tuple[int, int], anew: bool = False) -> Binary:
     """The kernel that adds up the rows of nodes with many edges."""
 
-    def compiled() -> Binary:
+    def compiled() -> list[Binary]:
         from .fold import compile_fold
 
-        return compile_fold(dtype, capability)
+        return [compile_fold(dtype, capability)]
 
-    return _stored(("fold", dtype), capability, compiled)
+    return _stored(("fold", dtype), capability, compiled, anew)[0]
 
 
 @cache
-def _linear_binary(part: Part, dtype: str, capability: tuple[int, int]) -> Binary:
+def _linear_binary(part: Part, dtype: str, capability: tuple[int, int], anew: bool = False) -> Binary:
     """A kernel of linear maps of features."""
 
-    def compiled() -> Binary:
+    def compiled() -> list[Binary]:
         from .linear import compile_linear
 
-        return compile_linear(part, dtype, capability)
+        return [compile_linear(part, dtype, capability)]
 
-    return _stored(("linear", part, dtype), capability, compiled)
+    return _stored(("linear", part, dtype), capability, compiled, anew)[0]
 
 
-def _stored(name: tuple, capability: tuple[int, int], compiled: Callable):
+def _stored(name: tuple, capability: tuple[int, int], compiled: Callable[[], list[Binary]], anew: bool) -> list[Binary]:
     """What is on disk under this name, or else what `compiled` returns, which is put there."""
     if capability < MINIMUM_CAPABILITY:
         found, needed = (".".join(map(str, version)) for version in (capability, MINIMUM_CAPABILITY))
@@ -72,16 +85,47 @@ def _stored(name: tuple, capability: tuple[int, int], compiled: Callable):
             f"backend: this GPU has compute capability {found}, the CUDA kernels need {needed} (copies to shared "
             "memory that do not wait); use backend='reference', or a CPU"
         )
-    key = disk.key("cuda", name, capability)
-    if stored := disk.load(key):
-        return pickle.loads(stored)
+    key = disk.key("cuda", name, capability, _settings())
+    if not anew and (stored := _on_disk(key)):
+        return stored
     # Only now: numba and the compiler take a second to import, and kernels on disk need neither.
     try:
         result = compiled()
     except ImportError as error:
         raise ImportError(f"backend: the CUDA kernels are compiled by numba-cuda ({error}); {INSTALL}") from error
-    disk.store(key, pickle.dumps(result))
+    disk.store(key, pickle.dumps((key, result)))
     return result
+
+
+def _on_disk(key: str) -> list[Binary] | None:
+    """What is on disk under this key, if it is what `_stored` has put there."""
+    stored = disk.load(key)
+    try:
+        name, result = pickle.loads(stored or b"")
+        return result if name == key and result and all(elf.is_whole(binary.cubin) for binary in result) else None
+    except Exception:  # bytes that are no kernels fail anywhere; they are replaced
+        return None
+
+
+def _settings() -> list[tuple[str, str]]:
+    """The compiler's settings, without importing it: variables of the environment, and its configuration file."""
+    settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_"))
+    file = Path(".numba_config.yaml")
+    written = [(file.name, file.read_text())] if file.is_file() else []
+    return written + [(name, value) for name, value in settings if name not in _OF_THE_RUN]
+
+
+def _loaded(find: Callable[..., _Found], load: Callable[[_Found], _Kernels], *what) -> _Kernels:
+    """What `find` finds, loaded on the current device. Compiled anew if it does not load: then it is from disk, and
+    something else was there under its name."""
+    try:
+        return load(find(*what))
+    except RuntimeError:
+        return load(find(*what, anew=True))
+
+
+def _load_all(found: list[Binary]) -> list[Kernel]:
+    return [Kernel(binary) for binary in found]
 
 
 class Walk:
@@ -92,9 +136,9 @@ class Walk:
         self._graph = problem.has_graph
         self._owned = [n for n, name in enumerate(outputs) if problem.operand(name).index is walk.by and self._graph]
         self._lengths = [problem.row(name).length for name in outputs]
-        self._kernels = [Kernel(binary) for binary in binaries(problem, walk, capability)]
+        self._kernels = _loaded(binaries, _load_all, problem, walk, capability)
         if self._owned:
-            self._fold = Kernel(_fold_binary(problem.dtype, capability))
+            self._fold = _loaded(_fold_binary, Kernel, problem.dtype, capability)
 
     def over_graph(
         self,
@@ -146,7 +190,7 @@ class LinearPart:
     """One part of a linear map on one device, ready to launch."""
 
     def __init__(self, part: Part, table: Table, dtype: str, device: int):
-        self._kernel = Kernel(_linear_binary(part, dtype, compute_capability(device)))
+        self._kernel = _loaded(_linear_binary, Kernel, part, dtype, compute_capability(device))
         self._tiles, self._part = len(table.tiles), part
 
     def __call__(
