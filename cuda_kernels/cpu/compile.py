@@ -11,6 +11,7 @@ from numba.core import config
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 from numba.core.typing import Signature
+from numba.np.ufunc import parallel
 
 from .. import cache, elf
 
@@ -36,9 +37,20 @@ def compiled(kernel: Dispatcher, signature: Signature, content: tuple) -> Dispat
             "NUMBA_DISABLE_JIT is set, and kernels are compiled by numba; unset it, or use backend='reference'"
         )
     kernel._cache = _DiskCache(cache.key("cpu", content, _host(), _settings()))
-    kernel.compile(signature)
+    try:
+        kernel.compile(signature)
+    except RuntimeError as error:
+        if "no compiled object yet" not in str(error):
+            raise
+        # An interruption that LLVM's callback has swallowed: it has no way to pass it on.
+        raise KeyboardInterrupt from error
     kernel.disable_compile()
     return kernel
+
+
+def threads_have_started() -> bool:
+    """Whether numba's pool of threads has been started, in this process or in one that it was forked from."""
+    return parallel._is_initialized
 
 
 class _DiskCache:

@@ -22,8 +22,8 @@ EDGES_AHEAD = 4
 time (nequip-aspirin of 64 molecules on two cores of an AMD EPYC: 4.1 to 2.7 ms)."""
 
 
-def compile_kernel(problem: Problem, passes: Sequence[Pass]) -> Callable[..., None]:
-    """The compiled kernel of one or two passes.
+def compile_kernel(problem: Problem, passes: Sequence[Pass], parallel: bool = True) -> Callable[..., None]:
+    """The compiled kernel of one or two passes, for numba's threads or for the one that calls it.
 
     Returns:
         kernel(*operands, pieces): for each pass, and twice for a single one, its inputs, outputs, lists and number of
@@ -39,7 +39,7 @@ def compile_kernel(problem: Problem, passes: Sequence[Pass]) -> Callable[..., No
     walks = [make_walk(Parts(problem, walk)) for walk in passes]
     walk, walk_again = walks if len(walks) == 2 else (*walks, _nothing)
 
-    @numba.njit(parallel=True, nogil=True)
+    @numba.njit(parallel=parallel, nogil=True)
     def kernel(inputs, outputs, lists, rows, inputs_again, outputs_again, lists_again, rows_again, pieces):
         for piece in numba.prange(pieces):
             walk(inputs, outputs, lists, rows, piece, pieces)
@@ -49,7 +49,7 @@ def compile_kernel(problem: Problem, passes: Sequence[Pass]) -> Callable[..., No
     counts = [(len(p.contraction.inputs), len(p.contraction.outputs), 3) for p in (passes[0], passes[-1])]
     operands = [[*(types.UniTuple(address, n) for n in count), types.int64] for count in counts]
     specs = [(walk.by, walk.contraction.spec) for walk in passes]
-    return compiled(kernel, types.void(*operands[0], *operands[1], types.int64), (problem.key, specs))
+    return compiled(kernel, types.void(*operands[0], *operands[1], types.int64), (problem.key, specs, parallel))
 
 
 def _walk_edges(parts: Parts):
@@ -96,15 +96,15 @@ def _nothing(inputs, outputs, lists, rows, piece, pieces):
     """In place of a second pass."""
 
 
-def compile_transposition(problem: Problem, name: str) -> Callable[[int, int, int], None]:
+def compile_transposition(problem: Problem, name: str, parallel: bool = True) -> Callable[[int, int, int], None]:
     """kernel(source, target, rows): copies an operand's rows from the problem's order to component-major; both are
     addresses."""
     write_back = Parts.write_back(problem, name)
 
-    @numba.njit(parallel=True, nogil=True)
+    @numba.njit(parallel=parallel, nogil=True)
     def kernel(source, target, rows):
         for row in numba.prange(rows):
             write_back(source, target, row)
 
     signature = types.void(types.uint64, types.uint64, types.int64)
-    return compiled(kernel, signature, ("transposition", problem.key, name))
+    return compiled(kernel, signature, ("transposition", problem.key, name, parallel))

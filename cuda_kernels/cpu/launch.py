@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numba
 
 from ..contraction import Contraction
 from ..passes import Pass
 from ..problem import Channels, Index, Problem
+from .compile import threads_have_started
 from .kernel import compile_kernel, compile_transposition
 
 # numba's simplest thread pool aborts the process when two threads enter it at once; a kernel uses every core anyway.
 _one_at_a_time = threading.Lock()
+_lost_threads = False  # this process was forked from one whose threads it has not
 
 
 WORK_A_THREAD = 500_000
@@ -32,7 +36,7 @@ class Walks:
     """The kernel of one or two passes, ready to run."""
 
     def __init__(self, problem: Problem, passes: tuple[Pass, ...]):
-        self._kernel = compile_kernel(problem, passes)
+        self._run = _Kernel(partial(compile_kernel, problem, passes))
         self._is_single = len(passes) == 1
         self._work_an_edge = sum(_work_an_edge(problem, walk.contraction) for walk in passes)
         read = (problem.operand(name) for name in passes[0].contraction.inputs)
@@ -45,9 +49,8 @@ class Walks:
         Args:
             operands: of each pass addresses of inputs, outputs and lists, and the number of rows.
         """
-        with _one_at_a_time:
-            _set_threads(threads, edges * self._work_an_edge)
-            self._kernel(*operands[0], *operands[-1], self._pieces(operands, edges, threads))
+        arguments = *operands[0], *operands[-1], self._pieces(operands, edges, threads)
+        self._run(arguments, edges * self._work_an_edge, threads)
 
     def _pieces(self, operands: Sequence[tuple], edges: int, threads: int) -> int:
         """How many pieces the rows are cut into; a single pass has nothing to read again."""
@@ -61,17 +64,45 @@ class Transposition:
     """Copies an operand's rows to the order in which the kernels read them."""
 
     def __init__(self, problem: Problem, name: str):
-        self._kernel, self._length = compile_transposition(problem, name), problem.row(name).length
+        self._run, self._length = _Kernel(partial(compile_transposition, problem, name)), problem.row(name).length
 
     def __call__(self, source: int, target: int, rows: int, threads: int) -> None:
         """Copy rows; source and target are addresses."""
+        self._run((source, target, rows), rows * self._length, threads)
+
+
+class _Kernel:
+    """A kernel on numba's threads; in a process without them, on the thread that calls it.
+
+    Threads do not live on in a forked process, and numba ends one that asks for them.
+    """
+
+    def __init__(self, compile: Callable[..., Callable]):
+        self._compile, self._kernels = compile, {}
+        self._kernel(_lost_threads)
+
+    def __call__(self, arguments: tuple, work: int, threads: int) -> None:
+        if _lost_threads:
+            self._kernel(True)(*arguments)
+            return
         with _one_at_a_time:
-            _set_threads(threads, rows * self._length)
-            self._kernel(source, target, rows)
+            numba.set_num_threads(max(1, min(threads, work // WORK_A_THREAD, numba.config.NUMBA_NUM_THREADS)))
+            self._kernel(False)(*arguments)
+
+    def _kernel(self, alone: bool) -> Callable:
+        if alone not in self._kernels:
+            self._kernels[alone] = self._compile(parallel=not alone)
+        return self._kernels[alone]
 
 
-def _set_threads(threads: int, work: int) -> None:
-    numba.set_num_threads(max(1, min(threads, work // WORK_A_THREAD, numba.config.NUMBA_NUM_THREADS)))
+def _begin_again() -> None:
+    """In a forked process: a thread that holds the lock does not live on in it, to give it back."""
+    global _one_at_a_time, _lost_threads
+    _one_at_a_time, _lost_threads = threading.Lock(), threads_have_started()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again)
 
 
 def _work_an_edge(problem: Problem, contraction: Contraction) -> int:

@@ -63,7 +63,7 @@ def test_fused_equals_reference(device, layout, aggr):
 def test_rotation_and_inversion(device, case):
     case.layout = "mul_ir"
     layer = case.layer()
-    rotation = -o3.rand_matrix().double()
+    rotation = -o3.rand_matrix(dtype=torch.float64)
     x, edge_attr, weight = (t.detach() for t in case.inputs())
 
     def rotated(features, irreps):
@@ -289,7 +289,7 @@ def test_half_precision_is_refused_by_name():
         (("4x0e", "0e", "1o"), {}, "irreps_out: no path"),
         (IRREPS, {"layout": "um"}, "layout: expected one of"),
         (IRREPS, {"backend": "gpu"}, "backend: expected one of"),
-        (IRREPS, {"aggr": "max"}, "aggr: expected one of"),
+        (IRREPS, {"aggr": "most"}, "aggr: Could not resolve"),
         (("4x0e", "0e", "4x1o", [(0, 0, 0, "uvu", True)]), {}, "instructions: e3nn rejects"),
         (("4x0e", "0e", "3x0e", [(0, 0, 0, "uvu", True)]), {}, "instructions: e3nn rejects"),
         (("4x0e", "0e", "4x0e", [(0, 0, 7, "uvu", True)]), {}, "instructions: e3nn rejects"),
