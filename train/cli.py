@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 from train.commands import COMMANDS, command_options, command_parser
+from train.lock import alone_in
+from train.options import OptimiserOptions
+from train.resume import check_end, check_resumed, read_last
 from train.tasks import (
     TASKS,
     check_config,
-    check_resumed,
     chosen_preset,
     early_options,
     task_options,
@@ -50,6 +52,9 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     if values.resume is not None:
         before = task_parser(task, values.preset).parse_path(values.resume / CONFIG)
         check_resumed(task_options(task, before), options)
+        fit = next(group for group in options if isinstance(group, OptimiserOptions))
+        with alone_in(values.resume):
+            check_end(read_last(values.resume), fit)
     config = values.clone()
     config.resume = None
     return task, options, task_parser(task, values.preset).dump(config)

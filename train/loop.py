@@ -14,10 +14,11 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from train.averaging import ExponentialMovingAverage
 from train.captured_fit import CapturedStrategy
-from train.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, continue_log
+from train.checkpoints import AtomicCheckpointIO, Checkpoints, continue_log
 from train.module import MONITOR
 from train.options import FitOptions, RunOptions
 from train.progress import progress_callback
+from train.resume import read_last
 
 # Advice of Lightning that a person who trains a small potential on purpose cannot use.
 EXPECTED_WARNINGS = (
@@ -85,7 +86,7 @@ def run_loggers(folder: Path, run: RunOptions) -> list[Logger]:
     """The CSV log and, if asked for, TensorBoard's; those of a resumed run go on after its last checkpoint."""
     step = None
     if run.resume:
-        step = torch.load(folder / LAST, map_location="cpu", weights_only=False, mmap=True)["global_step"]
+        step = read_last(folder)["global_step"]
     csv_log = CSVLogger(folder, name="", version="")
     if step is not None:
         continue_log(csv_log, step)

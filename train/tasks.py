@@ -15,11 +15,6 @@ from train.trained import CONFIG, written_options
 
 TASKS = {"md17": md17, "frames": frames, "qm9": qm9}
 PRESET_FOLDER = Path(__file__).parent / "presets"
-# What a run may be given anew when it goes on: when it ends and where it runs, but not what is fitted.
-CHANGEABLE = (
-    "max_epochs", "max_time", "patience", "run_dir", "resume", "device", "threads", "num_workers", "tensorboard",
-    "progress", "matmul_precision", "capture",
-)  # fmt: skip
 
 
 def preset_names(task: str) -> list[str]:
@@ -70,20 +65,6 @@ def with_resumed_config(arguments: Sequence[str]) -> list[str]:
         if not file.is_file():
             raise FileNotFoundError(f"resume={str(given.resume)!r}: there is no {file.name}, so no run that can go on")
     return [task, "--config", str(config), *rest]
-
-
-def check_resumed(before: Sequence, now: Sequence) -> None:
-    """Raises ValueError where an option that shapes the fit is not what it was ``before``."""
-    changed = [
-        f"{field.name}={getattr(new, field.name)!r} (it was {getattr(old, field.name)!r})"
-        for old, new in zip(before, now, strict=True)
-        for field in fields(new)
-        if getattr(old, field.name) != getattr(new, field.name) and field.name not in CHANGEABLE
-    ]
-    if changed:
-        raise ValueError(
-            f"{', '.join(changed)}: a resumed run keeps what shapes the fit; only {', '.join(CHANGEABLE)} may change"
-        )
 
 
 def check_config(config: Path, task: str) -> None:

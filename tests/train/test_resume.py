@@ -182,8 +182,25 @@ def test_time_of_all_sessions_counts(tmp_path, splits, model, fit, run):
     idle = fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)
     assert idle["epochs"] == 1  # nothing was left to do, but results are written again
     assert fit_potential(splits, tmp_path, model, replace(fit, max_epochs=2), run)["seconds"] > first
-    limited = replace(fit, max_epochs=100, max_time="00:00:00:00")
-    assert fit_potential(splits, tmp_path, model, limited, run)["epochs"] == 2
+
+
+def test_an_end_that_is_over_is_refused(tmp_path, splits, model, fit, run):
+    fit_potential(splits, tmp_path, model, replace(fit, max_epochs=2), run)
+    run, before = replace(run, resume=tmp_path), (tmp_path / LAST).read_bytes()
+    with pytest.raises(ValueError, match=r"max_epochs=1: the run has begun epoch 2 already, expected 2 or more"):
+        fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)
+    with pytest.raises(ValueError, match=r"max_time='00:00:00:00': the run has used 0:00:0. already"):
+        fit_potential(splits, tmp_path, model, replace(fit, max_time="00:00:00:00"), run)
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_run_that_is_out_of_its_time_writes_its_results_again(tmp_path, splits, model, fit, run):
+    fit = replace(fit, max_epochs=100_000, max_time="00:00:00:01")
+    first = fit_potential(splits, tmp_path, model, fit, run)
+    (tmp_path / "metrics.json").unlink()
+    assert fit_potential(splits, tmp_path, model, fit, replace(run, resume=tmp_path))["steps"] == first["steps"]
+    assert (tmp_path / "metrics.json").exists()
 
 
 def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
