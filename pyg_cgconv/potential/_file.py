@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from pathlib import Path
 
 import torch
 
@@ -15,7 +17,10 @@ FORMAT_VERSION = 2
 def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, metadata: dict) -> None:
     """Writes what :func:`read` gives back.
 
+    The file is written whole or not at all.
+
     Raises:
+        OSError: it cannot be written.
         TypeError: ``metadata`` holds something other than JSON does.
     """
     try:
@@ -25,7 +30,15 @@ def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, meta
             f"metadata: expected a dict of strings, numbers, lists and dicts, as in JSON, got {metadata!r} ({error})"
         ) from error
     content = {"hyperparameters": hyperparameters, "state_dict": state_dict, "metadata": metadata}
-    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, path)
+    whole = io.BytesIO()  # torch's own way to a file would call a full disk an internal error of torch
+    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, whole)
+    unfinished = Path(f"{os.fspath(path)}.unfinished")
+    try:
+        unfinished.write_bytes(whole.getbuffer())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def read(path: str | os.PathLike, map_location: torch.device | str) -> dict:
