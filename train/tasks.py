@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from train import frames, md17, qm9
 from train.checkpoints import LAST
+from train.parser import Parser
 from train.trained import CONFIG, written_options
 
 TASKS = {"md17": md17, "frames": frames, "qm9": qm9}
@@ -74,9 +75,9 @@ def check_config(config: Path, task: str) -> None:
         raise ValueError(f"config={str(config)!r} has task={written!r}: python -m train {written} takes it, not {task}")
 
 
-def task_parser(task: str, preset: str) -> ArgumentParser:
+def task_parser(task: str, preset: str) -> Parser:
     """All options of a task, with the values of ``preset`` as defaults."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"python -m train {task}", usage=f"python -m train {task} [options]", description=TASKS[task].__doc__
     )
     parser.add_argument(
