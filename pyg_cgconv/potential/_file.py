@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 FORMAT = "pyg_cgconv.Potential"
+IN_RUN_FOLDER = "potential.pt"  # what a training calls it
 # Raise it whenever an older program would read the same content as another potential, or not at all.
 FORMAT_VERSION = 2
 
@@ -44,10 +45,16 @@ def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, meta
 def read(path: str | os.PathLike, map_location: torch.device | str) -> dict:
     """``hyperparameters``, ``state_dict`` and ``metadata`` that :func:`write` wrote. Nothing in the file is executed.
 
+    A folder stands for the ``potential.pt`` in it.
+
     Raises:
         FileNotFoundError, PermissionError: the file cannot be opened.
         ValueError: it is of something else, cut short, or of a later format.
     """
+    if os.path.isdir(path):
+        path = os.path.join(path, IN_RUN_FOLDER)
+        if not os.path.exists(path):
+            raise ValueError(_foreign(path, "there is no such file in the folder"))
     try:
         saved = torch.load(path, map_location=map_location, weights_only=True)
     except (FileNotFoundError, PermissionError):
