@@ -2,8 +2,8 @@
 
 The way of a run, one module each:
 
-- ``cli`` is the command line, read by ``parser``; ``tasks`` reads ``options`` (also from YAML and presets) for a task, ``md17``, ``frames``
-  or ``qm9`` (which frames);
+- ``cli`` is the command line, read by ``parser``; ``tasks`` reads ``options`` (also from YAML and presets) for a task,
+  ``md17``, ``frames`` or ``qm9`` (which frames);
 - ``run`` says what is done in which order and owns the run folder; ``qm9_run`` does so for a property of molecules;
 - ``data`` and ``sampler`` make batches, ``statistics`` the energy reference and the force scale (``qm9_statistics``);
 - ``module`` has errors and optimiser (``qm9_module``, with ``qm9_readout``), made of ``loss``, ``epoch_mean``,
@@ -15,6 +15,6 @@ The way of a run, one module each:
 - ``metrics``, ``report`` and ``plots`` say what came out.
 
 The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``export`` or ``md`` with
-``dynamics`` and ``dynamics_plot``. They take the model from ``trained``, structures from ``data_files`` and ``predictions`` for these, and
-write where ``outputs`` lets them.
+``dynamics`` and ``dynamics_plot``. They take the model from ``trained``, structures from ``data_files`` and
+``predictions`` for these, and write where ``outputs`` lets them.
 """

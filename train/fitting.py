@@ -77,9 +77,9 @@ def fit_module(
         about: what is learned, the first lines of ``metrics.json``.
 
     Returns:
-        The module of least validation loss, read back from its checkpoint, on the device of the training, in evaluation
-        mode; and ``about`` with how much was done, by what and where. None in the processes of devices other than the
-        first.
+        The module with the weights of least validation loss, read back from their checkpoint, on the device of the
+        training, in evaluation mode; and ``about`` with how much was done, by what and where. None in the processes of
+        devices other than the first.
 
     Raises:
         ValueError: the training diverged, or the run to go on with began with other frames.
@@ -109,6 +109,5 @@ def fit_module(
         "epochs": math.ceil(batches.processed / trainer.num_training_batches),  # the last one may not be whole
         "steps": trainer.global_step,
     }
-    best = type(module)(**module.hparams)
-    best.load_state_dict(read_checkpoint("run_dir", folder / BEST, ["state_dict"])["state_dict"])
-    return best.to(trainer.strategy.root_device).eval(), facts
+    module.load_state_dict(read_checkpoint("run_dir", folder / BEST, ["state_dict"])["state_dict"])
+    return module.to(trainer.strategy.root_device).eval(), facts
