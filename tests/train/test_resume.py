@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Timer
 
 from train import checkpoints
 from train.checkpoints import BEST, LAST
+from train.cli import main, parse
 from train.module import MONITOR, PotentialModule
 from train.run import train as fit_potential
 
@@ -258,3 +260,14 @@ def test_stopped_by_hand_it_says_how_to_go_on(tmp_path, splits, model, fit, run,
         fit_potential(splits, tmp_path, model, fit, run)
     assert capsys.readouterr().err.strip().endswith(f"go on with --resume {tmp_path}")
     assert read_state(tmp_path)["global_step"] == STEPS_AN_EPOCH
+
+
+@pytest.mark.parametrize("end", [("--max_epochs", "5"), ("--max_time", "00:00:00:00")])
+def test_an_end_that_is_over_is_refused_before_anything_is_written(trained, tmp_path, end):
+    """The run has done six epochs."""
+    config = parse(["md17"])[2]
+    (tmp_path / "config.yaml").write_text(config)
+    shutil.copy(trained / LAST, tmp_path)
+    with pytest.raises(ValueError, match=rf"^{end[0].removeprefix('--')}="):
+        main(["md17", "--resume", str(tmp_path), *end])
+    assert (tmp_path / "config.yaml").read_text() == config
