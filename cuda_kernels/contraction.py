@@ -8,8 +8,8 @@ products. For a convolution, whose factors are g (the output's cotangent), x, y 
     double backward   g.x1.y.w + g.x.y1.w + g.x.y.w1     > g,x,y,w
     tangent           g.x1.y.w + g.x.y1.w + g.x.y.w1     > g
 
-The derivative by g is the output; x1, y1 and w1 are cotangents of the backward's outputs, or tangents of the inputs. A product of features with
-themselves has the form g.x.x.1: its derivative by x is the sum over both places.
+The derivative by g is the output; x1, y1 and w1 are cotangents of the backward's outputs, or tangents of the inputs. A
+product of features with themselves has the form g.x.x.1: its derivative by x is the sum over both places.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Processed frames on disk, under a name that changes with all that they were made from."""
 
+import errno
 import hashlib
 import io
 import os
@@ -46,11 +47,22 @@ def fingerprint(paths: Sequence[Path], settings: tuple, **transforms) -> str:
 
 
 def save(path: Path, data: Data, slices, num_frames_read: int):
-    """Whole or not at all, also where several processes of several hosts write the same."""
+    """Whole or not at all, also where several processes of several hosts write the same.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{uuid.uuid4().hex}.unfinished")
-    torch.save({"data": data.to_dict(), "slices": slices, "num_frames_read": num_frames_read}, unfinished)
-    os.replace(unfinished, path)
+    try:
+        torch.save({"data": data.to_dict(), "slices": slices, "num_frames_read": num_frames_read}, unfinished)
+        os.replace(unfinished, path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(
+            errno.EIO, f"the cache cannot be written ({error}); make room, or name another one", str(path)
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[Data, dict | None, int]:

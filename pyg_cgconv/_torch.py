@@ -84,12 +84,12 @@ def outside_autograd_batch() -> Iterator[int]:
 
 def remove_autograd_batch(tensor: Tensor, level: int) -> Tensor:
     """The tensor with the batch of this level as its first dimension, of length 1 if it has no such batch."""
-    return torch._remove_batch_dim(tensor, level, 1, 0)  # type: ignore[attr-defined]  # torch's types lack it
+    return torch._remove_batch_dim(tensor, level, 1, 0)
 
 
 def add_autograd_batch(tensor: Tensor, level: int) -> Tensor:
     """The way back from :func:`remove_autograd_batch`."""
-    return torch._add_batch_dim(tensor, 0, level)  # type: ignore[attr-defined]
+    return torch._add_batch_dim(tensor, 0, level)
 
 
 def with_memory(tensor: Tensor) -> Tensor:

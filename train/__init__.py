@@ -2,20 +2,20 @@
 
 The way of a run, one module each:
 
-- ``cli`` is the command line; ``tasks`` reads ``options`` (also from YAML and presets) for a task, ``md17``, ``frames``
-  or ``qm9`` (which frames);
+- ``cli`` is the command line, read by ``parser``; ``tasks`` reads ``options`` (also from YAML and presets) for a task,
+  ``md17``, ``frames`` or ``qm9`` (which frames);
 - ``source_frames`` know the file that they come from; ``isolated_atoms`` give energies of elements and are not learned;
 - ``run`` says what is done in which order and owns the run folder; ``qm9_run`` does so for a property of molecules;
 - ``data`` and ``sampler`` make batches, ``statistics`` the energy reference and the force scale (``qm9_statistics``);
 - ``module`` has errors and optimiser (``qm9_module``, with ``qm9_readout``), made of ``loss``, ``epoch_mean``,
   ``schedule`` and ``soap``;
-- ``fitting`` is one training, whatever it learns, by Lightning's ``loop`` with ``averaging``, ``checkpoints`` and
-  ``progress``;
+- ``fitting`` is one training, whatever it learns, by Lightning's ``loop`` with ``averaging``, ``checkpoints``, ``logs``
+  and ``progress``; ``resume`` says what can go on, ``termination`` ends it, ``lock`` keeps others out of its folder;
 - on a GPU, ``captured_fit`` gives that loop steps that are CUDA graphs (``captured_step``), on ``padded_frames`` of few
   sizes (``padding``);
 - ``metrics``, ``report`` and ``plots`` say what came out.
 
 The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``export`` or ``md`` with
-``dynamics``. They take the model from ``trained``, structures from ``data_files`` and ``predictions`` for these, and
-write where ``outputs`` lets them.
+``dynamics`` and ``dynamics_plot``. They take the model from ``trained``, structures from ``data_files`` and
+``predictions`` for these, and write where ``outputs`` lets them.
 """

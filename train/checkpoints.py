@@ -2,13 +2,13 @@
 
 import csv
 import math
-import os
-import sys
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import lightning
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -16,8 +16,14 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from train.averaging import validated_weights
+from train.outputs import written_whole
+from train.termination import Termination
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+# What a training cannot go on without.
+STATE = (
+    "state_dict", "hyper_parameters", "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers",
+)  # fmt: skip
 # Longest time that a killed training loses in an epoch of hours; a checkpoint is written in a second.
 TIME_BETWEEN_CHECKPOINTS = timedelta(minutes=10)
 # On a GPU an epoch of a small molecule takes less than a second, and the checkpoint of 5 million weights half of one.
@@ -25,17 +31,54 @@ TIME_BETWEEN_EPOCHS_KEPT = timedelta(seconds=20)
 STEPS_BETWEEN_LOOKS = 50  # at the clock: with several devices each look waits for the first one
 
 
+def read_checkpoint(option: str, path: Path, expected: Sequence[str] = ()) -> dict:
+    """What a training wrote, on the CPU. It is read as data: nothing in the file is executed.
+
+    Args:
+        option: the name of the option that ``path`` comes from, for messages.
+        path: the file.
+        expected: what must be in it.
+
+    Raises:
+        FileNotFoundError, PermissionError: the file cannot be opened.
+        ValueError: it is of something else, holds more than data, or is cut short.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # torch.load raises nearly anything for a file of something else
+        raise ValueError(_foreign(option, path, "it is cut short, or holds something else than data")) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(_foreign(option, path, f"expected a dict in it, got {type(checkpoint).__name__}"))
+    if missing := [name for name in expected if name not in checkpoint]:
+        raise ValueError(_foreign(option, path, f"it has no {', '.join(missing)}"))
+    return checkpoint
+
+
+def _foreign(option: str, path: Path, reason: str) -> str:
+    return (
+        f"{option}={str(path)!r} is no checkpoint that `python -m train` wrote: {reason}. Nothing in it was executed; "
+        "copy it again, or name another one"
+    )
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all: a killed training leaves the one before."""
+    """Writes a checkpoint whole or not at all: a killed training leaves the one before. Reads it as data."""
 
     def save_checkpoint(self, checkpoint: dict, path, storage_options=None) -> None:
-        unfinished = f"{path}.unfinished"
-        super().save_checkpoint(checkpoint, unfinished, storage_options)
-        os.replace(unfinished, path)
+        with written_whole(Path(path)) as unfinished:
+            super().save_checkpoint(checkpoint, unfinished, storage_options)
+
+    def load_checkpoint(self, path, map_location=None, weights_only: bool | None = True) -> dict:
+        return read_checkpoint("resume", path, STATE)
 
 
 class Checkpoints(Checkpoint):
     """``best.ckpt``, the weights of the least validation loss, and ``last.ckpt``, all that a training needs to go on.
+
+    At a SIGTERM both are written after the step that is being done, and the process exits, see
+    :class:`train.termination.Termination`.
 
     Validations are known to the files at the first and the last of them and where 20 seconds have passed; between
     validations ``last.ckpt`` is written every ten minutes. Until then the best weights stay in the device's memory: on
@@ -51,6 +94,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.monitor = folder, monitor
         self.best_loss = math.inf
         self._best: dict | None = None  # what is not yet in best.ckpt
+        self._termination = Termination()
 
     def state_dict(self) -> dict[str, float]:
         return {"best_loss": self.best_loss}
@@ -60,12 +104,16 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._begun = self._saved = time.monotonic()
+        self._termination.listen()
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs, batch, batch_idx: int) -> None:
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # else a gradient half summed would be lost
-        if not stepped or trainer.global_step % STEPS_BETWEEN_LOOKS:
+        if not stepped or trainer.is_last_batch:  # a validation follows, which has to be done before
             return
-        if self._is_later_by(TIME_BETWEEN_CHECKPOINTS, trainer):
+        if self._termination.is_asked_for(trainer):
+            self._save(trainer)
+            self._termination.exit(trainer)
+        if trainer.global_step % STEPS_BETWEEN_LOOKS == 0 and self._is_later_by(TIME_BETWEEN_CHECKPOINTS, trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -75,12 +123,11 @@ class Checkpoints(Checkpoint):
         if loss < self.best_loss:
             self.best_loss, self._best = loss, self._snapshot(trainer, module)
         first, last = self._saved == self._begun, trainer.current_epoch + 1 == trainer.max_epochs
-        if first or last or trainer.should_stop or self._is_later_by(TIME_BETWEEN_EPOCHS_KEPT, trainer):
+        ends = self._termination.is_asked_for(trainer)
+        if first or last or ends or trainer.should_stop or self._is_later_by(TIME_BETWEEN_EPOCHS_KEPT, trainer):
             self._save(trainer)
-
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and (self.folder / LAST).exists():
-            print(f"stopped; go on with --resume {self.folder}", file=sys.stderr)
+        if ends:
+            self._termination.exit(trainer)
 
     @staticmethod
     def _snapshot(trainer: Trainer, module: LightningModule) -> dict:

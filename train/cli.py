@@ -7,13 +7,16 @@ A value comes from the first of these that has it: options after ``--config``, i
 import sys
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from train.commands import COMMANDS, command_options, command_parser
+from train.lock import alone_in
+from train.options import OptimiserOptions
+from train.parser import Parser
+from train.resume import check_end, check_resumed, read_last
 from train.tasks import (
     TASKS,
     check_config,
-    check_resumed,
     chosen_preset,
     early_options,
     task_options,
@@ -23,7 +26,7 @@ from train.tasks import (
 from train.trained import CONFIG
 
 
-def subcommand_parser(name: str, arguments: Sequence[str]) -> ArgumentParser:
+def subcommand_parser(name: str, arguments: Sequence[str]) -> Parser:
     if name in COMMANDS:
         return command_parser(name)
     return task_parser(name, chosen_preset(arguments, TASKS[name].DEFAULT_PRESET))
@@ -36,11 +39,11 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
         config = early_options(arguments[1:]).config
         if config is not None and config.is_file():
             check_config(config, arguments[0])
-    parser = ArgumentParser(prog="python -m train", description="Fit an equivariant potential to molecules.")
+    parser = Parser(prog="python -m train", description="Fit an equivariant potential to molecules.")
     tasks = parser.add_subcommands(dest="task")
     for name, module in (TASKS | COMMANDS).items():
         # The others are only listed: to collect options that nobody gave would take longer than all else here.
-        subcommand = subcommand_parser(name, arguments) if name in arguments[:1] else ArgumentParser()
+        subcommand = subcommand_parser(name, arguments) if name in arguments[:1] else Parser()
         tasks.add_subcommand(name, subcommand, help=(module.__doc__ or name).splitlines()[0])
     task = (chosen := parser.parse_args(arguments)).task
     values: Namespace = chosen[task]
@@ -50,6 +53,9 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     if values.resume is not None:
         before = task_parser(task, values.preset).parse_path(values.resume / CONFIG)
         check_resumed(task_options(task, before), options)
+        fit = next(group for group in options if isinstance(group, OptimiserOptions))
+        with alone_in(values.resume):
+            check_end(read_last(values.resume), fit)
     config = values.clone()
     config.resume = None
     return task, options, task_parser(task, values.preset).dump(config)

@@ -4,18 +4,19 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from train import evaluate, export, md, predict
 from train.data_files import DataFiles
+from train.parser import Parser
 from train.trained import ModelFile
 
 COMMANDS: dict[str, ModuleType] = {"evaluate": evaluate, "predict": predict, "export": export, "md": md}
 
 
-def command_parser(command: str) -> ArgumentParser:
+def command_parser(command: str) -> Parser:
     """All options of a command: the model by place, the rest by name."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"python -m train {command}",
         usage=f"python -m train {command} MODEL [options]",
         description=COMMANDS[command].__doc__,

@@ -19,7 +19,7 @@ from train.data_files import DataFiles
 from train.md17 import MD17Options, read_splits
 from train.metrics import MEV_PER_EV, Labels, errors
 from train.options import RunOptions, require_positive
-from train.outputs import create_results_folder
+from train.outputs import create_results_folder, writing_to
 from train.plots import parity_plot
 from train.predictions import Prediction, predict_frames
 from train.report import error_rows, versions, write_json
@@ -176,9 +176,10 @@ def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: L
     }
     first_word = compared.name.replace(",", " ").split()[0]
     folder = create_results_folder(options.run_dir, "evaluate", Path(first_word).stem)
-    write_json(folder / "metrics.json", metrics)
     title = f"{compared.name}: {len(compared.frames)} frames"
-    parity_plot(folder / "parity.png", predicted, computed, title)
+    with writing_to(folder):
+        write_json(folder / "metrics.json", metrics)
+        parity_plot(folder / "parity.png", predicted, computed, title)
     mean_force = None if computed.forces is None else MEV_PER_EV * float(np.nanmean(np.abs(computed.forces)))
     table = error_rows({"this potential": found}, mean_force)
     print(f"{title}\n\n{table}\n\nresults in {folder}", flush=True)

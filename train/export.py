@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ase.data import chemical_symbols
 
 from pyg_cgconv.potential import Potential
-from train.outputs import refuse_existing
+from train.outputs import refuse_existing, writing_to
 from train.report import versions
 from train.trained import ModelFile, load_trained, model_file, training_record
 
@@ -41,7 +41,8 @@ def run(model: ModelFile, export: ExportOptions) -> dict:
     """Writes the file and returns the metadata in it."""
     potential = load_trained(model.model, **({} if export.dtype is None else {"dtype": export.dtype}))
     potential.metadata = describe(potential, model.model)
-    potential.save(export.output)
+    with writing_to(export.output):
+        potential.save(export.output)
     species = " ".join(potential.metadata["species"])
     print(
         f"{export.output}: {species}; cutoff {potential.cutoff} Angstrom, {potential.hyperparameters['dtype']}\n"

@@ -1,22 +1,26 @@
 """One training, whatever it learns: a new module and its frames in, the best module and what was done out."""
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning
-import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from train.captured_fit import captures, padding_percent
-from train.checkpoints import BEST, LAST
+from train.checkpoints import BEST, LAST, read_checkpoint
 from train.data import FrameDataModule
+from train.lock import alone_in
 from train.loop import device_name, fitting_trainer, quiet_lightning
 from train.module import PotentialModule
 from train.options import FitOptions, ModelOptions, RunOptions
+from train.outputs import writing_to
 from train.report import describe_run
+from train.resume import check_end, check_same_run, read_last
 from train.schedule import training_timer
 
 Module = TypeVar("Module", bound=PotentialModule)
@@ -31,6 +35,26 @@ def session(run: RunOptions) -> Iterator[None]:
     with quiet_lightning():
         lightning.seed_everything(run.seed, workers=True, verbose=False)
         yield
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Writes to a run folder, in which no other process writes then.
+
+    Whoever stops it is told how to go on.
+
+    Raises:
+        ValueError: another process writes there.
+        OSError: something cannot be written, by the name of the folder.
+    """
+    with alone_in(folder), writing_to(folder):
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            first = not rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it on the function
+            if first and (folder / LAST).exists():
+                print(f"stopped; go on with --resume {folder}", file=sys.stderr, flush=True)
+            raise
 
 
 def fit_module(
@@ -53,16 +77,18 @@ def fit_module(
         about: what is learned, the first lines of ``metrics.json``.
 
     Returns:
-        The module of least validation loss, read back from its checkpoint, on the device of the training, in evaluation
-        mode; and ``about`` with how much was done, by what and where. None in the processes of devices other than the
-        first.
+        The module with the weights of least validation loss, read back from their checkpoint, on the device of the
+        training, in evaluation mode; and ``about`` with how much was done, by what and where. None in the processes of
+        devices other than the first.
 
     Raises:
         ValueError: the training diverged, or the run to go on with began with other frames.
     """
     frames, last = data.splits.train, folder / LAST if run.resume else None
     if last is not None:
-        check_same_frames(module, last)
+        checkpoint = read_last(folder)
+        check_same_run(module, checkpoint, folder)
+        check_end(checkpoint, fit)
     captured = captures(model, fit, run, frames)
     trainer = fitting_trainer(folder, fit, run, captured)
     facts = about | {
@@ -74,7 +100,7 @@ def fit_module(
     }
     if trainer.is_global_zero:
         print(describe_run(facts, folder), flush=True)
-    trainer.fit(module, data, ckpt_path=last, weights_only=False)
+    trainer.fit(module, data, ckpt_path=last, weights_only=True)
     if not trainer.is_global_zero:
         return None
     batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total  # Lightning's types have no `processed`
@@ -83,16 +109,5 @@ def fit_module(
         "epochs": math.ceil(batches.processed / trainer.num_training_batches),  # the last one may not be whole
         "steps": trainer.global_step,
     }
-    best = type(module).load_from_checkpoint(folder / BEST, map_location="cpu", weights_only=False)
-    return best.to(trainer.strategy.root_device).eval(), facts
-
-
-def check_same_frames(module: PotentialModule, checkpoint: Path) -> None:
-    """Raises ValueError where the training frames are not those that the run of ``checkpoint`` began with."""
-    kept = torch.load(checkpoint, map_location="cpu", weights_only=False)["hyper_parameters"]
-    before, now = module.frame_statistics(kept), module.frame_statistics(module.hparams)
-    if len(before) != len(now) or not np.allclose(before, now, rtol=1e-6):
-        raise ValueError(
-            f"resume={str(checkpoint.parent)!r}: the run began with other training frames than these; restore the "
-            "files that its config.yaml names, or begin a new run"
-        )
+    module.load_state_dict(read_checkpoint("run_dir", folder / BEST, ["state_dict"])["state_dict"])
+    return module.to(trainer.strategy.root_device).eval(), facts

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from train.averaging import ExponentialMovingAverage
 from train.captured_fit import CapturedStrategy
-from train.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, continue_log
+from train.checkpoints import AtomicCheckpointIO, Checkpoints
+from train.logs import run_loggers
 from train.module import MONITOR
 from train.options import FitOptions, RunOptions
 from train.progress import progress_callback
@@ -79,21 +79,6 @@ def fitting_trainer(folder: Path, fit: FitOptions, run: RunOptions, captured: bo
 def strategy(run: RunOptions) -> DDPStrategy | str:
     # Buffers are constants: to send them again in each validation would wait for devices that have a batch more.
     return DDPStrategy(broadcast_buffers=False) if run.devices * run.nodes > 1 else "auto"
-
-
-def run_loggers(folder: Path, run: RunOptions) -> list[Logger]:
-    """The CSV log and, if asked for, TensorBoard's; those of a resumed run go on after its last checkpoint."""
-    step = None
-    if run.resume:
-        step = torch.load(folder / LAST, map_location="cpu", weights_only=False, mmap=True)["global_step"]
-    csv_log = CSVLogger(folder, name="", version="")
-    if step is not None:
-        continue_log(csv_log, step)
-    loggers: list[Logger] = [csv_log]
-    if run.tensorboard:
-        purge = None if step is None else step + 1
-        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard", purge_step=purge))
-    return loggers
 
 
 def device_name(fitted: Trainer) -> str:

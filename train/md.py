@@ -1,8 +1,8 @@
 """Molecular dynamics with a trained potential, by ASE.
 
 Constant energy (nve, velocity Verlet) or constant temperature (nvt, Langevin). The results folder gets a trajectory
-with momenta, energies and forces, log.csv, energy.png, and md.json with the mean temperature and, for nve, the energy
-drift.
+with momenta, energies and forces, log.csv, energy.png, and md.json with the mean temperature. For nve the plot and
+md.json have the energy drift, for nvt the plot has the temperature and that of the thermostat.
 """
 
 import time
@@ -17,7 +17,6 @@ import numpy as np
 from ase import Atoms
 from ase.io.trajectory import Trajectory
 from ase.md.md import MolecularDynamics
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from pyg_cgconv import ASECalculator
@@ -31,9 +30,9 @@ from train.dynamics import (
     snapshot,
     verlet,
 )
-from train.metrics import MEV_PER_EV
+from train.dynamics_plot import energy_plot
 from train.options import require_at_least_zero, require_positive
-from train.outputs import create_results_folder
+from train.outputs import create_results_folder, writing_to
 from train.report import versions, write_json
 from train.trained import ComputeOptions, ModelFile, load_trained
 
@@ -128,21 +127,42 @@ def run(model: ModelFile, options: DynamicsOptions, record: RecordOptions, compu
     atoms.get_forces()  # finds elements that the potential does not know before a folder is made
     dynamics = set_up(atoms, options)
     folder = create_results_folder(record.run_dir, "md", atoms.get_chemical_formula())
+    with writing_to(folder):
+        log, seconds = move(dynamics, options, record, folder)
+        summary = summarize(model, options, compute, log, seconds)
+        write_json(folder / "md.json", summary)
+        target = options.temperature if options.ensemble == "nvt" else None
+        energy_plot(folder / "energy.png", log, f"{atoms.get_chemical_formula()}, {options.ensemble.upper()}", target)
+    print(describe(summary, folder), flush=True)
+    return summary
+
+
+def move(
+    dynamics: MolecularDynamics, options: DynamicsOptions, record: RecordOptions, folder: Path
+) -> tuple[EnergyLog, float]:
+    """Does the steps; leaves log and trajectory in ``folder``. Returns the log and the seconds that it took."""
     with (
         open(folder / "log.csv", "w", newline="") as file,
         trajectory_writer(folder, dynamics, record) as write,
         progress(options.num_steps) as bar,
     ):
-        log = EnergyLog(file, dynamics, degrees_of_freedom(atoms, options.ensemble == "nvt"))
+        log = EnergyLog(file, dynamics, degrees_of_freedom(dynamics.atoms, options.ensemble == "nvt"))
         dynamics.attach(log, interval=record.log_interval)
         dynamics.attach(write, interval=record.trajectory_interval)
         dynamics.attach(lambda: bar.update(dynamics.nsteps - bar.n), interval=record.log_interval)
         start = time.perf_counter()
         dynamics.run(options.num_steps)
-        seconds = time.perf_counter() - start
+        return log, time.perf_counter() - start
+
+
+def summarize(
+    model: ModelFile, options: DynamicsOptions, compute: ComputeOptions, log: EnergyLog, seconds: float
+) -> dict:
+    """What is written to ``md.json``."""
+    atoms = log.dynamics.atoms
     facts = asdict(options) | asdict(compute) | {"model": model.model}
-    facts |= {name: potential.hyperparameters[name] for name in ("dtype", "backend")}
-    summary = {
+    facts |= {name: atoms.calc.potential.hyperparameters[name] for name in ("dtype", "backend")}
+    return {
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in facts.items()},
         "atoms": len(atoms),
         "steps": options.num_steps,
@@ -152,10 +172,6 @@ def run(model: ModelFile, options: DynamicsOptions, record: RecordOptions, compu
         **results(log, options.ensemble, len(atoms)),
         "versions": versions(),
     }
-    write_json(folder / "md.json", summary)
-    energy_plot(folder / "energy.png", log, f"{atoms.get_chemical_formula()}, {options.ensemble.upper()}")
-    print(describe(summary, folder), flush=True)
-    return summary
 
 
 def read_structure(options: DynamicsOptions) -> Atoms:
@@ -214,26 +230,6 @@ def results(log: EnergyLog, ensemble: str, num_atoms: int) -> dict[str, float]:
     if ensemble == "nve":
         found |= energy_drift(log.column("time_ps"), log.column("total_energy_eV"), num_atoms)
     return found
-
-
-def energy_plot(path: Path, log: EnergyLog, title: str) -> None:
-    """Total, potential and kinetic energy against time; below, how much the total one changes."""
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
-    figure.suptitle(title)
-    all_energies, total_alone = figure.subplots(2, 1, sharex=True)
-    time_ps, start = log.column("time_ps"), log.rows[0].potential_energy_eV
-    all_energies.plot(time_ps, log.column("total_energy_eV") - start, label="total - E0")
-    all_energies.plot(time_ps, log.column("potential_energy_eV") - start, label="potential - E0")
-    all_energies.plot(time_ps, log.column("kinetic_energy_eV"), label="kinetic")
-    all_energies.set_ylabel("energy (eV), E0 = potential at start")
-    all_energies.legend()
-    total = log.column("total_energy_eV")
-    total_alone.plot(time_ps, MEV_PER_EV * (total - total[0]))
-    total_alone.set_ylabel("total - total at start (meV)")
-    total_alone.set_xlabel("time (ps)")
-    for axes in (all_energies, total_alone):
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
 
 
 def describe(summary: dict, folder: Path) -> str:

@@ -62,11 +62,21 @@ def _with_labels(computed: np.ndarray, learnt: np.ndarray) -> tuple[np.ndarray, 
     return computed[present], learnt[present]
 
 
+def legend_above(axes: Axes) -> None:
+    """A legend that covers no curve."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
+
+
 def read_log(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and values of one quantity of Lightning's CSV log, which leaves cells empty where nothing was measured."""
+    """Epochs, from 1, and values of one quantity of a run's log, which leaves cells empty where nothing was measured.
+
+    Version 0.1.0 counted them from 0.
+    """
     with open(path, newline="") as file:
-        rows = [(row["epoch"], row[name]) for row in csv.DictReader(file) if row.get(name)]
-    return np.array([int(epoch) + 1 for epoch, _ in rows]), np.array([float(value) for _, value in rows])
+        rows = list(csv.DictReader(file))
+    first = min((int(row["epoch"]) for row in rows), default=1)
+    measured = [(int(row["epoch"]) + (first == 0), float(row[name])) for row in rows if row.get(name)]
+    return np.array([epoch for epoch, _ in measured]), np.array([value for _, value in measured])
 
 
 def validation_errors(log: Path) -> Curves:
@@ -90,7 +100,7 @@ def learning_curve(path: Path, log: Path, errors: Curves, title: str) -> None:
     rate.set_ylabel("learning rate")
     for axes in (loss, error):
         axes.set_yscale("log")
-        axes.legend()
+        legend_above(axes)
     for axes in (loss, error, rate):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)

@@ -2,8 +2,11 @@
 
 import sys
 import time
+from datetime import timedelta
 
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+
+from train.schedule import training_timer
 
 SHOWN = {
     "train/loss": "loss",
@@ -27,10 +30,15 @@ class ProgressBar(TQDMProgressBar):
 
 
 class ProgressLines(Callback):
-    """The same as text, at most one line in ten seconds: a bar written to a file would fill it."""
+    """The same as text, at most one line in ten seconds: a bar written to a file would fill it.
+
+    Beside it the time that the training took, all of its sessions together, and what is left, as fast as this session
+    was so far. A training that loses patience ends earlier.
+    """
 
     def on_train_start(self, trainer, module) -> None:
-        self._printed = time.monotonic()
+        self._begun = self._printed = time.monotonic()
+        self._first_epoch = trainer.current_epoch
 
     def on_train_epoch_end(self, trainer, module) -> None:
         if time.monotonic() - self._printed < SECONDS_BETWEEN_LINES:
@@ -38,7 +46,21 @@ class ProgressLines(Callback):
         self._printed = time.monotonic()
         metrics = trainer.progress_bar_metrics
         values = "  ".join(f"{label} {metrics[name]:.4g}" for name, label in SHOWN.items() if name in metrics)
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+        times = f"{clock(training_timer(trainer).time_elapsed())} elapsed, {clock(self._seconds_left(trainer))} left"
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}  {times}", flush=True)
+
+    def _seconds_left(self, trainer) -> float:
+        """To the last epoch or to the time limit, whichever comes first."""
+        epochs_here = trainer.current_epoch + 1 - self._first_epoch
+        epochs_left = trainer.max_epochs - trainer.current_epoch - 1
+        by_epochs = epochs_left * (time.monotonic() - self._begun) / epochs_here
+        by_limit = training_timer(trainer).time_remaining()
+        return by_epochs if by_limit is None else max(0.0, min(by_epochs, by_limit))
+
+
+def clock(seconds: float) -> str:
+    """Such as 0:05:10, or 2 days, 1:00:00."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def progress_callback() -> Callback:

@@ -13,7 +13,7 @@ from torch_geometric.loader import DataLoader
 
 from datasets import QM9
 from train.data import FrameDataModule, Splits, check_species
-from train.fitting import fit_module, session
+from train.fitting import fit_module, session, working_in
 from train.metrics import MEV_PER_EV
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.plots import DATA_COLOR, draw_parity, learning_curve, read_log
@@ -70,7 +70,7 @@ def train_property(
         What is written to ``metrics.json``; nothing in the processes of devices other than the first.
     """
     check_species(splits)
-    with session(run):
+    with session(run), working_in(folder):
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
         statistics = collect_property_statistics(splits.train, learned.values(splits.train), learned.readout)
         module = new_property_module(learned.column, learned.readout, model, fit, statistics, run.dtype)
@@ -80,7 +80,7 @@ def train_property(
             return {}
         best, facts = fitted
         validation, test = (predicted_values(best, loader) for loader in data.predict_dataloader())
-    return report(learned, folder, facts, splits, validation, test)
+        return report(learned, folder, facts, splits, validation, test)
 
 
 def predicted_values(module: PropertyModule, loader: DataLoader) -> np.ndarray:

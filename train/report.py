@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cuda_kernels.cache import installed_version
 from train.metrics import SHOWN_UNITS, UNITS
+from train.outputs import written_whole
 
 REPORTED_PACKAGES = ("pyg-cgconv", "torch", "torch-geometric", "e3nn", "numba", "numba-cuda", "lightning", "numpy")
 COLUMN = 16
@@ -25,7 +26,8 @@ def versions() -> dict[str, str]:
 
 
 def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    with written_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def describe_run(facts: dict, folder: Path) -> str:

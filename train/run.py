@@ -1,6 +1,5 @@
 """One training from frames to results, and the run folder that it fills."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,13 @@ from torch_geometric.loader import DataLoader
 from train.checkpoints import BEST
 from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
 from train.export import describe
-from train.fitting import fit_module, session
+from train.fitting import fit_module, session, working_in
 from train.isolated_atoms import describe_isolated, isolated_energies
+from train.lock import alone_in
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
 from train.options import FitOptions, ModelOptions, RunOptions
-from train.outputs import dated_folder
+from train.outputs import dated_folder, make_folder, writing_to, written_whole
 from train.plots import learning_curve, parity_plot, validation_errors
 from train.report import error_table, versions, write_json
 from train.statistics import collect_statistics
@@ -30,14 +30,14 @@ def open_run_folder(run: RunOptions, task: str, name: str, config: str) -> Path:
     Of the processes of several devices the first one makes it.
 
     Raises:
-        ValueError: a new run would overwrite an earlier one.
+        ValueError: a new run would overwrite an earlier one, a live process writes in the folder, or it cannot be made
+            or written.
     """
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # Lightning sets it on the function
         return run.resume or run.run_dir or Path("runs")  # nothing is written by this process
     folder = run.resume or create_run_folder(run.run_dir, task, name)
-    unfinished = folder / f"{CONFIG}.unfinished"
-    unfinished.write_text(config)
-    os.replace(unfinished, folder / CONFIG)  # at once: the other processes of a resumed run may be reading it
+    with alone_in(folder), writing_to(folder), written_whole(folder / CONFIG) as unfinished:
+        unfinished.write_text(config)  # the other processes of a resumed run may be reading what it replaces
     return folder
 
 
@@ -49,7 +49,7 @@ def create_run_folder(run_dir: Path | None, task: str, name: str) -> Path:
             f"run_dir={str(folder)!r} holds a run already: name another folder, remove this one, or go on with it by "
             f"--resume {folder}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder
 
 
@@ -71,7 +71,7 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
     check_validation_labels(splits, fit)
     given = fit.atom_energies or {}
     isolated = isolated_energies(splits.isolated, given)
-    with session(run):
+    with session(run), working_in(folder):
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
         statistics = collect_statistics(splits.train, fit.atom_energies, isolated)
         if splits.isolated:
@@ -82,10 +82,10 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
             return {}
         best, facts = fitted
         validation, test = (predicted_labels(best, loader) for loader in data.predict_dataloader())
-    metrics = report(folder, facts, splits, validation, test)
-    potential = best.potential.cpu()
-    potential.metadata = describe(potential, folder / BEST)
-    potential.save(folder / POTENTIAL)
+        metrics = report(folder, facts, splits, validation, test)
+        potential = best.potential.cpu()
+        potential.metadata = describe(potential, folder / BEST)
+        potential.save(folder / POTENTIAL)
     return metrics
 
 

@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from train import frames, md17, qm9
 from train.checkpoints import LAST
+from train.parser import Parser
 from train.trained import CONFIG, written_options
 
 TASKS = {"md17": md17, "frames": frames, "qm9": qm9}
 PRESET_FOLDER = Path(__file__).parent / "presets"
-# What a run may be given anew when it goes on: when it ends and where it runs, but not what is fitted.
-CHANGEABLE = (
-    "max_epochs", "max_time", "patience", "run_dir", "resume", "device", "threads", "num_workers", "tensorboard",
-    "progress", "matmul_precision", "capture",
-)  # fmt: skip
 
 
 def preset_names(task: str) -> list[str]:
@@ -72,20 +68,6 @@ def with_resumed_config(arguments: Sequence[str]) -> list[str]:
     return [task, "--config", str(config), *rest]
 
 
-def check_resumed(before: Sequence, now: Sequence) -> None:
-    """Raises ValueError where an option that shapes the fit is not what it was ``before``."""
-    changed = [
-        f"{field.name}={getattr(new, field.name)!r} (it was {getattr(old, field.name)!r})"
-        for old, new in zip(before, now, strict=True)
-        for field in fields(new)
-        if getattr(old, field.name) != getattr(new, field.name) and field.name not in CHANGEABLE
-    ]
-    if changed:
-        raise ValueError(
-            f"{', '.join(changed)}: a resumed run keeps what shapes the fit; only {', '.join(CHANGEABLE)} may change"
-        )
-
-
 def check_config(config: Path, task: str) -> None:
     """Raises ValueError where the file says that its options are those of another task."""
     written = written_options(config).get("task", task)
@@ -93,9 +75,9 @@ def check_config(config: Path, task: str) -> None:
         raise ValueError(f"config={str(config)!r} has task={written!r}: python -m train {written} takes it, not {task}")
 
 
-def task_parser(task: str, preset: str) -> ArgumentParser:
+def task_parser(task: str, preset: str) -> Parser:
     """All options of a task, with the values of ``preset`` as defaults."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"python -m train {task}", usage=f"python -m train {task} [options]", description=TASKS[task].__doc__
     )
     parser.add_argument(

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from pyg_cgconv.potential import Potential
-from train.checkpoints import BEST
+from train.checkpoints import BEST, read_checkpoint
 from train.options import require_at_least_zero
 
 POTENTIAL = "potential.pt"
@@ -156,13 +156,8 @@ def training_record(model: Path) -> dict | None:
 
 
 def _from_checkpoint(file: Path, overrides: dict) -> Potential:
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # torch.load raises nearly anything for a file of something else
-        raise ValueError(f"model={str(file)!r} is no checkpoint, or cut short: copy it again") from error
-    known = isinstance(checkpoint, dict) and {"hyper_parameters", "state_dict"} <= checkpoint.keys()
+    checkpoint = read_checkpoint("model", file)
+    known = {"hyper_parameters", "state_dict"} <= checkpoint.keys()
     arguments = checkpoint["hyper_parameters"].get("potential") if known else None
     if arguments is None or not all(name.startswith(PREFIX) for name in checkpoint["state_dict"]):
         raise ValueError(

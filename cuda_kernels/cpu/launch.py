@@ -78,7 +78,8 @@ class _Kernel:
     """
 
     def __init__(self, compile: Callable[..., Callable]):
-        self._compile, self._kernels = compile, {}
+        self._compile = compile
+        self._kernels: dict[bool, Callable] = {}
         self._kernel(_lost_threads)
 
     def __call__(self, arguments: tuple, work: int, threads: int) -> None:

@@ -139,14 +139,14 @@ class TensorProductConv(MessagePassing):
         refuse_torchscript(self)
         pair = pair_of(x)
         graph = read_graph(edge_index, self.flow)
-        x_source, nodes = pair[0], node_counts(pair, size, graph)
+        nodes = node_counts(pair, size, graph)
         device = graph.device.type
         if torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
-                pair = tuple(map(in_single, pair))
-                return self(pair, edge_index, in_single(edge_attr), in_single(weight), nodes)
-        weight = self._weights(weight, graph.num_edges, x_source)
-        self._check(x_source, graph, edge_attr, weight)
+                return self(
+                    (in_single(pair[0]), in_single(pair[1])), edge_index, in_single(edge_attr), in_single(weight), nodes
+                )
+        x_source, weight = self._checked(pair[0], graph, edge_attr, weight)
         if self._description is None or not self.fuse or self._wants_messages():
             return self._messages_summed(pair, graph, edge_attr, weight, nodes)
         edges = graph.edges
@@ -173,7 +173,7 @@ class TensorProductConv(MessagePassing):
     def aggregate(
         self, inputs: Tensor, index: Tensor, ptr: Tensor | None = None, dim_size: int | None = None
     ) -> Tensor:
-        if self.aggr in SUMS:
+        if self.aggr in SUMS and dim_size is not None:
             return self._reference.scatter(inputs, index, dim_size, "mean" if self.aggr == "mean" else "sum")
         return super().aggregate(inputs, index, ptr, dim_size)
 
@@ -205,18 +205,19 @@ class TensorProductConv(MessagePassing):
         """What the kernels are generated from, for float32; None on the reference backend."""
         return None if self._description is None else problem_of(self._description, "float32")
 
-    def _weights(self, weight: Tensor | None, edges: int, x: Tensor) -> Tensor | None:
-        """The weights in the shape that the kernels read."""
-        if weight is None and not self.weight_numel:
-            return x.new_empty(0) if self.shared_weights else x.new_empty(edges, 0)
-        is_row = isinstance(weight, Tensor) and self.shared_weights and tuple(weight.shape) == (1, self.weight_numel)
-        return weight[0] if is_row else weight  # type: ignore[index]  # a row is a tensor
-
-    def _check(self, x: Tensor, graph: Graph, edge_attr: Tensor, weight: Tensor) -> None:
+    def _checked(
+        self, x: Tensor | None, graph: Graph, edge_attr: Tensor, weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Features of the sources, and weights in the shape that the kernels read."""
         edges = graph.num_edges
-        self._check_shape("x", x, (x.shape[0] if isinstance(x, Tensor) and x.dim() else 0, self._dims[0]))
-        self._check_shape("edge_attr", edge_attr, (edges, self._dims[1]))
-        self._check_shape("weight", weight, (self.weight_numel,) if self.shared_weights else (edges, self.weight_numel))
+        x = self._of_shape("x", x, (x.shape[0] if isinstance(x, Tensor) and x.dim() else 0, self._dims[0]))
+        self._of_shape("edge_attr", edge_attr, (edges, self._dims[1]))
+        shape = (self.weight_numel,) if self.shared_weights else (edges, self.weight_numel)
+        if weight is None and not self.weight_numel:
+            weight = x.new_empty(shape)
+        elif isinstance(weight, Tensor) and self.shared_weights and tuple(weight.shape) == (1, self.weight_numel):
+            weight = weight[0]
+        weight = self._of_shape("weight", weight, shape)
         for name, tensor in (("edge_attr", edge_attr), ("weight", weight)):
             if tensor.dtype != x.dtype:
                 raise TypeError(f"{name}: dtype {tensor.dtype} differs from that of x, {x.dtype}; convert one of them")
@@ -229,8 +230,9 @@ class TensorProductConv(MessagePassing):
             raise ValueError(
                 f"x: on {x.device}, but the layer was made with backend={self.backend!r}; move x, or use 'auto'"
             )
+        return x, weight
 
-    def _check_shape(self, name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
+    def _of_shape(self, name: str, tensor: Tensor | None, expected: tuple[int, ...]) -> Tensor:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a tensor of shape {expected}, got {type(tensor).__name__}")
         if tuple(tensor.shape) != expected:
@@ -238,6 +240,7 @@ class TensorProductConv(MessagePassing):
                 f"{name}: expected shape {expected}, got {tuple(tensor.shape)}, in {self} with {self.weight_numel} "
                 f"weights {'for all edges' if self.shared_weights else 'an edge'}"
             )
+        return tensor
 
     def __repr__(self) -> str:
         irreps = f"{self.irreps_in} x {self.irreps_edge} -> {self.irreps_out}"

@@ -31,20 +31,22 @@ class ASECalculator(Calculator):
     It computes what ASE asks for, of molecules, crystals and whatever is periodic in one or two directions:
 
     - ``energy`` and ``free_energy``: the same number, eV,
+    - ``energies``: (n,), those of the atoms, which sum to ``energy``, eV; only when they are asked for,
     - ``forces``: (n, 3), eV/Angstrom,
-    - ``stress``: (6,) in Voigt order xx, yy, zz, yz, xz, xy, eV/Angstrom^3, where all three directions are periodic.
-      The sign is ASE's, :math:`\frac{1}{V} \frac{\partial E}{\partial \boldsymbol{\epsilon}}`: positive where the
-      crystal wants to shrink.
+    - ``stress``: (6,) in Voigt order xx, yy, zz, yz, xz, xy, eV/Angstrom^3, where the cell has a volume. The sign is
+      ASE's, :math:`\frac{1}{V} \frac{\partial E}{\partial \boldsymbol{\epsilon}}`: positive where the structure wants
+      to shrink. V is the volume of the cell with whatever vacuum is in it: the stress of a slab times the height of its
+      cell is the force on a unit of length of its surface.
 
-    The units are those of the potential's training data, which ASE takes to be these. An energy alone is computed
-    without derivatives; otherwise all of the above are computed in one go.
+    The units are those of the potential's training data, which ASE takes to be these. Energies alone are computed
+    without derivatives; otherwise energy, forces and stress are computed in one go.
 
     Neighbours are looked for within cutoff + ``skin``, and again when they are needed: :class:`VerletList`. On a GPU,
     the derivatives of a small structure are a CUDA graph, captured once and then launched as a whole.
 
     Args:
         potential: The potential, of which the calculator makes a copy, so that a later change does not reach it; or the
-            path of a file that :meth:`Potential.save` wrote, such as the ``potential.pt`` of a training run.
+            path of a file that :meth:`Potential.save` wrote; or that of a run folder, which has it as ``potential.pt``.
         device: Where to compute; where the potential is, if None (the CPU for a file).
         dtype: float32 or float64 (or their names); the potential's if None. Positions are subtracted and energies of
             atoms summed in float64 in any case.
@@ -61,7 +63,7 @@ class ASECalculator(Calculator):
         TypeError: ``potential`` is neither a potential nor a path.
         ValueError: an argument makes no sense, or a file holds no potential; later, where atoms are of an element that
             the potential does not know, which is named.
-        PropertyNotImplementedError: the stress is asked for, but not all directions are periodic.
+        PropertyNotImplementedError: the stress is asked for, but there is no cell with a volume.
 
     Example::
 
@@ -72,14 +74,14 @@ class ASECalculator(Calculator):
         from pyg_cgconv import ASECalculator
 
         atoms = molecule("CH3CH2OH")
-        atoms.calc = ASECalculator("runs/demo/potential.pt")  # make demo trains it
+        atoms.calc = ASECalculator("runs/demo")  # make demo trains it
         BFGS(atoms).run(fmax=0.01)
         atoms.rattle(stdev=0.05)
         VelocityVerlet(atoms, timestep=0.5 * units.fs, logfile="-").run(100)
     """
 
     # Of the class, but ASE declares them as an instance's.
-    implemented_properties: list[str] = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
+    implemented_properties: list[str] = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
     ignored_changes: set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
@@ -108,28 +110,33 @@ class ASECalculator(Calculator):
     ) -> None:
         """Fills ``results``, as ASE wants it. ``properties`` are the names of what is needed."""
         super().calculate(atoms, properties, system_changes)
-        self.results = {}  # nothing of other atoms is left, should this fail
+        if system_changes:
+            self.results = {}  # nothing of other atoms is left, should this fail
         if self.atoms is None:
             raise ValueError("atoms: missing, and none are known from an earlier calculation")
-        crystal = bool(self.atoms.pbc.all())
-        if "stress" in properties and not crystal:
+        if "stress" in properties and not _has_volume(self.atoms):
             raise PropertyNotImplementedError(
-                f"stress: defined where all three directions are periodic, got pbc={self.atoms.pbc.tolist()}"
+                f"stress: defined where the cell has a volume, got cell={self.atoms.cell.tolist()} with "
+                f"pbc={self.atoms.pbc.tolist()}"
             )
         _check_species(self.atoms, self.potential)
-
-        data, derivatives = self.neighbors(self.atoms), not {"energy", "free_energy"}.issuperset(properties)
-        with torch.no_grad():
-            if self._replay and derivatives and len(self.atoms) and data.num_edges <= MAX_EDGES:
-                out = self._replay(data, compute_stress=crystal)
-            else:
-                out = self.potential(data, compute_forces=derivatives, compute_stress=derivatives and crystal)
+        out = self._compute(self.atoms, properties)
         energy = out["energy"].item()
-        self.results = {"energy": energy, "free_energy": energy}
-        if derivatives:
-            self.results["forces"] = out["forces"].double().cpu().numpy()
+        self.results |= {"energy": energy, "free_energy": energy}
+        for name in ("energies", "forces"):
+            if name in out:
+                self.results[name] = out[name].double().cpu().numpy()
         if "stress" in out:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].double().cpu().numpy())
+
+    def _compute(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, torch.Tensor]:
+        """What is needed, as the potential gives it; forces and stress together."""
+        derivatives, energies = bool({"forces", "stress"} & set(properties)), "energies" in properties
+        data, stress = self.neighbors(atoms), derivatives and _has_volume(atoms)
+        with torch.no_grad():
+            if self._replay and derivatives and not energies and data.num_nodes and data.num_edges <= MAX_EDGES:
+                return self._replay(data, compute_stress=stress)
+            return self.potential(data, compute_forces=derivatives, compute_stress=stress, compute_energies=energies)
 
 
 class VerletList:
@@ -183,10 +190,14 @@ class VerletList:
         return bool((moved <= (self.skin / 2) ** 2).all())  # not so for NaN, which the search then reports
 
 
+def _has_volume(atoms: Atoms) -> bool:
+    return atoms.cell.rank == 3
+
+
 def _edgeless(atoms: Atoms) -> Data:
-    """Species and positions, and the cell if any direction is periodic."""
+    """Species and positions, and the cell if any direction is periodic or it has a volume."""
     data = Data(z=torch.tensor(atoms.numbers), pos=torch.tensor(atoms.positions))
-    if atoms.pbc.any():
+    if atoms.pbc.any() or _has_volume(atoms):
         data.cell, data.pbc = torch.tensor(atoms.cell.array[None]), torch.tensor(atoms.pbc[None])
     return data
 

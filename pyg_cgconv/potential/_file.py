@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from pathlib import Path
 
 import torch
 
 FORMAT = "pyg_cgconv.Potential"
+IN_RUN_FOLDER = "potential.pt"  # what a training calls it
 # Raise it whenever an older program would read the same content as another potential, or not at all.
 FORMAT_VERSION = 2
 
@@ -15,7 +18,10 @@ FORMAT_VERSION = 2
 def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, metadata: dict) -> None:
     """Writes what :func:`read` gives back.
 
+    The file is written whole or not at all.
+
     Raises:
+        OSError: it cannot be written.
         TypeError: ``metadata`` holds something other than JSON does.
     """
     try:
@@ -25,16 +31,30 @@ def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, meta
             f"metadata: expected a dict of strings, numbers, lists and dicts, as in JSON, got {metadata!r} ({error})"
         ) from error
     content = {"hyperparameters": hyperparameters, "state_dict": state_dict, "metadata": metadata}
-    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, path)
+    whole = io.BytesIO()  # torch's own way to a file would call a full disk an internal error of torch
+    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, whole)
+    unfinished = Path(f"{os.fspath(path)}.unfinished")
+    try:
+        unfinished.write_bytes(whole.getbuffer())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def read(path: str | os.PathLike, map_location: torch.device | str) -> dict:
     """``hyperparameters``, ``state_dict`` and ``metadata`` that :func:`write` wrote. Nothing in the file is executed.
 
+    A folder stands for the ``potential.pt`` in it.
+
     Raises:
         FileNotFoundError, PermissionError: the file cannot be opened.
         ValueError: it is of something else, cut short, or of a later format.
     """
+    if os.path.isdir(path):
+        path = os.path.join(path, IN_RUN_FOLDER)
+        if not os.path.exists(path):
+            raise ValueError(_foreign(path, "there is no such file in the folder"))
     try:
         saved = torch.load(path, map_location=map_location, weights_only=True)
     except (FileNotFoundError, PermissionError):

@@ -194,6 +194,7 @@ class Potential(nn.Module):
         *,
         compute_forces: bool = True,
         compute_stress: bool = False,
+        compute_energies: bool = False,
         create_graph: bool | None = None,
     ) -> dict[str, Tensor]:
         r"""Energies of a batch of structures and their derivatives.
@@ -205,31 +206,30 @@ class Potential(nn.Module):
                 nothing.
             compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode.
             compute_stress: Whether to compute the stress; needs a cell with a volume.
+            compute_energies: Whether to give the energies of the atoms, too.
             create_graph: Whether forces and stress can be differentiated again, for a loss on them or for a Hessian
                 (``data.pos`` must then ask for gradients); by default while training.
 
         Returns:
             ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where
-            the structure wants to shrink, V times it being minus the virial. Without ``create_graph``, an energy that
-            comes with forces or stress is detached.
+            the structure wants to shrink, V times it being minus the virial; ``energies`` (n,) float64, which sum to
+            ``energy``. Without ``create_graph``, energies that come with forces or stress are detached.
 
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
         """
         check_energy_readout(self.hyperparameters["readout_irreps"])
-        derivatives = compute_forces or compute_stress
         create_graph = self.training and torch.is_grad_enabled() if create_graph is None else create_graph
-        if not derivatives:
-            return {"energy": self._energy(self._read(data))}
+        if not (compute_forces or compute_stress):
+            return self._energies(self._read(data), compute_energies)
         with torch.inference_mode(False), torch.enable_grad():
             atoms = self._read(data)
             if compute_stress:
                 cell_volume = volume(atoms.cell)
             if not atoms.vectors.requires_grad:
                 atoms.vectors.requires_grad_()
-            energy = self._energy(atoms)
-            gradient = slope(energy, atoms.vectors, create_graph)
-            out = {"energy": energy if create_graph else energy.detach()}
+            out = self._energies(atoms, compute_energies)
+            gradient = slope(out["energy"], atoms.vectors, create_graph)
             if compute_forces:
                 out["forces"] = forces(gradient, atoms)
             if compute_stress:
@@ -253,11 +253,12 @@ class Potential(nn.Module):
             check_values(data, atoms, self.atomic_numbers, self.cutoff)
         return atoms
 
-    def _energy(self, atoms: Atoms) -> Tensor:
-        """Total energies (B,) in float64."""
+    def _energies(self, atoms: Atoms, of_atoms: bool) -> dict[str, Tensor]:
+        """Total energies (B,) and, if asked for, those ``of_atoms`` (n,), in float64."""
         learned = self._outputs(atoms).squeeze(-1).double()
         energies = self.shift[atoms.species] + self.scale[atoms.species] * learned
-        return scatter(energies, atoms.structure, dim_size=atoms.num_structures)
+        total = {"energy": scatter(energies, atoms.structure, dim_size=atoms.num_structures)}
+        return total | {"energies": energies} if of_atoms else total
 
     def _outputs(self, atoms: Atoms) -> Tensor:
         distance = edge_lengths(atoms.vectors)
@@ -283,7 +284,9 @@ class Potential(nn.Module):
 
     @classmethod
     def load(cls, path: str | os.PathLike, map_location: torch.device | str = "cpu", **overrides: Any) -> Potential:
-        """The potential that :meth:`save` wrote, in evaluation mode; ``overrides`` replace hyperparameters.
+        """The potential that :meth:`save` wrote to a file, or a training to ``potential.pt`` in its run folder.
+
+        It is in evaluation mode; ``overrides`` replace hyperparameters.
 
         Raises:
             FileNotFoundError: there is no such file.

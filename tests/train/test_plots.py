@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from train.metrics import Labels
 from train.plots import learning_curve, parity_panels, parity_plot, read_log, validation_errors
 
 LOG = """epoch,step,train/loss,val/loss,val/energy_mae_meV,val/stress_mae_meV_per_A3,lr
-0,9,2.0,3.0,50.0,4.0,0.01
-1,19,,1.5,40.0,3.0,0.02
+1,9,2.0,3.0,50.0,4.0,0.01
+2,19,,1.5,40.0,3.0,0.02
 """
 
 
@@ -49,6 +50,16 @@ def test_plots_are_images(tmp_path, computed, learnt):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_legends_cover_no_curve(tmp_path, monkeypatch):
+    log, figures = tmp_path / "metrics.csv", []
+    log.write_text(LOG)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: figures.append(figure))
+    learning_curve(tmp_path / "curve.png", log, validation_errors(log), "title")
+    figures[0].draw_without_rendering()
+    for axes in figures[0].axes[:2]:
+        assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+
+
 def test_validation_errors_are_those_that_were_logged(tmp_path):
     (tmp_path / "metrics.csv").write_text(LOG)
     found = {label: values.tolist() for label, (_, values) in validation_errors(tmp_path / "metrics.csv").items()}
@@ -61,3 +72,8 @@ def test_log_is_read_where_something_was_measured(tmp_path):
     assert (epochs.tolist(), values.tolist()) == ([1], [2.0])
     assert read_log(tmp_path / "metrics.csv", "val/stress_mae_meV_per_A3")[1].tolist() == [4.0, 3.0]
     assert read_log(tmp_path / "metrics.csv", "val/forces_mae_meV_per_A")[0].tolist() == []
+
+
+def test_a_log_that_counts_epochs_from_zero_is_read_alike(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,val/loss\n0,2.0\n1,1.0\n")
+    assert read_log(tmp_path / "metrics.csv", "val/loss")[0].tolist() == [1, 2]

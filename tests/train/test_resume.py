@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Timer
 
 from train import checkpoints
 from train.checkpoints import BEST, LAST
+from train.cli import main, parse
 from train.module import MONITOR, PotentialModule
 from train.run import train as fit_potential
 
@@ -182,8 +184,25 @@ def test_time_of_all_sessions_counts(tmp_path, splits, model, fit, run):
     idle = fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)
     assert idle["epochs"] == 1  # nothing was left to do, but results are written again
     assert fit_potential(splits, tmp_path, model, replace(fit, max_epochs=2), run)["seconds"] > first
-    limited = replace(fit, max_epochs=100, max_time="00:00:00:00")
-    assert fit_potential(splits, tmp_path, model, limited, run)["epochs"] == 2
+
+
+def test_an_end_that_is_over_is_refused(tmp_path, splits, model, fit, run):
+    fit_potential(splits, tmp_path, model, replace(fit, max_epochs=2), run)
+    run, before = replace(run, resume=tmp_path), (tmp_path / LAST).read_bytes()
+    with pytest.raises(ValueError, match=r"max_epochs=1: the run has begun epoch 2 already, expected 2 or more"):
+        fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)
+    with pytest.raises(ValueError, match=r"max_time='00:00:00:00': the run has used 0:00:0. already"):
+        fit_potential(splits, tmp_path, model, replace(fit, max_time="00:00:00:00"), run)
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_run_that_is_out_of_its_time_writes_its_results_again(tmp_path, splits, model, fit, run):
+    fit = replace(fit, max_epochs=100_000, max_time="00:00:00:01")
+    first = fit_potential(splits, tmp_path, model, fit, run)
+    (tmp_path / "metrics.json").unlink()
+    assert fit_potential(splits, tmp_path, model, fit, replace(run, resume=tmp_path))["steps"] == first["steps"]
+    assert (tmp_path / "metrics.json").exists()
 
 
 def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
@@ -241,3 +260,14 @@ def test_stopped_by_hand_it_says_how_to_go_on(tmp_path, splits, model, fit, run,
         fit_potential(splits, tmp_path, model, fit, run)
     assert capsys.readouterr().err.strip().endswith(f"go on with --resume {tmp_path}")
     assert read_state(tmp_path)["global_step"] == STEPS_AN_EPOCH
+
+
+@pytest.mark.parametrize("end", [("--max_epochs", "5"), ("--max_time", "00:00:00:00")])
+def test_an_end_that_is_over_is_refused_before_anything_is_written(trained, tmp_path, end):
+    """The run has done six epochs."""
+    config = parse(["md17"])[2]
+    (tmp_path / "config.yaml").write_text(config)
+    shutil.copy(trained / LAST, tmp_path)
+    with pytest.raises(ValueError, match=rf"^{end[0].removeprefix('--')}="):
+        main(["md17", "--resume", str(tmp_path), *end])
+    assert (tmp_path / "config.yaml").read_text() == config

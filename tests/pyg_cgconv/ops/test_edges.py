@@ -180,7 +180,7 @@ def test_layers_take_edges_in_place_of_an_index():
     torch.testing.assert_close(output(edges, reference), output(SQUARE))
     with pytest.raises(ValueError, match="size"):
         LAYER(torch.randn(4, 2), edges, *FEATURES[1:])
-    with pytest.raises(ValueError, match="^size: the number of target nodes is 4 by size, 3 by edge_index"):
+    with pytest.raises(ValueError, match=r"^size: the number of target nodes is 4 by size, 3 by edge_index"):
         LAYER(FEATURES[0], edges, *FEATURES[1:], size=(3, 4))
 
 

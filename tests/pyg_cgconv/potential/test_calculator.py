@@ -125,6 +125,34 @@ def test_forces_are_the_slope_of_the_energy(calculator, structure):
     close(forces, -slope, rtol=1e-5, atol=1e-6)
 
 
+def slab_in_vacuum():
+    atoms = crystal()
+    atoms.cell[2], atoms.pbc = (0.0, 0.0, 20.0), (True, True, False)
+    return atoms
+
+
+def test_stress_of_a_slab_is_the_slope_with_strain_in_its_plane(calculator):
+    atoms = slab_in_vacuum()
+    stress = calculator.get_stress(atoms)
+    for place, (i, j) in enumerate(VOIGT[:2]):
+        energies = []
+        for size in (-1e-4, 1e-4):
+            strain = np.eye(3)
+            strain[i, j] += size
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+            energies.append(calculator.get_potential_energy(strained))
+        close(stress[place], (energies[1] - energies[0]) / 2e-4 / atoms.get_volume(), rtol=1e-5, atol=1e-9)
+
+
+def test_stress_of_a_molecule_in_a_box_is_that_of_the_box_repeated(calculator):
+    box = molecule()
+    box.cell = 30.0 * np.eye(3)
+    stress = calculator.get_stress(box)
+    box.pbc = True
+    close(calculator.get_stress(box), stress)
+
+
 def test_stress_is_the_slope_with_strain(calculator):
     """With ASE's sign and order, and eV/Angstrom^3."""
     atoms, step = crystal(), 1e-5
@@ -157,6 +185,28 @@ def test_energy_alone_takes_no_derivatives(calculator):
 def test_forces_come_with_everything(calculator):
     calculator.get_forces(crystal())
     assert set(calculator.results) == {"energy", "free_energy", "forces", "stress"}
+
+
+@pytest.mark.parametrize("structure", [molecule, crystal, slab])
+def test_energies_of_atoms_sum_to_the_energy(calculator, structure):
+    atoms = structure()
+    energies, energy = calculator.get_potential_energies(atoms), calculator.get_potential_energy(atoms)
+    assert energies.shape == (len(atoms),)
+    close(energies.sum(), energy)
+
+
+def test_energies_of_atoms_far_apart_are_those_of_single_atoms(calculator):
+    distant = Atoms("CO", positions=[[0.0, 0.0, 0.0], [99.0, 0.0, 0.0]])
+    close(calculator.get_potential_energies(distant), [SHIFT["C"], SHIFT["O"]])
+
+
+def test_forces_and_energies_of_atoms_are_kept_side_by_side(calculator):
+    atoms = molecule()
+    atoms.calc = calculator
+    forces = atoms.get_forces()
+    atoms.get_potential_energies()
+    assert calculator.results["forces"] is not None
+    close(atoms.get_forces(), forces)
 
 
 def test_charges_are_no_reason_to_compute_again(calculator):
@@ -404,8 +454,8 @@ def test_positions_that_are_no_numbers(calculator):
 
 
 @pytest.mark.parametrize("structure", [molecule, slab])
-def test_stress_needs_three_periodic_directions(calculator, structure):
-    with pytest.raises(PropertyNotImplementedError, match=r"^stress: .*pbc="):
+def test_stress_needs_a_cell_with_a_volume(calculator, structure):
+    with pytest.raises(PropertyNotImplementedError, match=r"^stress: defined where the cell has a volume.*pbc="):
         calculator.get_stress(structure())
 
 
@@ -447,6 +497,11 @@ def test_file_of_something_else(potential, tmp_path, content):
         path.write_text("words\n" * 9 if content == "text" else "")
     with pytest.raises(ValueError, match=r"^potential: .*best\.ckpt.*Potential\.save.*potential\.pt"):
         ASECalculator(path)
+
+
+def test_run_folder_stands_for_its_potential(potential, tmp_path):
+    potential.save(tmp_path / "potential.pt")
+    close(ASECalculator(tmp_path).get_forces(molecule()), ASECalculator(potential).get_forces(molecule()))
 
 
 # ASE is optional

@@ -299,6 +299,15 @@ def test_a_cell_without_periodic_directions_is_a_molecule(potential):
 # Precision, modes, files
 
 
+@pytest.mark.parametrize("derivatives", [True, False])
+def test_energies_of_atoms_sum_to_those_of_structures(potential, derivatives):
+    batch = Batch.from_data_list([molecule(), molecule(seed=1, n=4)])
+    out = potential(batch, compute_forces=derivatives, compute_energies=True)
+    assert (out["energies"].shape, out["energies"].dtype) == ((10,), torch.float64)
+    close(torch.stack([part.sum() for part in out["energies"].split([6, 4])]), out["energy"])
+    assert out["energies"].requires_grad != derivatives
+
+
 def test_energy_is_summed_in_float64():
     single, double = make("float32").eval(), make("float64").eval()
     double.load_state_dict(single.state_dict())

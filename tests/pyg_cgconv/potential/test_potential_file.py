@@ -1,3 +1,6 @@
+import errno
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -78,3 +81,42 @@ def test_the_first_format_is_read(potential, file):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
         Potential.load(tmp_path / "nothing.pt")
+
+
+def test_a_run_folder_stands_for_its_potential(potential, file):
+    file.rename(file.parent / "potential.pt")
+    assert Potential.load(file.parent).hyperparameters == potential.hyperparameters
+
+
+def test_a_folder_without_a_potential_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"potential\.pt' is not a file .*no such file in the folder.*train export"):
+        Potential.load(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(potential, file, monkeypatch):
+    content = file.read_bytes()
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        potential.save(file)
+    assert file.read_bytes() == content
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+class WritesAFile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_nothing_in_a_file_is_executed(file, tmp_path):
+    saved = torch.load(file, weights_only=True)
+    torch.save({**saved, "metadata": WritesAFile(tmp_path / "written")}, file)
+    with pytest.raises(ValueError, match=r"model\.pt' is not a file that Potential\.save wrote"):
+        Potential.load(file)
+    assert not (tmp_path / "written").exists()

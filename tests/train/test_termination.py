@@ -1,0 +1,74 @@
+"""SIGTERM, in processes of their own."""
+
+import csv
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from train.checkpoints import LAST
+
+from .processes import ENDLESS, TINY, command, finished, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+def terminate(folder: Path, arguments: str) -> tuple[int, str]:
+    """A training that gets the signal when it has a checkpoint: its exit code, and what it wrote to stderr."""
+    process = command(f"md17 --run_dir {folder} {arguments}")
+    wait_for(folder / LAST, process)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    _, mistakes = process.communicate(timeout=60)
+    return process.returncode, mistakes
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> tuple[Path, int, str]:
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    return folder, *terminate(folder, ENDLESS)
+
+
+def test_exit_code_is_that_of_the_signal(stopped):
+    assert stopped[1] == 143
+
+
+def test_it_says_how_to_go_on(stopped):
+    folder, _, mistakes = stopped
+    assert mistakes.strip().endswith(f"stopped; go on with --resume {folder}")
+    assert "Traceback" not in mistakes
+
+
+def test_the_checkpoint_is_of_the_moment_of_the_signal(stopped):
+    """Epochs are much shorter than the time between two others."""
+    folder, *_ = stopped
+    with open(folder / "metrics.csv", newline="") as file:
+        logged = [int(row["epoch"]) for row in csv.DictReader(file)]
+    assert len(logged) > 3
+    assert torch.load(folder / LAST)["epoch"] + 1 - logged[-1] in (0, 1)
+
+
+def test_it_goes_on_bit_for_bit(tmp_path):
+    rate = "--schedule constant"  # a cosine would know of another end
+    assert terminate(tmp_path / "cut", f"{ENDLESS} {rate}")[0] == 143
+    epochs = torch.load(tmp_path / "cut" / LAST)["epoch"] + 2
+    assert finished(f"md17 --resume {tmp_path / 'cut'} --max_epochs {epochs}")[0] == 0
+    assert finished(f"md17 --run_dir {tmp_path / 'whole'} {TINY} {rate} --max_epochs {epochs}")[0] == 0
+    found, expected = (torch.load(tmp_path / name / LAST)["current_model_state"] for name in ("cut", "whole"))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_several_devices_stop_together(tmp_path):
+    code, mistakes = terminate(tmp_path / "run", f"{ENDLESS} --devices 2")
+    assert code == 143
+    assert mistakes.count("stopped; go on with --resume") == 1
+
+
+def test_before_the_training_it_ends_the_process_with_the_same_code(tmp_path):
+    process = command(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
+    wait_for(tmp_path / "run" / "config.yaml", process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
