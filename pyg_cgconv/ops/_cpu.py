@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from cuda_kernels import linear
 from cuda_kernels.contraction import Contraction
+from cuda_kernels.cpu.compile import threads_have_started
 from cuda_kernels.cpu.launch import Transposition, Walks
 from cuda_kernels.linear import Part
 from cuda_kernels.passes import owned_passes
@@ -65,6 +67,16 @@ class _Plan:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)  # numba's OpenMP pool sets that of the library which both may have loaded
         return self._shapes.sum_shared(results)
+
+
+def _compute_alone() -> None:
+    """In a forked process, whose torch would wait for ever for threads that it has not."""
+    if threads_have_started():
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compute_alone)
 
 
 def _addresses(tensors: Iterable[Tensor]) -> list[int]:

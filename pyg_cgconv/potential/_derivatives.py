@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from .._torch import is_transformed
 from ._atoms import Atoms
 
 
-def slope(energy: Tensor, vectors: Tensor, create_graph: bool) -> Tensor:
-    """dE/dr_ij (E, 3): forces and stress are sums of it."""
+def with_slope(
+    energies: Callable[[Atoms], dict[str, Tensor]], atoms: Atoms, create_graph: bool
+) -> tuple[dict[str, Tensor], Tensor]:
+    """What ``energies(atoms)`` gives, and dE/dr_ij (E, 3): forces and stress are sums of it."""
+    if is_transformed():  # torch.func has its own record, and forbids to begin another
+        return _transformed_slope(energies, atoms)
+    vectors = atoms.vectors
+    if not vectors.requires_grad:
+        vectors.requires_grad_()
+    out = energies(atoms)
     if not len(vectors):
-        return torch.zeros_like(vectors)
-    return torch.autograd.grad(energy.sum(), vectors, create_graph=create_graph)[0]
+        return out, torch.zeros_like(vectors)
+    return out, torch.autograd.grad(out["energy"].sum(), vectors, create_graph=create_graph)[0]
+
+
+def _transformed_slope(
+    energies: Callable[[Atoms], dict[str, Tensor]], atoms: Atoms
+) -> tuple[dict[str, Tensor], Tensor]:
+    def total(vectors: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        out = energies(replace(atoms, vectors=vectors))
+        return out["energy"].sum(), out
+
+    gradient, out = torch.func.grad(total, has_aux=True)(atoms.vectors)
+    return out, gradient
 
 
 def forces(slope: Tensor, atoms: Atoms) -> Tensor:
@@ -42,6 +65,6 @@ def volume(cell: Tensor | None) -> Tensor:
     if cell is None:
         raise ValueError("data.cell: missing; the stress needs lattice vectors (B, 3, 3)")
     volume = cell_volumes(cell)
-    if not cell.is_cuda and not volume.all():
+    if not cell.is_cuda and not is_transformed() and not volume.all():
         raise ValueError(f"data.cell: the stress needs a volume, structure {int(volume.argmin())} has none")
     return volume[:, None, None]

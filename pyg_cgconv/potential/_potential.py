@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
+from .._torch import in_forward_mode, is_transformed
 from ..cuda_graphs import is_captured
 from ..nn import BesselBasis, Gate, InteractionBlock, Linear, PolynomialCutoff, spherical_harmonics, wanted_irreps
 from . import _file
@@ -26,7 +27,7 @@ from ._arguments import (
     readout_features,
 )
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
-from ._derivatives import forces, slope, virial, volume
+from ._derivatives import forces, virial, volume, with_slope
 
 
 class Potential(nn.Module):
@@ -208,7 +209,8 @@ class Potential(nn.Module):
             compute_stress: Whether to compute the stress; needs a cell with a volume.
             compute_energies: Whether to give the energies of the atoms, too.
             create_graph: Whether forces and stress can be differentiated again, for a loss on them or for a Hessian
-                (``data.pos`` must then ask for gradients); by default while training.
+                (``data.pos`` must then ask for gradients); by default while training. Under a transform of
+                :mod:`torch.func` and in forward mode they always can.
 
         Returns:
             ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where
@@ -219,17 +221,17 @@ class Potential(nn.Module):
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
         """
         check_energy_readout(self.hyperparameters["readout_irreps"])
-        create_graph = self.training and torch.is_grad_enabled() if create_graph is None else create_graph
+        if is_transformed() or in_forward_mode():
+            create_graph = True  # others differentiate what this returns
+        elif create_graph is None:
+            create_graph = self.training and torch.is_grad_enabled()
         if not (compute_forces or compute_stress):
             return self._energies(self._read(data), compute_energies)
         with torch.inference_mode(False), torch.enable_grad():
             atoms = self._read(data)
             if compute_stress:
                 cell_volume = volume(atoms.cell)
-            if not atoms.vectors.requires_grad:
-                atoms.vectors.requires_grad_()
-            out = self._energies(atoms, compute_energies)
-            gradient = slope(out["energy"], atoms.vectors, create_graph)
+            out, gradient = with_slope(partial(self._energies, of_atoms=compute_energies), atoms, create_graph)
             if compute_forces:
                 out["forces"] = forces(gradient, atoms)
             if compute_stress:

@@ -63,11 +63,11 @@ def test_fused_equals_reference(device, layout, aggr):
 def test_rotation_and_inversion(device, case):
     case.layout = "mul_ir"
     layer = case.layer()
-    rotation = -o3.rand_matrix(dtype=torch.float64)
+    angles = o3.rand_angles(dtype=torch.float64)
     x, edge_attr, weight = (t.detach() for t in case.inputs())
 
     def rotated(features, irreps):
-        return features @ irreps.D_from_matrix(rotation).T.double()
+        return features @ irreps.D_from_angles(*angles, k=torch.tensor(1)).T.double()
 
     def convolve(x, edge_attr):
         moved = (t.to(device) for t in (case.edge_index, edge_attr, weight))
@@ -79,7 +79,7 @@ def test_rotation_and_inversion(device, case):
         after = convolve(rotated(x, case.irreps_in), rotated(edge_attr, case.irreps_edge))
     finally:
         torch.set_default_dtype(torch.float32)
-    assert error(after, before) < 1e-11
+    assert error(after, before) < 1e-8  # of e3nn, whose matrices of rotations are exact to 1e-10
 
 
 def test_edges_may_come_in_any_order_and_index_type(device):
