@@ -105,7 +105,8 @@ def _node_count(role: str, features: Tensor | None, size: int | None, of_graph: 
     found = {name: number for name, number in told.items() if number is not None}
     if not found:
         raise ValueError(f"size: needed when x has no {role} features; give (source nodes, target nodes)")
-    if len(set(found.values())) > 1:
+    count = next(iter(found.values()))
+    if any(number != count for number in found.values()):
         said = ", ".join(f"{number} by {name}" for name, number in found.items())
         raise ValueError(f"size: the number of {role} nodes is {said}; they must agree")
-    return next(iter(found.values()))
+    return count

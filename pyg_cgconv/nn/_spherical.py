@@ -38,8 +38,13 @@ def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
     return join(degrees)
 
 
-@cache
+@torch.compiler.assume_constant_result
 def _step(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _computed_step(degree, dtype, device)
+
+
+@cache
+def _computed_step(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """c_l C as a matrix (3 (2l+1), 2l+3), from l = ``degree`` to l + 1."""
     with torch.inference_mode(False), without_modes():
         coupling = o3.wigner_3j(degree, 1, degree + 1, dtype=torch.float64)

@@ -132,7 +132,9 @@ def _optional(data: Data, name: str) -> Tensor | None:
         return None
     if not isinstance(value, Tensor):
         raise ValueError(f"data.{name}: expected a tensor, got {type(value).__name__}")
-    return value.clone() if value.is_inference() else value  # autograd refuses tensors made in inference mode
+    if torch.compiler.is_compiling() or not value.is_inference():
+        return value
+    return value.clone()  # autograd refuses tensors made in inference mode
 
 
 def _check_positions(pos: Tensor, dtype: torch.dtype) -> None:

@@ -79,7 +79,8 @@ class Potential(nn.Module):
         metadata: A dict for whatever should be known of a potential, such as what it was trained on: strings, numbers,
             lists and dicts, which :meth:`save` writes and :meth:`load` reads.
         validate: Whether each call looks for unknown species and too short neighbour lists. On a GPU this waits for the
-            device once a call; set it to False where that matters. It is skipped while a CUDA graph is captured.
+            device once a call; set it to False where that matters. It is skipped while a CUDA graph is captured, and in
+            compiled programs.
 
     Raises:
         ValueError: an argument makes no sense; it is named.
@@ -251,7 +252,7 @@ class Potential(nn.Module):
 
     def _read(self, data: Data) -> Atoms:
         atoms = read_atoms(data, self.species_of_number, self.dtype)
-        if self.validate and not is_captured(atoms.vectors):
+        if self.validate and not torch.compiler.is_compiling() and not is_captured(atoms.vectors):
             check_values(data, atoms, self.atomic_numbers, self.cutoff)
         return atoms
 
@@ -264,7 +265,7 @@ class Potential(nn.Module):
 
     def _outputs(self, atoms: Atoms) -> Tensor:
         distance = edge_lengths(atoms.vectors)
-        sh = spherical_harmonics(atoms.vectors / distance[:, None], self.irreps_sh.lmax)
+        sh = spherical_harmonics(atoms.vectors / distance[:, None], self.hyperparameters["lmax"])
         radial = self.basis(distance) * self.envelope(distance)[:, None]
         one_hot = nn.functional.one_hot(atoms.species, len(self.atomic_numbers)).to(radial.dtype)
         edge_one_hot = one_hot[atoms.source] if self.hyperparameters["radial_species"] else None
