@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -24,10 +25,9 @@ def is_plain(*tensors: Tensor) -> bool:
 def is_traced(*tensors: Tensor) -> bool:
     """Whether operations on these tensors are recorded or replaced: by a compiler, by a dispatch mode, or because they
     are of another class."""
-    for tensor in tensors:  # a loop: this is asked at each call, and a generator takes longer
-        if type(tensor) not in _PLAIN:
-            return True
-    return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    return any([type(tensor) not in _PLAIN for tensor in tensors])  # noqa: C419  (the faster; asked at each call)
 
 
 def is_transformed() -> bool:
@@ -72,14 +72,13 @@ def has_autograd_batch(tensor: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
-@contextmanager
-def outside_autograd_batch() -> Iterator[int]:
-    """A context outside the innermost of autograd's own vmaps; its level."""
-    level = torch._C._vmapmode_decrement_nesting() + 1
-    try:
-        yield level
-    finally:
-        torch._C._vmapmode_increment_nesting()
+def autograd_batch_level(tensor: Tensor) -> int:
+    """The level of a batch that the tensor has: the outermost of autograd's own vmaps that made it one."""
+
+    def length(level: int, otherwise: int) -> int:
+        return torch._remove_batch_dim(tensor, level, otherwise, 0).shape[0]
+
+    return next(level for level in count(1) if length(level, 1) == length(level, 2))
 
 
 def remove_autograd_batch(tensor: Tensor, level: int) -> Tensor:

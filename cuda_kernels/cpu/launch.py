@@ -72,28 +72,31 @@ class Transposition:
 
 
 class _Kernel:
-    """A kernel on numba's threads; in a process without them, on the thread that calls it.
+    """A kernel in two versions, each compiled at its first call: one for numba's threads, and one for the thread that
+    calls it, which is faster where there is little to do.
 
-    Threads do not live on in a forked process, and numba ends one that asks for them.
+    Threads do not live on in a forked process, and numba ends one that asks for them: it computes alone.
     """
 
     def __init__(self, compile: Callable[..., Callable]):
         self._compile = compile
         self._kernels: dict[bool, Callable] = {}
-        self._kernel(_lost_threads)
 
     def __call__(self, arguments: tuple, work: int, threads: int) -> None:
-        if _lost_threads:
-            self._kernel(True)(*arguments)
-            return
-        with _one_at_a_time:
-            numba.set_num_threads(max(1, min(threads, work // WORK_A_THREAD, numba.config.NUMBA_NUM_THREADS)))
+        threads = min(threads, work // WORK_A_THREAD, numba.config.NUMBA_NUM_THREADS)
+        if threads < 2 or _lost_threads:
             self._kernel(False)(*arguments)
+            return
+        kernel = self._kernel(True)
+        with _one_at_a_time:
+            numba.set_num_threads(threads)
+            kernel(*arguments)
 
-    def _kernel(self, alone: bool) -> Callable:
-        if alone not in self._kernels:
-            self._kernels[alone] = self._compile(parallel=not alone)
-        return self._kernels[alone]
+    def _kernel(self, parallel: bool) -> Callable:
+        kernel = self._kernels.get(parallel)
+        if kernel is None:
+            kernel = self._kernels[parallel] = self._compile(parallel=parallel)
+        return kernel
 
 
 def _begin_again() -> None:

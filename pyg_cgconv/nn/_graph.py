@@ -12,6 +12,7 @@ from torch_geometric.utils import is_sparse, to_edge_index
 from ..ops import FLOWS, Edges
 
 Size = tuple[int | None, int | None]
+UNKNOWN: Size = (None, None)
 
 
 class Graph(NamedTuple):
@@ -39,20 +40,23 @@ def read_graph(given: Any, flow: str) -> Graph:
     """
     if isinstance(given, Edges):
         return Graph(given, given.num_edges, (given.sources, given.targets), given.device)
-    if is_sparse(given):
-        return _of_adjacency(given, flow)
     if not isinstance(given, Tensor):
+        if is_sparse(given):  # torch_sparse's
+            return _of_adjacency(given, flow)
         raise TypeError(
             f"edge_index: expected an integer tensor (2, E), an EdgeIndex, Edges or a transposed sparse adjacency, got "
             f"{type(given).__name__}; of separate sources and targets make Edges((source, target), nodes)"
         )
+    if given.layout != torch.strided:
+        return _of_adjacency(given, flow)
     if given.dim() != 2 or given.shape[0] != 2 or given.dtype not in (torch.int64, torch.int32):
         raise ValueError(
             f"edge_index: expected an integer tensor (2, E), an EdgeIndex or Edges, got {given.dtype} "
             f"{tuple(given.shape)}"
         )
-    rows, columns = given.sparse_size() if isinstance(given, EdgeIndex) else (None, None)
-    size = (rows, columns) if flow == FLOWS[0] else (columns, rows)
+    size = UNKNOWN
+    if isinstance(given, EdgeIndex):
+        size = given.sparse_size() if flow == FLOWS[0] else given.sparse_size()[::-1]
     return Graph(given, given.shape[1], size, given.device)
 
 
@@ -95,7 +99,9 @@ def node_counts(x: tuple[Tensor | None, Tensor | None], size: Size | None, graph
     Raises:
         ValueError: they contradict each other, or nothing tells one of them.
     """
-    sources, targets = zip(x, size or (None, None), graph.size, strict=True)
+    if size is None and graph.size == UNKNOWN and x[0] is not None and x[0] is x[1]:  # nearly always
+        return x[0].shape[0], x[0].shape[0]
+    sources, targets = zip(x, size or UNKNOWN, graph.size, strict=True)
     return _node_count("source", *sources), _node_count("target", *targets)
 
 

@@ -31,7 +31,7 @@ def contract(
         edges: the graph, for a problem that has one.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
-    if is_traced(*operands) and not is_transformed() and not in_forward_mode():
+    if torch.compiler.is_compiling():
         return traced_contraction(problem, None, operands, edges, deterministic)[0]
     known = problem_of(problem, DTYPES[operands[0].dtype])
     return Call(problem, known, edges, deterministic)(forward(known), operands)[0]
