@@ -23,20 +23,30 @@ from ._version import __version__
 from .ops import Edges
 
 if TYPE_CHECKING:
-    from .nn import TensorProductConv
+    from .nn import ElementwiseTensorProduct, TensorProduct, TensorProductConv
     from .potential import ASECalculator as ASECalculator
     from .potential import Potential, RadiusGraph
 
 # A star import must not need ASE: no ASECalculator.
-__all__ = ["Edges", "Potential", "RadiusGraph", "TensorProductConv", "__version__"]
+__all__ = [
+    "Edges",
+    "ElementwiseTensorProduct",
+    "Potential",
+    "RadiusGraph",
+    "TensorProduct",
+    "TensorProductConv",
+    "__version__",
+]
 
 if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name
     __getattr__, __dir__ = attach(
         __name__,
         {
             "ASECalculator": ".potential",
+            "ElementwiseTensorProduct": ".nn",
             "Potential": ".potential",
             "RadiusGraph": ".potential",
+            "TensorProduct": ".nn",
             "TensorProductConv": ".nn",
         },
     )

@@ -10,6 +10,7 @@ PyTorch's own 14): there they are those.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from .cuda_graphs import is_captured
+
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 
 def join(blocks: list[Tensor]) -> Tensor:
@@ -39,7 +42,7 @@ def scale_each(tensors: Iterable[Tensor], factors: Sequence[float]) -> Sequence[
     return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
 
 
-def in_single(tensor: Tensor | None) -> Tensor | None:
+def in_single(tensor: MaybeTensor) -> MaybeTensor:
     """The tensor as float32, if it has half the precision; as autocast treats the inputs of float32 operations."""
     return tensor.float() if tensor is not None and tensor.dtype in _HALF else tensor
 

@@ -7,6 +7,7 @@
     products    NodeProducts: products of a node's features with themselves
     radial      BesselBasis, PolynomialCutoff, RadialNetwork: functions of the distance
     spherical   spherical_harmonics
+    tensor_products  TensorProduct, ElementwiseTensorProduct: those of e3nn, of rows without a graph
 
 Import from here, not from the modules. TensorProductConv and InteractionBlock need PyTorch Geometric, and are loaded
 when they are first asked for.
@@ -20,6 +21,7 @@ from ._linear import Linear, SpeciesLinear
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._spherical import spherical_harmonics
+from ._tensor_products import ElementwiseTensorProduct, TensorProduct
 
 if TYPE_CHECKING:
     from ._blocks import InteractionBlock as InteractionBlock
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BesselBasis",
+    "ElementwiseTensorProduct",
     "Gate",
     "InteractionBlock",
     "Linear",
@@ -35,6 +38,7 @@ __all__ = [
     "PolynomialCutoff",
     "RadialNetwork",
     "SpeciesLinear",
+    "TensorProduct",
     "TensorProductConv",
     "spherical_harmonics",
 ]

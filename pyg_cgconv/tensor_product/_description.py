@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate, groupby
 
 import torch
@@ -38,9 +38,19 @@ _ZERO = 1e-12
 
 def convolution(product: o3.TensorProduct, layout: str) -> str:
     """The convolution with a tensor product whose paths all have mode "uvu"."""
+    return _of_product("convolution", product, layout)
+
+
+def rows(product: o3.TensorProduct, layout: str) -> str:
+    """The tensor product itself, of rows, without a graph; its paths all have mode "uvu", or all "uuu"."""
+    modes = {i.connection_mode for i in product.instructions}
+    return _of_product("elementwise" if modes == {"uuu"} else "product", product, layout)
+
+
+def _of_product(form: str, product: o3.TensorProduct, layout: str) -> str:
     paths = [[i.i_in1, i.i_in2, i.i_out, bool(i.has_weight), float(i.path_weight)] for i in product.instructions]
     return _written(
-        form="convolution",
+        form=form,
         irreps=[str(product.irreps_in1), str(product.irreps_in2), str(product.irreps_out)],
         paths=paths,
         layout=layout,
@@ -49,7 +59,7 @@ def convolution(product: o3.TensorProduct, layout: str) -> str:
 
 
 def with_own_weights(description: str) -> str:
-    """The convolution whose edges have weights of their own instead of shared ones."""
+    """The same problem whose edges or rows have weights of their own instead of shared ones."""
     return _written(**{**json.loads(description), "shared_weights": False})
 
 
@@ -82,13 +92,22 @@ def _written(**content) -> str:
 def problem_of(description: str, dtype: str) -> Problem:
     """The problem of a description, for "float32" or "float64" numbers."""
     content = json.loads(description)
-    forms: dict[str, Callable[..., Problem]] = {"convolution": _convolution, "square": _square, "linear": _linear}
+    forms: dict[str, Callable[..., Problem]] = {
+        "convolution": partial(_product, target=Index.TARGET, source=Index.SOURCE),
+        "product": partial(_product, target=Index.EDGE, source=Index.EDGE),
+        "elementwise": _elementwise,
+        "square": _square,
+        "linear": _linear,
+    }
     make = forms[content.pop("form")]
     with without_modes():
         return make(**content).with_dtype(dtype)
 
 
-def _convolution(irreps: list[str], paths: list, layout: str, shared_weights: bool) -> Problem:
+def _product(
+    irreps: list[str], paths: list, layout: str, shared_weights: bool, target: Index, source: Index
+) -> Problem:
+    """A product in which each row has its operands, or the ends of an edge have them."""
     irreps_in, irreps_edge, irreps_out = map(o3.Irreps, irreps)
     edge_blocks = _starts(multiplicity for multiplicity, _ in irreps_edge)
     weight_shapes, weight_blocks, result = [], 0, []
@@ -102,10 +121,29 @@ def _convolution(irreps: list[str], paths: list, layout: str, shared_weights: bo
             weight_shapes.append((irreps_in[i_in].mul, copies))
             weight_blocks += copies
     operands = (
-        Operand("g", channel_row(shape(irreps_out), layout), Index.TARGET),
-        Operand("x", channel_row(shape(irreps_in), layout), Index.SOURCE),
+        Operand("g", channel_row(shape(irreps_out), layout), target),
+        Operand("x", channel_row(shape(irreps_in), layout), source),
         Operand("y", copies_row(shape(irreps_edge), layout), Index.EDGE, Channels.NONE),
         Operand("w", weight_row(weight_shapes), Index.ONE if shared_weights else Index.EDGE),
+    )
+    return Problem(operands, ("g", "x", "y", "w"), tuple(result))
+
+
+def _elementwise(irreps: list[str], paths: list, layout: str, shared_weights: bool) -> Problem:
+    """A product of rows, channel by channel: both factors have channels."""
+    left, right, out = map(o3.Irreps, irreps)
+    weights: list[tuple[int, int]] = []
+    result = []
+    for i_left, i_right, i_out, has_weight, factor in paths:
+        coefficients = _coefficients(left[i_left].ir, right[i_right].ir, out[i_out].ir, factor)
+        result.append(Path((i_out, i_left, i_right, len(weights) if has_weight else None), coefficients))
+        if has_weight:
+            weights.append((left[i_left].mul, 1))
+    operands = (
+        Operand("g", channel_row(shape(out), layout), Index.EDGE),
+        Operand("x", channel_row(shape(left), layout), Index.EDGE),
+        Operand("y", channel_row(shape(right), layout), Index.EDGE),
+        Operand("w", weight_row(weights), Index.ONE if shared_weights else Index.EDGE),
     )
     return Problem(operands, ("g", "x", "y", "w"), tuple(result))
 

@@ -1,0 +1,121 @@
+"""e3nn's tensor products of rows, by the generated kernels."""
+
+from __future__ import annotations
+
+import warnings
+from math import prod
+from typing import Any
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from .._functions import in_single
+from .._torch import refuse_torchscript
+from ..ops import DTYPES, contract
+from ..tensor_product import MODE, describe
+
+LAYOUT = "mul_ir"
+ELEMENTWISE = "uuu"
+
+
+class _Generated(o3.TensorProduct):
+    """What the products have in common: all of e3nn's, and a forward by a generated kernel."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        modes = sorted({i.connection_mode for i in self.instructions})
+        self._description = describe.rows(self, LAYOUT) if modes in ([MODE], [ELEMENTWISE]) else None
+        if modes and self._description is None:
+            warnings.warn(
+                f"instructions: modes {modes} have no generated kernel; this product is e3nn's, which is slow and "
+                f"keeps intermediates in memory. Instructions that are all {MODE!r}, or all {ELEMENTWISE!r}, have one.",
+                stacklevel=3,
+            )
+
+    def _product(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None) -> Tensor:
+        refuse_torchscript(self)
+        device = x.device.type
+        weight = self._row_of(weight)
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return self._product(in_single(x), in_single(y), in_single(weight))
+        self._check(x, y, weight)
+        if self._description is None:
+            return o3.TensorProduct.forward(self, x, y, weight)
+        shapes = [x.shape[:-1], y.shape[:-1], *([] if self.shared_weights else [weight.shape[:-1]])]
+        leading = torch.broadcast_shapes(*shapes)
+        operands = [_rows(x, leading), _rows(y, leading), weight if self.shared_weights else _rows(weight, leading)]
+        out = contract(self._description, operands)
+        return out.reshape(*leading, out.shape[-1])
+
+    def _row_of(self, weight: Tensor | list[Tensor] | None) -> Tensor:
+        """The weights in one row, the internal ones if none are given."""
+        if weight is None:
+            if self.weight_numel and not self.internal_weights:
+                raise ValueError(f"weight: missing; {self} has no weights of its own")
+            return self.weight
+        row = self._prep_weights_python(weight)
+        is_row = self.shared_weights and tuple(row.shape) == (1, self.weight_numel)
+        return row[0] if is_row else row
+
+    def _check(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        for name, tensor, length in (
+            ("x", x, self._in1_dim),
+            ("y", y, self._in2_dim),
+            ("weight", weight, self.weight_numel),
+        ):
+            if not tensor.dim() or tensor.shape[-1] != length:
+                raise ValueError(f"{name}: expected (..., {length}), got {tuple(tensor.shape)}, in {self}")
+            if tensor.device != x.device:
+                raise ValueError(f"{name}: on {tensor.device}, but x is on {x.device}; move it with .to()")
+            if tensor.dtype != x.dtype:
+                raise TypeError(f"{name}: dtype {tensor.dtype} differs from that of x, {x.dtype}; convert one of them")
+        if self.shared_weights and weight.dim() != 1:
+            raise ValueError(f"weight: expected ({self.weight_numel},), got {tuple(weight.shape)}, in {self}")
+        if x.dtype not in DTYPES:
+            raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x, y and weight to float32 or float64")
+
+
+def _rows(tensor: Tensor, leading: torch.Size) -> Tensor:
+    return tensor.expand(*leading, tensor.shape[-1]).reshape(prod(leading), tensor.shape[-1])
+
+
+class TensorProduct(_Generated):
+    r"""The tensor product of :class:`e3nn.o3.TensorProduct`, name for name, by a generated kernel.
+
+    .. math::
+        (\mathbf{x} \otimes_{\mathbf{w}} \mathbf{y})_{uk} = \sum_{p} \sum_{v} w_{puv} \sum_{ij}
+            C^{p}_{ijk}\, x_{ui}\, y_{vj}
+
+    Arguments, attributes, weights and the state dict are e3nn's; `e3nn's page
+    <https://docs.e3nn.org/en/stable/api/o3/o3_tp.html>`_ lists them. Products whose paths all have mode "uvu", or all
+    "uuu", run by one generated kernel, as do their derivatives of any order. Others are e3nn's, and say so once, when
+    they are made. A gradient by shared weights needs memory for a row of them for each row of x.
+
+    Shapes:
+        - **x:** (..., irreps_in1.dim)
+        - **y:** (..., irreps_in2.dim), of a shape that broadcasts with that of x
+        - **weight:** :obj:`None` for internal weights, (weight_numel,) for shared ones, else (..., weight_numel); or a
+          list of the instructions' weights
+        - **output:** (..., irreps_out.dim), the dtype (float32 or float64) of all inputs
+
+    Raises:
+        ValueError: a shape or a device is wrong.
+        TypeError: dtypes differ, or no kernel computes with them.
+    """
+
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None = None) -> Tensor:
+        return self._product(x, y, weight)
+
+
+class ElementwiseTensorProduct(_Generated, o3.ElementwiseTensorProduct):
+    """The product of :class:`e3nn.o3.ElementwiseTensorProduct`, name for name, by a generated kernel: channel by
+    channel, without weights.
+
+    Arguments are e3nn's: ``irreps_in1``, ``irreps_in2``, ``filter_ir_out`` and ``irrep_normalization``. Shapes and
+    errors are those of :class:`TensorProduct`.
+    """
+
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self._product(x, y, weight)
