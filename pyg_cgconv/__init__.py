@@ -23,7 +23,7 @@ from ._version import __version__
 from .ops import Edges
 
 if TYPE_CHECKING:
-    from .nn import ElementwiseTensorProduct, TensorProduct, TensorProductConv
+    from .nn import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorProductConv
     from .potential import ASECalculator as ASECalculator
     from .potential import Potential, RadiusGraph
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Edges",
     "ElementwiseTensorProduct",
+    "FullyConnectedTensorProduct",
     "Potential",
     "RadiusGraph",
     "TensorProduct",
@@ -44,6 +45,7 @@ if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every 
         {
             "ASECalculator": ".potential",
             "ElementwiseTensorProduct": ".nn",
+            "FullyConnectedTensorProduct": ".nn",
             "Potential": ".potential",
             "RadiusGraph": ".potential",
             "TensorProduct": ".nn",

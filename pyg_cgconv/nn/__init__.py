@@ -7,7 +7,7 @@
     products    NodeProducts: products of a node's features with themselves
     radial      BesselBasis, PolynomialCutoff, RadialNetwork: functions of the distance
     spherical   spherical_harmonics
-    tensor_products  TensorProduct, ElementwiseTensorProduct: those of e3nn, of rows without a graph
+    tensor_products  TensorProduct, FullyConnectedTensorProduct, ElementwiseTensorProduct: e3nn's, without a graph
 
 Import from here, not from the modules. TensorProductConv and InteractionBlock need PyTorch Geometric, and are loaded
 when they are first asked for.
@@ -21,7 +21,7 @@ from ._linear import Linear, SpeciesLinear
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._spherical import spherical_harmonics
-from ._tensor_products import ElementwiseTensorProduct, TensorProduct
+from ._tensor_products import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct
 
 if TYPE_CHECKING:
     from ._blocks import InteractionBlock as InteractionBlock
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BesselBasis",
     "ElementwiseTensorProduct",
+    "FullyConnectedTensorProduct",
     "Gate",
     "InteractionBlock",
     "Linear",

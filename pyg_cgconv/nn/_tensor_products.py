@@ -13,10 +13,10 @@ from torch import Tensor
 from .._functions import in_single
 from .._torch import refuse_torchscript
 from ..ops import DTYPES, contract
-from ..tensor_product import MODE, describe
+from ..tensor_product import MODE, Mixing, describe
 
 LAYOUT = "mul_ir"
-ELEMENTWISE = "uuu"
+ELEMENTWISE, MIXED = "uuu", "uvw"
 
 
 class _Generated(o3.TensorProduct):
@@ -25,11 +25,15 @@ class _Generated(o3.TensorProduct):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         modes = sorted({i.connection_mode for i in self.instructions})
-        self._description = describe.rows(self, LAYOUT) if modes in ([MODE], [ELEMENTWISE]) else None
+        self._mixing = Mixing(self, LAYOUT, on_graph=False) if modes == [MIXED] and self.shared_weights else None
+        self._description = None if self._mixing is None else self._mixing.description
+        if modes in ([MODE], [ELEMENTWISE]):
+            self._description = describe.rows(self, LAYOUT)
         if modes and self._description is None:
             warnings.warn(
                 f"instructions: modes {modes} have no generated kernel; this product is e3nn's, which is slow and "
-                f"keeps intermediates in memory. Instructions that are all {MODE!r}, or all {ELEMENTWISE!r}, have one.",
+                f"keeps intermediates in memory. Instructions that are all {MODE!r}, all {ELEMENTWISE!r}, or all "
+                f"{MIXED!r} with shared weights, have one.",
                 stacklevel=3,
             )
 
@@ -45,8 +49,12 @@ class _Generated(o3.TensorProduct):
             return o3.TensorProduct.forward(self, x, y, weight)
         shapes = [x.shape[:-1], y.shape[:-1], *([] if self.shared_weights else [weight.shape[:-1]])]
         leading = torch.broadcast_shapes(*shapes)
-        operands = [_rows(x, leading), _rows(y, leading), weight if self.shared_weights else _rows(weight, leading)]
-        out = contract(self._description, operands)
+        x, y = _rows(x, leading), _rows(y, leading)
+        if self._mixing is not None:
+            out = self._mixing(contract(self._description, (x, y)), weight)
+        else:
+            row = weight if self.shared_weights else _rows(weight, leading)
+            out = contract(self._description, (x, y, row))
         return out.reshape(*leading, out.shape[-1])
 
     def _row_of(self, weight: Tensor | list[Tensor] | None) -> Tensor:
@@ -89,9 +97,10 @@ class TensorProduct(_Generated):
             C^{p}_{ijk}\, x_{ui}\, y_{vj}
 
     Arguments, attributes, weights and the state dict are e3nn's; `e3nn's page
-    <https://docs.e3nn.org/en/stable/api/o3/o3_tp.html>`_ lists them. Products whose paths all have mode "uvu", or all
-    "uuu", run by one generated kernel, as do their derivatives of any order. Others are e3nn's, and say so once, when
-    they are made. A gradient by shared weights needs memory for a row of them for each row of x.
+    <https://docs.e3nn.org/en/stable/api/o3/o3_tp.html>`_ lists them. Products run by a generated kernel, as do their
+    derivatives of any order, if all paths have mode "uvu", or all "uuu", or all "uvw" with shared weights (then the
+    kernel's result is mixed by matrix products). Others are e3nn's, and say so once, when they are made. With modes
+    "uvu" and "uuu", a gradient by shared weights needs memory for a row of them for each row of x.
 
     Shapes:
         - **x:** (..., irreps_in1.dim)
@@ -103,6 +112,18 @@ class TensorProduct(_Generated):
     Raises:
         ValueError: a shape or a device is wrong.
         TypeError: dtypes differ, or no kernel computes with them.
+    """
+
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None = None) -> Tensor:
+        return self._product(x, y, weight)
+
+
+class FullyConnectedTensorProduct(_Generated, o3.FullyConnectedTensorProduct):
+    """The product of :class:`e3nn.o3.FullyConnectedTensorProduct`, name for name: all paths, each with mode "uvw".
+
+    With shared weights, the default, a generated kernel makes the products of channels, and matrix products mix them.
+    Arguments are e3nn's: ``irreps_in1``, ``irreps_in2``, ``irreps_out``, ``irrep_normalization`` and
+    ``path_normalization``. Shapes and errors are those of :class:`TensorProduct`.
     """
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None = None) -> Tensor:

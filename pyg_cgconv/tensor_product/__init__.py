@@ -2,6 +2,7 @@
 
 instructions   e3nn's lists of paths, made or checked
 description    a problem as a string, and what the kernel generator reads of it
+mixing         mode "uvw" with shared weights: a product without weights, and a linear map
 layout         the two orders of a row's numbers: mul_ir and ir_mul
 reference      the product in plain PyTorch, by e3nn
 """
@@ -10,11 +11,13 @@ from . import _description as describe
 from ._description import problem_of
 from ._instructions import MODE, channelwise, tensor_product
 from ._layout import IrrepsLike, Rows, channels_last, shape, to_ir_mul, to_mul_ir
+from ._mixing import Mixing
 from ._reference import ReferenceProduct
 
 __all__ = [
     "MODE",
     "IrrepsLike",
+    "Mixing",
     "ReferenceProduct",
     "Rows",
     "channels_last",

@@ -58,6 +58,14 @@ def _of_product(form: str, product: o3.TensorProduct, layout: str) -> str:
     )
 
 
+def outer(product: o3.TensorProduct, layout: str, on_graph: bool) -> str:
+    """The product of each channel u of the first factor with each copy v of the second, without weights: for each path
+    rows (v, component, u), one path after the other."""
+    paths = [[i.i_in1, i.i_in2, i.i_out, float(i.path_weight)] for i in product.instructions]
+    irreps = [str(product.irreps_in1), str(product.irreps_in2), str(product.irreps_out)]
+    return _written(form="outer", irreps=irreps, paths=paths, layout=layout, on_graph=on_graph)
+
+
 def with_own_weights(description: str) -> str:
     """The same problem whose edges or rows have weights of their own instead of shared ones."""
     return _written(**{**json.loads(description), "shared_weights": False})
@@ -96,6 +104,7 @@ def problem_of(description: str, dtype: str) -> Problem:
         "convolution": partial(_product, target=Index.TARGET, source=Index.SOURCE),
         "product": partial(_product, target=Index.EDGE, source=Index.EDGE),
         "elementwise": _elementwise,
+        "outer": _outer,
         "square": _square,
         "linear": _linear,
     }
@@ -146,6 +155,25 @@ def _elementwise(irreps: list[str], paths: list, layout: str, shared_weights: bo
         Operand("w", weight_row(weights), Index.ONE if shared_weights else Index.EDGE),
     )
     return Problem(operands, ("g", "x", "y", "w"), tuple(result))
+
+
+def _outer(irreps: list[str], paths: list, layout: str, on_graph: bool) -> Problem:
+    left, right, out = map(o3.Irreps, irreps)
+    starts = _starts(multiplicity for multiplicity, _ in right)
+    results: list[tuple[int, int]] = []
+    products = []
+    for i_left, i_right, i_out, factor in paths:
+        coefficients = _coefficients(left[i_left].ir, right[i_right].ir, out[i_out].ir, factor)
+        for copy in range(right[i_right].mul):
+            products.append(Path((len(results), i_left, starts[i_right] + copy, None), coefficients))
+            results.append((left[i_left].mul, out[i_out].ir.dim))
+    target, source = (Index.TARGET, Index.SOURCE) if on_graph else (Index.EDGE, Index.EDGE)
+    operands = (
+        Operand("g", channel_row(results, "ir_mul"), target),
+        Operand("x", channel_row(shape(left), layout), source),
+        Operand("y", copies_row(shape(right), layout), Index.EDGE, Channels.NONE),
+    )
+    return Problem(operands, ("g", "x", "y", ABSENT), tuple(products))
 
 
 def _square(irreps: list[str], paths: list) -> Problem:

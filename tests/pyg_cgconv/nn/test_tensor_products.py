@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyg_cgconv
-from pyg_cgconv import ElementwiseTensorProduct, TensorProduct
+from pyg_cgconv import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct
 from tests.random_examples import examples
 
 PATHS = [(0, 0, 0, "uvu", True), (0, 1, 1, "uvu", True), (1, 1, 0, "uvu", False), (1, 0, 1, "uvu", True)]
@@ -88,6 +88,13 @@ def test_elementwise_paths_have_a_kernel(device, weighted):
     close(product.to(device), reference.to(device), *(torch.randn(5, irreps.dim, device=device) for _ in range(2)))
 
 
+def test_the_fully_connected_product_is_e3nns(device):
+    arguments = "3x0e+2x1o", "2x0e+1o", "4x0e+3x1o+2x1e+5x3e"  # nothing leads to 3e
+    product, reference = both(*arguments, ours=FullyConnectedTensorProduct, theirs=o3.FullyConnectedTensorProduct)
+    assert product._description is not None
+    close(product.to(device), reference.to(device), *(torch.randn(6, n, device=device) for n in (9, 5)))
+
+
 def test_the_elementwise_product_is_e3nns(device):
     arguments = "2x0e+3x1o", "2x0e+3x1o", ["0e", "1e"]
     product, reference = both(*arguments, ours=ElementwiseTensorProduct, theirs=o3.ElementwiseTensorProduct)
@@ -97,7 +104,7 @@ def test_the_elementwise_product_is_e3nns(device):
 @st.composite
 def problems(draw):
     """Irreps and instructions of one mode that has a kernel."""
-    mode = draw(st.sampled_from(["uvu", "uuu"]))
+    mode = draw(st.sampled_from(["uvu", "uuu", "uvw"]))
     irrep = st.tuples(st.integers(0, 2), st.sampled_from([-1, 1]))
     multiplicity = draw(st.sampled_from([1, 3, 8]))
     left = o3.Irreps([(multiplicity, ir) for ir in draw(st.lists(irrep, min_size=1, max_size=2))])
@@ -106,8 +113,9 @@ def problems(draw):
     paths = [(i, j, ir) for i, a in enumerate(left) for j, b in enumerate(right) for ir in a.ir * b.ir]
     chosen = draw(st.lists(st.sampled_from(paths), min_size=1, max_size=3))
     out = o3.Irreps([(multiplicity, "3e"), *((multiplicity, ir) for *_, ir in chosen)])  # nothing leads to the first
-    instructions = [(i, j, n + 1, mode, draw(st.booleans())) for n, (i, j, _) in enumerate(chosen)]
-    return left, right, out, instructions, draw(st.booleans())
+    shared = mode == "uvw" or draw(st.booleans())
+    instructions = [(i, j, n + 1, mode, mode == "uvw" or draw(st.booleans())) for n, (i, j, _) in enumerate(chosen)]
+    return left, right, out, instructions, shared
 
 
 @examples(12)
@@ -124,8 +132,8 @@ def test_random_products_are_e3nns(device, problem):
 
 
 def test_other_modes_are_e3nns_and_say_so():
-    with pytest.warns(UserWarning, match=r"^instructions: modes \['uvw'\] have no generated kernel"):
-        product, reference = both("3x0e", "2x0e", "4x0e", [(0, 0, 0, "uvw", True)])
+    with pytest.warns(UserWarning, match=r"^instructions: modes \['uvv'\] have no generated kernel"):
+        product, reference = both("3x0e", "2x0e", "2x0e", [(0, 0, 0, "uvv", True)])
     x, y = torch.randn(4, 3), torch.randn(4, 2)
     torch.testing.assert_close(product(x, y), reference(x, y))
 
