@@ -16,10 +16,10 @@ from torch_geometric.nn.resolver import aggregation_resolver
 from cuda_kernels.problem import LAYOUTS, Problem
 
 from .._checks import check_choice
-from .._functions import in_single
-from .._torch import refuse_torchscript
-from ..ops import DTYPES, FLOWS, Edges, contract, sorted_edges
-from ..tensor_product import MODE, ReferenceProduct, channelwise, describe, problem_of, tensor_product
+from .._functions import without_autocast
+from .._torch import is_plain, refuse_torchscript
+from ..ops import DTYPES, FLOWS, Edges, check_nodes, contract, sorted_edges
+from ..tensor_product import MODE, ReferenceProduct, channelwise, describe, irreps_of, problem_of, tensor_product
 from ._graph import Graph, node_counts, pair_of, read_graph
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
@@ -105,13 +105,14 @@ class TensorProductConv(MessagePassing):
         check_choice("irrep_normalization", irrep_normalization, (None, "component", "norm", "none"))
         check_choice("path_normalization", path_normalization, (None, "element", "path", "none"))
         super().__init__(aggr=_known_aggregation(aggr), node_dim=0, flow=flow)
-        self.irreps_in, self.irreps_edge, self.irreps_out = map(o3.Irreps, (irreps_in, irreps_edge, irreps_out))
+        self.irreps_in, self.irreps_edge = irreps_of("irreps_in", irreps_in), irreps_of("irreps_edge", irreps_edge)
+        self.irreps_out = irreps_of("irreps_out", irreps_out)
         if instructions is None:
             self.irreps_out, instructions = channelwise(self.irreps_in, self.irreps_edge, self.irreps_out)
         irreps = self.irreps_in, self.irreps_edge, self.irreps_out
         product = tensor_product(
             *irreps,
-            list(instructions),
+            instructions,
             shared_weights=shared_weights,
             irrep_normalization=irrep_normalization,
             path_normalization=path_normalization,
@@ -128,6 +129,7 @@ class TensorProductConv(MessagePassing):
         self._description = describe.convolution(product, layout) if is_fused else None
         self._dims = self.irreps_in.dim, self.irreps_edge.dim  # torch.compile cannot trace e3nn's irreps
 
+    @without_autocast
     def forward(
         self,
         x: Tensor | tuple[Tensor | None, Tensor | None],
@@ -140,12 +142,6 @@ class TensorProductConv(MessagePassing):
         pair = pair_of(x)
         graph = read_graph(edge_index, self.flow)
         nodes = node_counts(pair, size, graph)
-        device = graph.device.type
-        if torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return self(
-                    (in_single(pair[0]), in_single(pair[1])), edge_index, in_single(edge_attr), in_single(weight), nodes
-                )
         x_source, weight = self._checked(pair[0], graph, edge_attr, weight)
         if self._description is None or not self.fuse or self._wants_messages():
             return self._messages_summed(pair, graph, edge_attr, weight, nodes)
@@ -162,9 +158,11 @@ class TensorProductConv(MessagePassing):
         if isinstance(edges, Edges):
             edges = torch.stack((edges.source, edges.target) if is_usual else (edges.target, edges.source))
         plain = edges.as_tensor() if isinstance(edges, EdgeIndex) else edges
-        # In the other flow PyG takes the length of x[0], the sources, for that of the result.
-        features = x if is_usual and x[0] is not x[1] else x[0]
-        size = nodes if is_usual else nodes[::-1]
+        if is_plain(plain):
+            check_nodes(*(plain if is_usual else plain.flip(0)), *nodes)
+        # Of a pair PyG takes the first to be the nodes of row 0, also in the other flow.
+        is_pair = x[0] is not x[1] and (is_usual or nodes[0] == nodes[1])
+        features, size = x if is_pair else x[0], nodes if is_usual else nodes[::-1]
         return self.propagate(plain.long(), x=features, edge_attr=edge_attr, weight=weight, size=size)
 
     def message(self, x_j: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
@@ -226,6 +224,8 @@ class TensorProductConv(MessagePassing):
                 raise ValueError(f"{name}: on {found}, but x is on {x.device}; move it with .to()")
         if x.dtype not in DTYPES:
             raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x, edge_attr and weight to float32 or float64")
+        if x.device.type not in ("cuda", "cpu") and self.backend != "reference":
+            raise ValueError(f"x: on {x.device}, which has no kernels; move x, or use backend='reference'")
         if self.backend in ("cuda", "cpu") and x.device.type != self.backend:
             raise ValueError(
                 f"x: on {x.device}, but the layer was made with backend={self.backend!r}; move x, or use 'auto'"
@@ -271,8 +271,8 @@ def _known_aggregation(aggr: str | list[str] | Aggregation) -> str | list[str] |
     Raises:
         ValueError: it does not know it.
     """
-    if aggr is None:
-        raise ValueError("aggr: expected 'add', 'mean' or another of PyG's aggregations, got None")
+    if not isinstance(aggr, (str, list, tuple, Aggregation)):
+        raise ValueError(f"aggr: expected 'add', 'mean' or another of PyG's aggregations, got {aggr!r}")
     try:
         aggregation_resolver(aggr)
     except ValueError as error:

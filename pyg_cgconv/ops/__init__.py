@@ -14,8 +14,8 @@ The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda
 """
 
 from ._contract import contract
-from ._edges import FLOWS, EdgeList, Edges
+from ._edges import FLOWS, EdgeList, Edges, check_nodes
 from ._run import DTYPES
 from ._shared_edges import sorted_edges
 
-__all__ = ["DTYPES", "FLOWS", "EdgeList", "Edges", "contract", "sorted_edges"]
+__all__ = ["DTYPES", "FLOWS", "EdgeList", "Edges", "check_nodes", "contract", "sorted_edges"]

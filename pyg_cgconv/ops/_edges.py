@@ -105,10 +105,8 @@ class Edges:
                 f"edge_index: kernels take fewer than 2^30 edges and nodes; got {self.num_edges} edges, {self.sources} "
                 f"source and {self.targets} target nodes. Split the graph."
             )
-        on_host = not traced and checks_on_host(target)
-        _check_range("source", source, self.sources, on_host)
-        _check_range("target", target, self.targets, on_host)
-        if is_sorted and on_host:
+        check_nodes(source, target, self.sources, self.targets)
+        if is_sorted and checks_on_host(target):
             _check_sorted(target)
         self.source, self.target = (end.to(torch.int32, copy=True) for end in (source, target))
         if is_sorted:
@@ -256,7 +254,16 @@ for the GPU."""
 
 def checks_on_host(node: Tensor) -> bool:
     """Whether the host reads these indices, and may wait for the device that they are on."""
+    if is_traced(node) or node.is_meta:
+        return False
     return not node.is_cuda or (os.environ.get(CHECK, "0") not in ("", "0") and not is_captured(node))
+
+
+def check_nodes(source: Tensor, target: Tensor, sources: int, targets: int) -> None:
+    """Raises a ValueError, or on a GPU ends the program, unless the ends of all edges are nodes."""
+    on_host = checks_on_host(target) and not is_traced(source)
+    _check_range("source", source, sources, on_host)
+    _check_range("target", target, targets, on_host)
 
 
 def _check_range(end: str, node: Tensor, nodes: int, on_host: bool) -> None:

@@ -9,7 +9,7 @@ reference      the product in plain PyTorch, by e3nn
 from . import _description as describe
 from ._description import problem_of
 from ._instructions import MODE, channelwise, tensor_product
-from ._layout import IrrepsLike, Rows, channels_last, shape, to_ir_mul, to_mul_ir
+from ._layout import IrrepsLike, Rows, channels_last, irreps_of, shape, to_ir_mul, to_mul_ir
 from ._reference import ReferenceProduct
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "channels_last",
     "channelwise",
     "describe",
+    "irreps_of",
     "problem_of",
     "shape",
     "tensor_product",
