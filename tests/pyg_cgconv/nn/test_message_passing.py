@@ -45,7 +45,9 @@ def test_pairs_are_source_and_target_in_either_flow(backend, targets):
 
 
 def test_an_unknown_flow_is_named():
-    with pytest.raises(ValueError, match=r"^flow: expected one of \('source_to_target', 'target_to_source'\), got 'up'"):
+    with pytest.raises(
+        ValueError, match=r"^flow: expected one of \('source_to_target', 'target_to_source'\), got 'up'"
+    ):
         TensorProductConv(*IRREPS, flow="up")
 
 
@@ -167,7 +169,9 @@ def test_other_aggregations_run_on_messages_and_say_so(aggr, reduce):
         layer = TensorProductConv(*IRREPS, aggr=aggr)
     messages = expected_messages(*INPUTS)
     index = EDGE_INDEX[1][:, None].expand_as(messages)
-    wanted = messages.new_zeros(SOURCES, messages.shape[1]).scatter_reduce(0, index, messages, reduce, include_self=False)
+    wanted = messages.new_zeros(SOURCES, messages.shape[1]).scatter_reduce(
+        0, index, messages, reduce, include_self=False
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         torch.testing.assert_close(layer(*INPUTS), wanted)
