@@ -74,6 +74,7 @@ class NodeProducts(nn.Module):
         self.linear_out = Linear(self.irreps_products, self.irreps_out, layout="ir_mul", fused=fused)
 
     def forward(self, x: Tensor) -> Tensor:
+        refuse_torchscript(self)
         out = self.linear_out(self.multiplied(self.linear_in(self._rows_in.to_ir_mul(x))))
         return self._rows_out.from_ir_mul(out)
 
@@ -83,7 +84,6 @@ class NodeProducts(nn.Module):
         if self._description is not None:
             if x.dim() != 2 or x.shape[1] != self.factors.dim:
                 raise ValueError(f"x: expected shape (n, {self.factors.dim}), got {tuple(x.shape)}")
-            refuse_torchscript(self)
             return contract(self._description, (x,))
         x = to_mul_ir(x, shape(self.factors))
         return to_ir_mul(self._reference(x, x, None), shape(self.irreps_products))
