@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
+from operator import index
+
+from torch import Tensor
+
 
 def check_choice(name: str, given: object, choices: tuple) -> None:
     """Raises a ValueError unless an argument is one of its choices."""
     if given not in choices:
         raise ValueError(f"{name}: expected one of {choices}, got {given!r}")
+
+
+def whole_numbers(name: str, given: object) -> list[int]:
+    """The numbers of a sequence.
+
+    Raises:
+        TypeError: it is no sequence of whole numbers.
+    """
+    try:
+        return [index(number) for number in given]  # type: ignore[attr-defined]
+    except TypeError as error:
+        raise TypeError(f"{name}: expected whole numbers such as (64, 64), got {given!r}") from error
+
+
+def check_one_hot(name: str, one_hot: Tensor, rows: int, species: int) -> None:
+    """Raises a TypeError or a ValueError unless the species of so many nodes or edges are one-hot."""
+    if not isinstance(one_hot, Tensor):
+        raise TypeError(f"{name}: expected one-hot species ({rows}, {species}), got {type(one_hot).__name__}")
+    if tuple(one_hot.shape) != (rows, species) or not one_hot.is_floating_point():
+        raise ValueError(
+            f"{name}: expected one-hot species ({rows}, {species}) in the dtype of the features, got {one_hot.dtype} "
+            f"{tuple(one_hot.shape)}; of numbers 0 to {species - 1} torch.nn.functional.one_hot(numbers, {species}) "
+            "makes them, then .to(dtype)"
+        )

@@ -9,8 +9,9 @@ PyTorch's own 14): there they are those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch.nn import functional
 
 from .cuda_graphs import is_captured
 
-MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
+F = TypeVar("F", bound=Callable)
 
 
 def join(blocks: list[Tensor]) -> Tensor:
@@ -42,12 +43,24 @@ def scale_each(tensors: Iterable[Tensor], factors: Sequence[float]) -> Sequence[
     return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
 
 
-def in_single(tensor: MaybeTensor) -> MaybeTensor:
-    """The tensor as float32, if it has half the precision; as autocast treats the inputs of float32 operations."""
-    return tensor.float() if tensor is not None and tensor.dtype in _HALF else tensor
+def without_autocast(method: F) -> F:
+    """The method as it is without :class:`torch.autocast`: what this has given half the precision becomes float32."""
+
+    @wraps(method)
+    def exact(*arguments: Any, **named: Any) -> Any:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                with torch.autocast(device, enabled=False):
+                    return exact(*map(_single, arguments), **{name: _single(value) for name, value in named.items()})
+        return method(*arguments, **named)
+
+    return exact  # type: ignore[return-value]
 
 
-_HALF = (torch.float16, torch.bfloat16)
+def _single(argument: Any) -> Any:
+    if isinstance(argument, Tensor) and argument.dtype in (torch.float16, torch.bfloat16):
+        return argument.float()
+    return tuple(map(_single, argument)) if type(argument) in (tuple, list) else argument
 
 
 class Join(Function):

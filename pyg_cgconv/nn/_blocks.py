@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from e3nn import o3
 from torch import Tensor, nn
 
+from .._checks import whole_numbers
 from ..cuda_graphs import aside
 from ..tensor_product import IrrepsLike, Rows
 from ._conv import TensorProductConv
@@ -88,7 +89,8 @@ class InteractionBlock(nn.Module):
         if products:  # of which those of other irreps are of use, too
             messages = messages + o3.Irreps([slot for slot in self.irreps_sh if slot.ir not in messages])
         self.conv = TensorProductConv(self.irreps_in, self.irreps_sh, messages, layout=inside, backend=backend)
-        self.radial = RadialNetwork(num_basis, radial_hidden, self.conv.weight_numel, num_radial_species)
+        widths = whole_numbers("radial_hidden", radial_hidden)
+        self.radial = RadialNetwork(num_basis, widths, self.conv.weight_numel, num_radial_species)
         self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in, layout=inside, fused=fused)
         self.self_connection = (
             None

@@ -16,10 +16,20 @@ from torch_geometric.nn.resolver import aggregation_resolver
 from cuda_kernels.problem import LAYOUTS, Problem
 
 from .._checks import check_choice
-from .._functions import in_single
-from .._torch import refuse_torchscript
-from ..ops import DTYPES, FLOWS, Edges, contract, sorted_edges
-from ..tensor_product import MODE, ReferenceProduct, channelwise, describe, problem_of, tensor_product
+from .._functions import without_autocast
+from .._torch import is_plain, refuse_torchscript
+from ..ops import DTYPES, FLOWS, Edges, check_nodes, contract, sorted_edges
+from ..tensor_product import (
+    MIXED,
+    MODE,
+    Mixing,
+    ReferenceProduct,
+    channelwise,
+    describe,
+    irreps_of,
+    problem_of,
+    tensor_product,
+)
 from ._graph import Graph, node_counts, pair_of, read_graph
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
@@ -47,7 +57,8 @@ class TensorProductConv(MessagePassing):
             :attr:`irreps_out` of the layer has these slots, sorted.
         instructions: e3nn's list of ``(i_in1, i_in2, i_out, mode, has_weight[, path_weight])``, which fixes the order
             of the weights. Those of an e3nn product or of a layer (seven fields) are taken with the factors that they
-            have. Fused kernels serve mode "uvu"; other modes run on the reference backend.
+            have. Fused kernels serve mode "uvu" and, with shared weights, "uvw" (a convolution without weights, then
+            matrix products at the nodes); others run on the reference backend.
         layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's
             channels together, the faster).
         shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge.
@@ -105,13 +116,14 @@ class TensorProductConv(MessagePassing):
         check_choice("irrep_normalization", irrep_normalization, (None, "component", "norm", "none"))
         check_choice("path_normalization", path_normalization, (None, "element", "path", "none"))
         super().__init__(aggr=_known_aggregation(aggr), node_dim=0, flow=flow)
-        self.irreps_in, self.irreps_edge, self.irreps_out = map(o3.Irreps, (irreps_in, irreps_edge, irreps_out))
+        self.irreps_in, self.irreps_edge = irreps_of("irreps_in", irreps_in), irreps_of("irreps_edge", irreps_edge)
+        self.irreps_out = irreps_of("irreps_out", irreps_out)
         if instructions is None:
             self.irreps_out, instructions = channelwise(self.irreps_in, self.irreps_edge, self.irreps_out)
         irreps = self.irreps_in, self.irreps_edge, self.irreps_out
         product = tensor_product(
             *irreps,
-            list(instructions),
+            instructions,
             shared_weights=shared_weights,
             irrep_normalization=irrep_normalization,
             path_normalization=path_normalization,
@@ -121,13 +133,18 @@ class TensorProductConv(MessagePassing):
         self.instructions = product.instructions
         self.weight_numel: int = product.weight_numel
         self.layout, self.shared_weights, self.deterministic = layout, shared_weights, deterministic
-        self.backend = _resolve(backend, self.instructions, self.aggr)
+        mixes = shared_weights and {i.connection_mode for i in self.instructions} == {MIXED}
+        self.backend = _resolve(backend, MIXED if mixes else MODE, self.instructions, self.aggr)
         self.fuse = self.backend != "reference" and not self._has_own_messages()
         self._reference = ReferenceProduct(*irreps, self.instructions, layout, shared_weights)
         is_fused = self.backend != "reference" and self.instructions
+        self._mixing = Mixing(product, layout, on_graph=True) if is_fused and mixes else None
         self._description = describe.convolution(product, layout) if is_fused else None
+        if self._mixing is not None:
+            self._description = self._mixing.description
         self._dims = self.irreps_in.dim, self.irreps_edge.dim  # torch.compile cannot trace e3nn's irreps
 
+    @without_autocast
     def forward(
         self,
         x: Tensor | tuple[Tensor | None, Tensor | None],
@@ -140,19 +157,16 @@ class TensorProductConv(MessagePassing):
         pair = pair_of(x)
         graph = read_graph(edge_index, self.flow)
         nodes = node_counts(pair, size, graph)
-        device = graph.device.type
-        if torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return self(
-                    (in_single(pair[0]), in_single(pair[1])), edge_index, in_single(edge_attr), in_single(weight), nodes
-                )
         x_source, weight = self._checked(pair[0], graph, edge_attr, weight)
         if self._description is None or not self.fuse or self._wants_messages():
             return self._messages_summed(pair, graph, edge_attr, weight, nodes)
         edges = graph.edges
         if not isinstance(edges, Edges):
             edges = sorted_edges(edges, *nodes, self.flow)
-        out = contract(self._description, (x_source, edge_attr, weight), edges, self.deterministic)
+        operands = (x_source, edge_attr) if self._mixing is not None else (x_source, edge_attr, weight)
+        out = contract(self._description, operands, edges, self.deterministic)
+        if self._mixing is not None:
+            out = self._mixing(out, weight)
         if self.aggr == "mean":
             out = out / edges.in_degrees.clamp(min=1).unsqueeze(-1)
         return out
@@ -162,9 +176,11 @@ class TensorProductConv(MessagePassing):
         if isinstance(edges, Edges):
             edges = torch.stack((edges.source, edges.target) if is_usual else (edges.target, edges.source))
         plain = edges.as_tensor() if isinstance(edges, EdgeIndex) else edges
-        # In the other flow PyG takes the length of x[0], the sources, for that of the result.
-        features = x if is_usual and x[0] is not x[1] else x[0]
-        size = nodes if is_usual else nodes[::-1]
+        if is_plain(plain):
+            check_nodes(*(plain if is_usual else plain.flip(0)), *nodes)
+        # Of a pair PyG takes the first to be the nodes of row 0, also in the other flow.
+        is_pair = x[0] is not x[1] and (is_usual or nodes[0] == nodes[1])
+        features, size = x if is_pair else x[0], nodes if is_usual else nodes[::-1]
         return self.propagate(plain.long(), x=features, edge_attr=edge_attr, weight=weight, size=size)
 
     def message(self, x_j: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
@@ -226,6 +242,8 @@ class TensorProductConv(MessagePassing):
                 raise ValueError(f"{name}: on {found}, but x is on {x.device}; move it with .to()")
         if x.dtype not in DTYPES:
             raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x, edge_attr and weight to float32 or float64")
+        if x.device.type not in ("cuda", "cpu") and self.backend != "reference":
+            raise ValueError(f"x: on {x.device}, which has no kernels; move x, or use backend='reference'")
         if self.backend in ("cuda", "cpu") and x.device.type != self.backend:
             raise ValueError(
                 f"x: on {x.device}, but the layer was made with backend={self.backend!r}; move x, or use 'auto'"
@@ -247,9 +265,9 @@ class TensorProductConv(MessagePassing):
         return f"{self.__class__.__name__}({irreps}, layout={self.layout!r}, backend={self.backend!r})"
 
 
-def _resolve(backend: str, instructions: Sequence, aggr: object) -> str:
-    """The backend that runs: fused kernels know the mode "uvu", sums and means."""
-    modes = sorted({i.connection_mode for i in instructions} - {MODE})
+def _resolve(backend: str, known: str, instructions: Sequence, aggr: object) -> str:
+    """The backend that runs: fused kernels know one mode, sums and means."""
+    modes = sorted({i.connection_mode for i in instructions} - {known})
     reasons = [f"instructions: modes {modes} have no fused kernel"] if modes else []
     if aggr not in SUMS:
         reasons.append(f"aggr: {aggr!r} has no fused kernel, only {', '.join(map(repr, SUMS))} have")
@@ -271,8 +289,8 @@ def _known_aggregation(aggr: str | list[str] | Aggregation) -> str | list[str] |
     Raises:
         ValueError: it does not know it.
     """
-    if aggr is None:
-        raise ValueError("aggr: expected 'add', 'mean' or another of PyG's aggregations, got None")
+    if not isinstance(aggr, (str, list, tuple, Aggregation)):
+        raise ValueError(f"aggr: expected 'add', 'mean' or another of PyG's aggregations, got {aggr!r}")
     try:
         aggregation_resolver(aggr)
     except ValueError as error:

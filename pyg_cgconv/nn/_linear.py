@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from cuda_kernels.linear import in_fours
 
-from .._functions import join, scale_each
+from .._checks import check_one_hot
+from .._functions import join, scale_each, without_autocast
 from ..ops import DTYPES, contract
 from ..tensor_product import IrrepsLike, Rows, channels_last, describe, problem_of
 
@@ -73,6 +74,7 @@ class Linear(nn.Module):
             out.append(channels_last(join(channels)) @ weight)
         return self._rows_out.join(out)
 
+    @without_autocast
     def _fused(self, description: str, x: Tensor) -> Tensor:
         """By the generated kernel, which knows ir_mul only."""
         weights = join([weight.flatten() for weight in self.weights])
@@ -120,7 +122,7 @@ class SpeciesLinear(nn.Module):
         - **output:** (n, irreps_out.dim) in the layout
 
     Raises:
-        ValueError: input and output have no irrep in common, x has not that shape, or there is no such layout.
+        ValueError: input and output have no irrep in common, an input has not that shape, or there is no such layout.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class SpeciesLinear(nn.Module):
         self.num_species = num_species
 
     def forward(self, x: Tensor, one_hot: Tensor) -> Tensor:
+        check_one_hot("one_hot", one_hot, x.shape[0], self.num_species)
         # Only one species' channels are not zero: the fan-in is that of one species.
         one_hot = one_hot * math.sqrt(self.num_species)
         blocks = [

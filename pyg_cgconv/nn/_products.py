@@ -8,6 +8,8 @@ from typing import Any
 from e3nn import o3
 from torch import Tensor, nn
 
+from .._functions import without_autocast
+from .._torch import refuse_torchscript
 from ..ops import contract
 from ..tensor_product import IrrepsLike, ReferenceProduct, Rows, describe, shape, tensor_product, to_ir_mul, to_mul_ir
 from ._linear import Linear
@@ -72,9 +74,11 @@ class NodeProducts(nn.Module):
         self.linear_out = Linear(self.irreps_products, self.irreps_out, layout="ir_mul", fused=fused)
 
     def forward(self, x: Tensor) -> Tensor:
+        refuse_torchscript(self)
         out = self.linear_out(self.multiplied(self.linear_in(self._rows_in.to_ir_mul(x))))
         return self._rows_out.from_ir_mul(out)
 
+    @without_autocast
     def multiplied(self, x: Tensor) -> Tensor:
         """The products y (n, irreps_products.dim) of features (n, factors.dim), float32 or float64; both in ir_mul."""
         if self._description is not None:
@@ -83,6 +87,9 @@ class NodeProducts(nn.Module):
             return contract(self._description, (x,))
         x = to_mul_ir(x, shape(self.factors))
         return to_ir_mul(self._reference(x, x, None), shape(self.irreps_products))
+
+    def __prepare_scriptable__(self):
+        refuse_torchscript(self, is_scripted=True)
 
     def extra_repr(self) -> str:
         return f"{self.factors} -> {self.irreps_products}, layout={self.layout!r}"

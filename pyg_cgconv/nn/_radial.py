@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .._checks import check_one_hot, whole_numbers
 from .._functions import scale_each, silu
 
 SILU_GAIN = 1.676532470331092  # makes E[(gain * silu(z))^2] = 1 for a standard normal z
@@ -116,7 +117,9 @@ class RadialNetwork(nn.Module):
         num_species: Number of species S; None for a function of the distance alone.
 
     Raises:
-        ValueError: a width is not positive, or species are given to a network without or not to one with them.
+        ValueError: a width is not positive, a shape is wrong, or species are given to a network without or not to one
+            with them.
+        TypeError: ``hidden`` is no sequence of whole numbers.
 
     Shapes:
         - **input:** (E, num_basis); with species also one-hot species (E, S)
@@ -125,7 +128,7 @@ class RadialNetwork(nn.Module):
 
     def __init__(self, num_basis: int, hidden: Sequence[int], num_weights: int, num_species: int | None = None):
         super().__init__()
-        self.widths = [int(num_basis), *(int(width) for width in hidden), int(num_weights)]
+        self.widths = [int(num_basis), *whole_numbers("hidden", hidden), int(num_weights)]
         if min(self.widths) < 1:
             raise ValueError(f"hidden: expected positive widths, got layers {self.widths}")
         if num_species is not None and num_species < 1:
@@ -139,6 +142,10 @@ class RadialNetwork(nn.Module):
         if (one_hot is None) != (self.factors is None):
             expected = "None, as the network has no species" if self.factors is None else f"(E, {len(self.factors)})"
             raise ValueError(f"one_hot: expected {expected}, got {None if one_hot is None else tuple(one_hot.shape)}")
+        if basis.shape[-1:] != (self.widths[0],):
+            raise ValueError(f"basis: expected radial functions (E, {self.widths[0]}), got {tuple(basis.shape)}")
+        if self.factors is not None and one_hot is not None:
+            check_one_hot("one_hot", one_hot, basis.shape[0], len(self.factors))
         # Gains multiply the weights, which are few, and not the activations, which are as many as edges.
         first, *later = scale_each(self.weights, self.scales)
         out = basis @ first

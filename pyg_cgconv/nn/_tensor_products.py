@@ -10,13 +10,13 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from .._functions import in_single
+from .._functions import without_autocast
 from .._torch import refuse_torchscript
 from ..ops import DTYPES, contract
-from ..tensor_product import MODE, Mixing, describe
+from ..tensor_product import MIXED, MODE, Mixing, describe
 
 LAYOUT = "mul_ir"
-ELEMENTWISE, MIXED = "uuu", "uvw"
+ELEMENTWISE = "uuu"
 
 
 class _Generated(o3.TensorProduct):
@@ -37,13 +37,10 @@ class _Generated(o3.TensorProduct):
                 stacklevel=3,
             )
 
+    @without_autocast
     def _product(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None) -> Tensor:
         refuse_torchscript(self)
-        device = x.device.type
-        weight = self._row_of(weight)
-        if torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return self._product(in_single(x), in_single(y), in_single(weight))
+        weight = self._row_of(weight) if self.weight_numel else x.new_empty(0)
         self._check(x, y, weight)
         if self._description is None:
             return o3.TensorProduct.forward(self, x, y, weight)

@@ -4,7 +4,7 @@
     formulas    a derivative as a call of another contraction
     batch       torch.vmap: a batch of contractions as one
     operation   the operation of torch that traced programs contain
-    edges       a graph's edges, sorted once: Edges
+    edges       a graph's edges, sorted once: Edges; shared_edges: one sort for all calls with one edge_index
     run         a contraction's kernels on a device
     cpu, cuda   passes, memory, launch there; plan: what both make of a contraction
     shapes      rows of a contraction's operands
@@ -14,7 +14,8 @@ The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda
 """
 
 from ._contract import contract
-from ._edges import FLOWS, EdgeList, Edges, sorted_edges
+from ._edges import FLOWS, EdgeList, Edges, check_nodes
 from ._run import DTYPES
+from ._shared_edges import sorted_edges
 
-__all__ = ["DTYPES", "FLOWS", "EdgeList", "Edges", "contract", "sorted_edges"]
+__all__ = ["DTYPES", "FLOWS", "EdgeList", "Edges", "check_nodes", "contract", "sorted_edges"]

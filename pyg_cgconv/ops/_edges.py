@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from .._checks import check_choice
 from .._torch import assert_on_device, is_traced, untransformed, without_transforms
-from ..cuda_graphs import captured_graph, is_captured
+from ..cuda_graphs import is_captured
 
 if TYPE_CHECKING:
     from torch_geometric import EdgeIndex
@@ -106,10 +105,8 @@ class Edges:
                 f"edge_index: kernels take fewer than 2^30 edges and nodes; got {self.num_edges} edges, {self.sources} "
                 f"source and {self.targets} target nodes. Split the graph."
             )
-        on_host = not traced and _checks_on_host(target)
-        _check_range("source", source, self.sources, on_host)
-        _check_range("target", target, self.targets, on_host)
-        if is_sorted and on_host:
+        check_nodes(source, target, self.sources, self.targets)
+        if is_sorted and checks_on_host(target):
             _check_sorted(target)
         self.source, self.target = (end.to(torch.int32, copy=True) for end in (source, target))
         if is_sorted:
@@ -172,7 +169,7 @@ class Edges:
         return f"Edges({self.num_edges} edges, {self.sources} sources, {self.targets} targets, {self.device})"
 
 
-def _is_edge_index(edge_index: Tensor) -> TypeGuard[EdgeIndex]:
+def is_edge_index(edge_index: Tensor) -> TypeGuard[EdgeIndex]:
     """Whether it is PyG's EdgeIndex, which is not imported here."""
     return type(edge_index) is not Tensor and hasattr(edge_index, "is_sorted_by_col")
 
@@ -181,7 +178,7 @@ def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor
     """Source and target of each edge, and whether edges are sorted by target."""
     if isinstance(edge_index, Tensor):
         plain, is_sorted = edge_index, False
-        if _is_edge_index(edge_index):
+        if is_edge_index(edge_index):
             plain = edge_index.as_tensor()
             is_sorted = edge_index.is_sorted_by_col if flow == FLOWS[0] else edge_index.is_sorted_by_row
         if plain.dim() != 2 or plain.shape[0] != 2:
@@ -255,8 +252,18 @@ CHECK = "PYG_CGCONV_CHECK"
 for the GPU."""
 
 
-def _checks_on_host(node: Tensor) -> bool:
+def checks_on_host(node: Tensor) -> bool:
+    """Whether the host reads these indices, and may wait for the device that they are on."""
+    if is_traced(node) or node.is_meta:
+        return False
     return not node.is_cuda or (os.environ.get(CHECK, "0") not in ("", "0") and not is_captured(node))
+
+
+def check_nodes(source: Tensor, target: Tensor, sources: int, targets: int) -> None:
+    """Raises a ValueError, or on a GPU ends the program, unless the ends of all edges are nodes."""
+    on_host = checks_on_host(target) and not is_traced(source)
+    _check_range("source", source, sources, on_host)
+    _check_range("target", target, targets, on_host)
 
 
 def _check_range(end: str, node: Tensor, nodes: int, on_host: bool) -> None:
@@ -279,41 +286,3 @@ def _check_sorted(target: Tensor) -> None:
             f"edge_index: an EdgeIndex that says it is sorted by its targets, but edge {first} ends at node "
             f"{int(target[first])}, the one before at {int(target[first - 1])}; leave out sort_order, or sort it"
         )
-
-
-class _Shared(NamedTuple):
-    """The edges that calls with one tensor share, and what must not have changed since they were sorted."""
-
-    edges: Edges
-    state: tuple
-    copy: Tensor | None
-
-    def serves(self, edge_index: Tensor, state: tuple) -> bool:
-        return self.state == state and (self.copy is None or torch.equal(self.copy, edge_index))
-
-
-# A model calls many layers with one edge_index: they share one sort. Nothing here keeps the tensor itself alive.
-_recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
-def sorted_edges(edge_index: Tensor, sources: int, targets: int, flow: str = FLOWS[0]) -> Edges:
-    """The edges of this very tensor, sorted at its first use, and in a CUDA graph once for each replay.
-
-    On a CPU, and where indices on a GPU are checked (`CHECK`), its content is compared. On a GPU a write is otherwise
-    seen if torch counts it: not those through NumPy, DLPack or ``.data``. Whoever makes such writes gives the layers an
-    :class:`Edges`.
-    """
-    plain = untransformed("edge_index", edge_index.as_tensor() if _is_edge_index(edge_index) else edge_index)
-    key = edge_index if _is_edge_index(edge_index) else plain
-    on_gpu = plain.is_cuda
-    if is_traced(plain) or (on_gpu and plain.is_inference()):  # tensors of inference mode count no versions
-        return Edges(edge_index, sources, targets, flow=flow)
-    state: tuple = sources, targets, flow
-    if on_gpu:
-        state = *state, plain._version, captured_graph(plain)
-    known = _recent.get(key)
-    with without_transforms():
-        if known is None or not known.serves(plain, state):
-            copy = plain.clone() if _checks_on_host(plain) else None
-            _recent[key] = known = _Shared(Edges(key, sources, targets, flow=flow), state, copy)
-    return known.edges

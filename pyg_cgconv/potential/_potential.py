@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
+from .._checks import whole_numbers
+from .._functions import without_autocast
 from .._torch import in_forward_mode, is_transformed
 from ..cuda_graphs import is_captured
 from ..nn import BesselBasis, Gate, InteractionBlock, Linear, PolynomialCutoff, spherical_harmonics, wanted_irreps
@@ -133,7 +135,7 @@ class Potential(nn.Module):
             "products": bool(products),
             "radial_species": bool(radial_species),
             "num_radial": int(num_radial),
-            "radial_hidden": [int(width) for width in radial_hidden],
+            "radial_hidden": whole_numbers("radial_hidden", radial_hidden),
             "cutoff_power": int(cutoff_power),
             "avg_num_neighbors": float(avg_num_neighbors),
             "readout_irreps": str(o3.Irreps(readout_irreps)),
@@ -190,6 +192,7 @@ class Potential(nn.Module):
         """The dtype of the parameters, in which everything but the sum of energies is computed."""
         return next(self.parameters()).dtype
 
+    @without_autocast
     def forward(
         self,
         data: Data,
@@ -239,6 +242,7 @@ class Potential(nn.Module):
                 out["stress"] = virial(gradient, atoms) / cell_volume.to(gradient.dtype)
         return out if create_graph else {name: value.detach() for name, value in out.items()}
 
+    @without_autocast
     def atomic_outputs(self, data: Data) -> Tensor:
         """What is learned of each atom (n, readout_irreps.dim), in the dtype of the model, without shift and scale.
 

@@ -10,11 +10,12 @@ reference      the product in plain PyTorch, by e3nn
 from . import _description as describe
 from ._description import problem_of
 from ._instructions import MODE, channelwise, tensor_product
-from ._layout import IrrepsLike, Rows, channels_last, shape, to_ir_mul, to_mul_ir
-from ._mixing import Mixing
+from ._layout import IrrepsLike, Rows, channels_last, irreps_of, shape, to_ir_mul, to_mul_ir
+from ._mixing import MIXED, Mixing
 from ._reference import ReferenceProduct
 
 __all__ = [
+    "MIXED",
     "MODE",
     "IrrepsLike",
     "Mixing",
@@ -23,6 +24,7 @@ __all__ = [
     "channels_last",
     "channelwise",
     "describe",
+    "irreps_of",
     "problem_of",
     "shape",
     "tensor_product",

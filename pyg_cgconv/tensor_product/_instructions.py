@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
+from operator import index
 from typing import Any
 
 from e3nn import o3
@@ -51,15 +53,14 @@ def tensor_product(
     and are not normalised again.
     """
     given = (irreps_in, irreps_edge, irreps_out, instructions)
+    slots = len(irreps_in), len(irreps_edge), len(irreps_out)
     try:
-        instructions = [tuple(instruction) for instruction in instructions]
-        lengths = {len(instruction) for instruction in instructions}
-        if _NORMALISED in lengths:
-            instructions, options = _as_they_are(instructions, options)
-        _check_modes(instructions)
-        product = o3.TensorProduct(irreps_in, irreps_edge, irreps_out, instructions, internal_weights=False, **options)
+        paths = [_path(instruction, slots) for instruction in instructions]
+        if any(len(path) == _NORMALISED for path in paths):
+            paths, options = _as_they_are(paths, options)
+        product = o3.TensorProduct(irreps_in, irreps_edge, irreps_out, paths, internal_weights=False, **options)
     except (AssertionError, IndexError, TypeError) as error:
-        raise _rejected(*given) from error
+        raise _rejected(*given, why=error) from error
     # e3nn checks this only when it generates code.
     if any(
         i.connection_mode == MODE and irreps_in[i.i_in1].mul != irreps_out[i.i_out].mul for i in product.instructions
@@ -89,16 +90,31 @@ def _as_they_are(instructions: list[tuple], options: dict[str, Any]) -> tuple[li
     return plain, options | {"irrep_normalization": "none", "path_normalization": "none"}
 
 
-def _check_modes(instructions: Sequence[tuple]) -> None:
-    for instruction in instructions:
-        if len(instruction) not in (5, 6):
-            raise TypeError(f"{instruction} has {len(instruction)} fields")
-        check_choice("instructions: mode", instruction[3], MODES)
+def _path(instruction: Sequence, slots: tuple[int, int, int]) -> tuple:
+    """The fields of an instruction as plain numbers.
+
+    Raises:
+        TypeError: there are too few or too many, or one is of another type.
+        IndexError: there is no such slot.
+        ValueError: e3nn has no such mode.
+    """
+    fields = tuple(instruction)
+    if len(fields) not in (5, 6, _NORMALISED):
+        raise TypeError(f"{fields} has {len(fields)} fields")
+    *numbers, mode, has_weight = fields[:5]
+    check_choice("instructions: mode", mode, MODES)
+    numbers = [index(number) for number in numbers]
+    if not all(0 <= number < length for number, length in zip(numbers, slots, strict=True)):
+        raise IndexError(f"{fields} names a slot that there is not")
+    if not all(0 <= weight < inf for weight in fields[5:6]):
+        raise TypeError(f"{fields} has a path weight that is not a number of 0 or more")
+    return *numbers, mode, bool(has_weight), *map(float, fields[5:6]), *fields[6:]
 
 
-def _rejected(irreps_in, irreps_edge, irreps_out, instructions) -> ValueError:
+def _rejected(irreps_in, irreps_edge, irreps_out, instructions, why: object = "") -> ValueError:
     return ValueError(
         f"instructions: e3nn rejects the paths of {irreps_in} x {irreps_edge} -> {irreps_out}; each must be (i_in1, "
         "i_in2, i_out, mode, has_weight[, path_weight]) with irreps that can be coupled and, for mode 'uvu', equal "
         f"multiplicities of irreps_in[i_in1] and irreps_out[i_out]. Given: {instructions}"
+        + (f"; {why}" if str(why) else "")
     )

@@ -18,6 +18,18 @@ IrrepsLike: TypeAlias = o3.Irreps | str | Sequence[tuple]
 """What `o3.Irreps` takes: irreps, their string, or a list of (multiplicity, irrep)."""
 
 
+def irreps_of(name: str, given: IrrepsLike) -> o3.Irreps:
+    """The irreps that were given as the argument `name`.
+
+    Raises:
+        ValueError: they are none.
+    """
+    try:
+        return o3.Irreps(given)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ValueError(f"{name}: expected irreps such as '16x0e+16x1o', got {given!r}") from error
+
+
 def shape(irreps: o3.Irreps) -> list[tuple[int, int]]:
     """(multiplicity, dim) of each block of a row."""
     return [(multiplicity, ir.dim) for multiplicity, ir in irreps]

@@ -12,6 +12,8 @@ from .._functions import join
 from ._description import outer
 from ._layout import Rows
 
+MIXED = "uvw"
+
 
 class _Path(NamedTuple):
     """Where a path's products and weights lie, and the weights' shape (u, v, w)."""

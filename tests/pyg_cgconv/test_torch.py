@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyg_cgconv import _torch
+from pyg_cgconv import TensorProductConv, _torch
+from pyg_cgconv.nn import NodeProducts
 
 
 class Double(torch.autograd.Function):
@@ -62,6 +63,39 @@ def test_a_storage_knows_whether_others_use_it():
     assert not _torch.storage_is_shared_by_nobody(storage)
     del tensor
     assert _torch.storage_is_shared_by_nobody(storage)
+
+
+class Nested(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *arguments):
+        return self.inner(*arguments)
+
+
+CONV = TensorProductConv("2x0e", "0e", "2x0e")
+ARGUMENTS = torch.randn(3, 2), torch.zeros(2, 5, dtype=torch.long), torch.randn(5, 1), torch.randn(5, 2)
+PRODUCTS = NodeProducts("2x0e", 2, "2x0e")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        (CONV, ARGUMENTS),
+        (TensorProductConv("2x0e", "0e", "2x0e", backend="reference"), ARGUMENTS),
+        (PRODUCTS, (torch.randn(3, 2),)),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda module: module, Nested, lambda module: Nested(Nested(module))])
+def test_torchscript_is_refused_by_name(module, arguments, wrap):
+    words = f"^{type(module).__name__}: TorchScript has no place for generated kernels .* torch.export"
+    with pytest.raises(TypeError, match=words):
+        torch.jit.trace(wrap(module), arguments)
+    with pytest.raises(TypeError, match=words):
+        torch.jit.script(wrap(module))
+    module(*arguments)  # no trace of a trace is left
 
 
 @pytest.mark.cuda

@@ -102,3 +102,15 @@ def test_without_messages_and_self_connection_nothing_is_left(block):
 def test_mistakes_are_named(arguments, options, named):
     with pytest.raises(ValueError, match=f"^{named}:"):
         InteractionBlock(*arguments, **options)
+
+
+def test_numbers_of_species_are_not_taken_for_one_hot_ones():
+    block = InteractionBlock("2x0e", "0e", "2x0e", num_species=2)
+    edge_index = torch.tensor([[0, 1], [1, 0]])
+    with pytest.raises(ValueError, match=r"^one_hot: expected one-hot species \(2, 2\)"):
+        block(torch.randn(2, 2), torch.tensor([0, 1]), edge_index, torch.randn(2, 1), torch.randn(2, 8))
+
+
+def test_other_things_than_widths_are_named():
+    with pytest.raises(TypeError, match=r"^radial_hidden: expected whole numbers such as \(64, 64\), got 16"):
+        InteractionBlock("2x0e", "0e", "2x0e", radial_hidden=16)

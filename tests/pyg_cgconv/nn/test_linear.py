@@ -153,3 +153,12 @@ def test_no_nodes(layout):
     assert SpeciesLinear(OUT, OUT, 2, layout=layout)(torch.zeros(0, OUT.dim), torch.zeros(0, 2)).shape == (0, OUT.dim)
     gate = Gate(OUT, layout=layout)
     assert gate(torch.zeros(0, gate.irreps_in.dim)).shape == (0, OUT.dim)
+
+
+@pytest.mark.parametrize("species", [torch.arange(3), torch.eye(3).long(), torch.eye(3, 4), torch.eye(2, 3)])
+def test_other_species_than_one_hot_ones_are_named(species):
+    words = r"^one_hot: expected one-hot species \(3, 3\) .* torch.nn.functional.one_hot\(numbers, 3\) makes them"
+    with pytest.raises(ValueError, match=words):
+        SpeciesLinear("2x0e", "2x0e", 3)(torch.randn(3, 2), species)
+    with pytest.raises(TypeError, match=r"^one_hot: expected one-hot species \(3, 3\), got NoneType"):
+        SpeciesLinear("2x0e", "2x0e", 3)(torch.randn(3, 2), None)

@@ -118,3 +118,22 @@ def test_species_scale_the_first_hidden_layer():
 def test_mistakes_are_named(make, argument):
     with pytest.raises(ValueError, match=f"^{argument}:"):
         make()
+
+
+@pytest.mark.parametrize("hidden", [16, "16", (16.0,), None])
+def test_other_things_than_widths_are_named(hidden):
+    with pytest.raises(TypeError, match=r"^hidden: expected whole numbers such as \(64, 64\), got "):
+        RadialNetwork(8, hidden, 32)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5,), (5, 8, 1)])
+def test_a_wrong_width_of_the_basis_is_named(shape):
+    with pytest.raises(ValueError, match=r"^basis: expected radial functions \(E, 8\), got "):
+        RadialNetwork(8, (4,), 3)(torch.randn(shape))
+
+
+@pytest.mark.parametrize("one_hot", [torch.arange(5), torch.eye(5).long()[:, :2], torch.eye(5)[:, :3], torch.eye(4, 2)])
+def test_other_species_than_one_hot_ones_are_named(one_hot):
+    network = RadialNetwork(8, (4,), 3, num_species=2)
+    with pytest.raises(ValueError, match=r"^one_hot: expected one-hot species \(5, 2\) in the dtype of the features"):
+        network(torch.randn(5, 8), one_hot)

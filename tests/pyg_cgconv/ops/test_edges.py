@@ -1,8 +1,5 @@
 """Lists of edges by node, against loops."""
 
-import gc
-import weakref
-
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +8,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import EdgeIndex
 
 from pyg_cgconv import Edges, TensorProductConv
-from pyg_cgconv.ops import sorted_edges
 from pyg_cgconv.ops._edges import _rows
 
 
@@ -182,37 +178,3 @@ def test_layers_take_edges_in_place_of_an_index():
         LAYER(torch.randn(4, 2), edges, *FEATURES[1:])
     with pytest.raises(ValueError, match=r"^size: the number of target nodes is 4 by size, 3 by edge_index"):
         LAYER(FEATURES[0], edges, *FEATURES[1:], size=(3, 4))
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-@pytest.mark.parametrize("write", ["torch", "numpy", "data"])
-def test_every_write_to_an_index_on_a_cpu_is_seen(write, dtype):
-    index = SQUARE.to(dtype).clone()
-    output(index)
-    if write == "torch":
-        index[0, 0] = 0
-    elif write == "numpy":
-        index.numpy()[0, 0] = 0
-    else:
-        index.data[0, 0] = 0
-    torch.testing.assert_close(output(index), output(index.clone()))
-    assert sorted_edges(index, 3, 3) is sorted_edges(index, 3, 3)
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_a_write_between_forward_and_backward_changes_nothing(dtype):
-    index, features = SQUARE.to(dtype).clone(), [t.clone().requires_grad_() for t in FEATURES]
-    expected = torch.autograd.grad(LAYER(features[0], index.clone(), *features[1:]).square().sum(), features)
-    out = LAYER(features[0], index, *features[1:]).square().sum()
-    index[0, 0] = 0
-    for found, wanted in zip(torch.autograd.grad(out, features), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
-def test_a_shared_sort_keeps_no_tensor_alive(dtype):
-    index = SQUARE.to(dtype).clone()
-    alive = weakref.ref(index), weakref.ref(sorted_edges(index, 3, 3))
-    del index
-    gc.collect()
-    assert [reference() for reference in alive] == [None, None]

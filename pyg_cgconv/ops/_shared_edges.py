@@ -1,0 +1,51 @@
+"""One sort for all calls with one ``edge_index``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from .._torch import is_traced, untransformed, without_transforms
+from ..cuda_graphs import captured_graph
+from ._edges import FLOWS, Edges, checks_on_host, is_edge_index
+
+
+class _Shared(NamedTuple):
+    """The edges that calls with one tensor share, and what must not have changed since they were sorted."""
+
+    edges: Edges
+    state: tuple
+    copy: Tensor | None
+
+    def serves(self, edge_index: Tensor, state: tuple) -> bool:
+        return self.state == state and (self.copy is None or torch.equal(self.copy, edge_index))
+
+
+# A model calls many layers with one edge_index: they share one sort. Nothing here keeps the tensor itself alive.
+_recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def sorted_edges(edge_index: Tensor, sources: int, targets: int, flow: str = FLOWS[0]) -> Edges:
+    """The edges of this very tensor, sorted at its first use, and in a CUDA graph once for each replay.
+
+    On a CPU, and on a GPU with ``PYG_CGCONV_CHECK=1``, its content is compared. On a GPU a write is otherwise seen if
+    torch counts it: not those through NumPy, DLPack or ``.data``. Whoever makes such writes gives the layers an
+    :class:`Edges`.
+    """
+    plain = untransformed("edge_index", edge_index.as_tensor() if is_edge_index(edge_index) else edge_index)
+    key = edge_index if is_edge_index(edge_index) else plain
+    on_gpu = plain.is_cuda
+    if is_traced(plain) or (on_gpu and plain.is_inference()):  # tensors of inference mode count no versions
+        return Edges(edge_index, sources, targets, flow=flow)
+    state: tuple = sources, targets, flow
+    if on_gpu:
+        state = *state, plain._version, captured_graph(plain)
+    known = _recent.get(key)
+    with without_transforms():
+        if known is None or not known.serves(plain, state):
+            copy = plain.clone() if checks_on_host(plain) else None
+            _recent[key] = known = _Shared(Edges(key, sources, targets, flow=flow), state, copy)
+    return known.edges

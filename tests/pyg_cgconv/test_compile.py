@@ -1,0 +1,139 @@
+"""torch.compile and torch.export: few programs serve graphs of all sizes, with the values of what was not compiled."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch_geometric.data import Data
+
+from pyg_cgconv import Edges, Potential, RadiusGraph, TensorProductConv
+from tests.orders import IRREPS
+
+LAYERS = {name: TensorProductConv(*IRREPS, aggr=name) for name in ("add", "mean")}
+REVERSED = TensorProductConv(*IRREPS, flow="target_to_source")
+SIZES = [(5, 3, 12), (7, 4, 20), (9, 11, 31), (4, 6, 40), (30, 2, 17), (6, 6, 6)]
+"""Sources, targets, edges."""
+
+
+def inputs(sources, targets, edges):
+    layer = LAYERS["add"]
+    ends = torch.stack([torch.randint(nodes, (edges,)) for nodes in (sources, targets)])
+    shapes = (sources, layer.irreps_in.dim), (edges, layer.irreps_edge.dim), (edges, layer.weight_numel)
+    x, edge_attr, weight = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    return x, ends, edge_attr, weight
+
+
+def square(sources, edges):
+    return inputs(sources, sources, edges)
+
+
+def called_with_one_tensor(layer, sources, _, edges):
+    return layer(*square(sources, edges))
+
+
+def called_with_a_pair(layer, sources, targets, edges):
+    x, ends, *others = inputs(sources, targets, edges)
+    return layer((x, None), ends, *others, size=(sources, targets))
+
+
+def called_with_both_features(layer, sources, targets, edges):
+    x, ends, *others = inputs(sources, targets, edges)
+    return layer((x, x.new_zeros(targets, 3)), ends, *others)
+
+
+def called_with_edges(layer, sources, targets, edges):
+    x, ends, *others = inputs(sources, targets, edges)
+    return layer((x, None), Edges(ends, sources, targets), *others)
+
+
+def called_with_gradients(layer, sources, _, edges):
+    x, ends, *others = square(sources, edges)
+    needed = [t.requires_grad_() for t in (x, *others)]
+    return torch.cat([t.flatten() for t in torch.autograd.grad(layer(x, ends, *others).square().sum(), needed)])
+
+
+CALLS = [
+    called_with_one_tensor,
+    called_with_a_pair,
+    called_with_both_features,
+    called_with_edges,
+    called_with_gradients,
+]
+
+
+@pytest.fixture(autouse=True)
+def without_earlier_programs():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("call", "layer"),
+    [(call, LAYERS["add"]) for call in CALLS] + [(CALLS[0], LAYERS["mean"]), (CALLS[0], REVERSED)],
+)
+def test_two_programs_serve_all_sizes(call, layer):
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(layer, fullgraph=True, backend=counter)
+    for seed, size in enumerate(SIZES):
+        torch.manual_seed(seed)
+        found = call(compiled, *size)
+        torch.manual_seed(seed)
+        torch.testing.assert_close(found, call(layer, *size))
+    assert counter.frame_count <= 2
+
+
+def test_under_autocast():
+    layer = LAYERS["add"]
+    x, ends, edge_attr, weight = (t.float() if t.is_floating_point() else t for t in square(5, 12))
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = compiled(x, ends, edge_attr, weight.bfloat16())
+    torch.testing.assert_close(found, layer(x, ends, edge_attr, weight.bfloat16().float()))
+
+
+@pytest.mark.parametrize("is_pair", [False, True])
+def test_an_exported_layer_serves_all_sizes(is_pair):
+    class Convolution(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = LAYERS["add"]
+
+        def forward(self, x, targets, edge_index, edge_attr, weight):
+            return self.conv((x, targets) if is_pair else x, edge_index, edge_attr, weight)
+
+    def arguments(sources, targets, edges):
+        x, *others = inputs(sources, targets if is_pair else sources, edges)
+        return x, x.new_zeros(targets, 1), *others
+
+    nodes, targets, edges = (torch.export.Dim(name, min=2) for name in ("nodes", "targets", "edges"))
+    shapes = ({0: nodes}, {0: targets}, {1: edges}, {0: edges}, {0: edges})
+    program = torch.export.export(Convolution(), arguments(*SIZES[0]), dynamic_shapes=shapes).module()
+    for size in SIZES:
+        given = arguments(*size)
+        torch.testing.assert_close(program(*given), Convolution()(*given))
+
+
+def frame(atoms):
+    generator = torch.Generator().manual_seed(atoms)
+    numbers = torch.tensor([1, 8] * atoms)[:atoms]
+    return RadiusGraph(3.0)(Data(z=numbers, pos=3 * torch.rand(atoms, 3, generator=generator)))
+
+
+POTENTIAL = Potential(["H", "O"], 3.0, channels=4, lmax=1, layers=1).eval()
+
+
+@pytest.mark.slow
+def test_the_energy_of_a_potential_is_one_graph():
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(POTENTIAL, fullgraph=True, backend=counter)
+    for atoms in (4, 5, 7, 6):
+        found = compiled(frame(atoms), compute_forces=False)
+        torch.testing.assert_close(found, POTENTIAL(frame(atoms), compute_forces=False))
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.slow
+def test_a_compiled_potential_has_forces():
+    compiled = torch.compile(POTENTIAL, backend="aot_eager")
+    for atoms in (4, 5, 7):
+        torch.testing.assert_close(compiled(frame(atoms)), POTENTIAL(frame(atoms)), rtol=1e-4, atol=1e-5)
