@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 from torch_geometric.utils import is_sparse, to_edge_index
 
-from ..ops import FLOWS, Edges
+from ..ops import FLOWS, Edges, told_sizes
 
 Size = tuple[int | None, int | None]
 
@@ -51,9 +50,7 @@ def read_graph(given: Any, flow: str) -> Graph:
             f"edge_index: expected an integer tensor (2, E), an EdgeIndex or Edges, got {given.dtype} "
             f"{tuple(given.shape)}"
         )
-    rows, columns = given.sparse_size() if isinstance(given, EdgeIndex) else (None, None)
-    size = (rows, columns) if flow == FLOWS[0] else (columns, rows)
-    return Graph(given, given.shape[1], size, given.device)
+    return Graph(given, given.shape[1], told_sizes(given, flow), given.device)
 
 
 def _of_adjacency(adj_t: Any, flow: str) -> Graph:
@@ -94,7 +91,10 @@ def node_counts(x: tuple[Tensor | None, Tensor | None], size: Size | None, graph
 
     Raises:
         ValueError: they contradict each other, or nothing tells one of them.
+        TypeError: ``size`` is no pair.
     """
+    if size is not None and (not isinstance(size, (tuple, list)) or len(size) != 2):
+        raise TypeError(f"size: expected a pair (source nodes, target nodes), got {size!r}")
     sources, targets = zip(x, size or (None, None), graph.size, strict=True)
     return _node_count("source", *sources), _node_count("target", *targets)
 
