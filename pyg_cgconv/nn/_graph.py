@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 from torch_geometric.utils import is_sparse, to_edge_index
 
-from ..ops import FLOWS, Edges
+from ..ops import FLOWS, Edges, told_sizes
 
 Size = tuple[int | None, int | None]
 UNKNOWN: Size = (None, None)
@@ -54,10 +53,7 @@ def read_graph(given: Any, flow: str) -> Graph:
             f"edge_index: expected an integer tensor (2, E), an EdgeIndex or Edges, got {given.dtype} "
             f"{tuple(given.shape)}"
         )
-    size = UNKNOWN
-    if isinstance(given, EdgeIndex):
-        size = given.sparse_size() if flow == FLOWS[0] else given.sparse_size()[::-1]
-    return Graph(given, given.shape[1], size, given.device)
+    return Graph(given, given.shape[1], told_sizes(given, flow), given.device)
 
 
 def _of_adjacency(adj_t: Any, flow: str) -> Graph:
@@ -98,9 +94,12 @@ def node_counts(x: tuple[Tensor | None, Tensor | None], size: Size | None, graph
 
     Raises:
         ValueError: they contradict each other, or nothing tells one of them.
+        TypeError: ``size`` is no pair.
     """
     if size is None and graph.size == UNKNOWN and x[0] is not None and x[0] is x[1]:  # nearly always
         return x[0].shape[0], x[0].shape[0]
+    if size is not None and (not isinstance(size, (tuple, list)) or len(size) != 2):
+        raise TypeError(f"size: expected a pair (source nodes, target nodes), got {size!r}")
     sources, targets = zip(x, size or UNKNOWN, graph.size, strict=True)
     return _node_count("source", *sources), _node_count("target", *targets)
 

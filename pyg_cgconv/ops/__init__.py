@@ -1,21 +1,22 @@
 """Torch's side of the kernels: one operation for every problem and every order of derivative.
 
-    contract    description and tensors in, tensor out; derivatives in reverse and forward mode
-    formulas    a derivative as a call of another contraction
-    batch       torch.vmap: a batch of contractions as one
-    operation   the operation of torch that traced programs contain
-    edges       a graph's edges, sorted once: Edges; shared_edges: one sort for all calls with one edge_index
-    run         a contraction's kernels on a device
-    cpu, cuda   passes, memory, launch there; plan: what both make of a contraction
-    shapes      rows of a contraction's operands
-    memory      large results on a CPU get memory again that earlier ones have left
+    contract      description and tensors in, tensor out; derivatives in reverse and forward mode
+    formulas      a derivative as a call of another contraction
+    batch         torch.vmap: a batch of contractions as one
+    operation     the operation of torch that traced programs contain
+    edges         a graph's edges, sorted once: Edges
+    shared_edges  one sort for all calls with one edge_index
+    run           a contraction's kernels on a device
+    cpu, cuda     passes, memory, launch there; plan: what both make of a contraction
+    shapes        rows of a contraction's operands
+    memory        large results on a CPU get memory again that earlier ones have left
 
 The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda_kernels`.
 """
 
 from ._contract import contract
-from ._edges import FLOWS, EdgeList, Edges, check_nodes
+from ._edges import FLOWS, EdgeList, Edges, check_nodes, told_sizes
 from ._run import DTYPES
 from ._shared_edges import sorted_edges
 
-__all__ = ["DTYPES", "FLOWS", "EdgeList", "Edges", "check_nodes", "contract", "sorted_edges"]
+__all__ = ["DTYPES", "FLOWS", "EdgeList", "Edges", "check_nodes", "contract", "sorted_edges", "told_sizes"]

@@ -63,7 +63,8 @@ class Edges:
         edge_index: (2, E) int64 or int32, in any order, or a PyG :class:`~torch_geometric.EdgeIndex` (one that is
             sorted by column is not sorted again); or the pair (source, target) of index tensors (E,).
         sources: Number of source nodes, the rows of x.
-        targets: Number of target nodes, the rows of the output; by default as many as ``sources``.
+        targets: Number of target nodes, the rows of the output; by default as many as an EdgeIndex says, or as
+            ``sources``.
         flow: "source_to_target" if row 0 of ``edge_index`` is the source, as in PyG; "target_to_source" if row 0 is the
             target, as in NequIP. A pair is (source, target) in any case.
 
@@ -87,8 +88,13 @@ class Edges:
         *,
         flow: str = FLOWS[0],
     ):
-        targets = sources if targets is None else targets
         check_choice("flow", flow, FLOWS)
+        told = told_sizes(edge_index, flow)
+        if targets is None:
+            targets = sources if told[1] is None else told[1]
+        for name, given, number in zip(("sources", "targets"), (sources, targets), told, strict=True):
+            if number is not None and number != given:
+                raise ValueError(f"{name}: {given}, but sparse_size of edge_index says {number}; they must agree")
         _check_number("sources", sources)
         _check_number("targets", targets)
         source, target, is_sorted = _ends(edge_index, flow)
@@ -169,9 +175,17 @@ class Edges:
         return f"Edges({self.num_edges} edges, {self.sources} sources, {self.targets} targets, {self.device})"
 
 
-def is_edge_index(edge_index: Tensor) -> TypeGuard[EdgeIndex]:
+def is_edge_index(edge_index: object) -> TypeGuard[EdgeIndex]:
     """Whether it is PyG's EdgeIndex, which is not imported here."""
-    return type(edge_index) is not Tensor and hasattr(edge_index, "is_sorted_by_col")
+    return type(edge_index) is not Tensor and isinstance(edge_index, Tensor) and hasattr(edge_index, "sparse_size")
+
+
+def told_sizes(edge_index: object, flow: str) -> tuple[int | None, int | None]:
+    """How many source and target nodes an EdgeIndex says there are."""
+    if is_edge_index(edge_index):
+        rows, columns = edge_index.sparse_size()
+        return (rows, columns) if flow == FLOWS[0] else (columns, rows)
+    return None, None
 
 
 def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor, Tensor, bool]:
@@ -209,9 +223,7 @@ def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor
 
 
 def _is_pair(edge_index: object) -> TypeGuard[tuple[Tensor, Tensor]]:
-    if not isinstance(edge_index, (tuple, list)) or len(edge_index) != 2:
-        return False
-    return all(isinstance(end, Tensor) for end in edge_index)
+    return isinstance(edge_index, (tuple, list)) and [isinstance(end, Tensor) for end in edge_index] == [True, True]
 
 
 def _check_number(name: str, number: int) -> None:

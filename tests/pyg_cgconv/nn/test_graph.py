@@ -125,3 +125,9 @@ def test_a_sparse_tensor_of_torch_sparse():
 def test_other_things_than_features_are_named(x, found):
     with pytest.raises(TypeError, match=f"^x: expected a tensor, or a pair of tensors .* got {found}"):
         LAYERS["auto"](x, EDGE_INDEX, EDGE_ATTR, WEIGHT)
+
+
+@pytest.mark.parametrize("size", [5, (5, 5, 5), torch.tensor([5, 5]), "55"])
+def test_other_things_than_sizes_are_named(size):
+    with pytest.raises(TypeError, match=r"^size: expected a pair \(source nodes, target nodes\), got "):
+        LAYERS["auto"](X, EDGE_INDEX, EDGE_ATTR, WEIGHT, size=size)

@@ -89,6 +89,17 @@ def test_an_edge_index_sorted_by_its_target_is_not_sorted_again(flow, monkeypatc
     assert_same(edges, expected)
 
 
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+def test_an_edge_index_says_how_many_nodes_there_are(flow):
+    index, sizes = (INDEX, (3, 4)) if flow == "source_to_target" else (INDEX.flip(0), (4, 3))
+    edge_index = EdgeIndex(index, sparse_size=sizes)
+    assert_same(Edges(edge_index, 3, flow=flow), Edges(INDEX, 3, 4))
+    with pytest.raises(ValueError, match=r"^targets: 5, but sparse_size of edge_index says 4"):
+        Edges(edge_index, 3, 5, flow=flow)
+    with pytest.raises(ValueError, match=r"^sources: 4, but sparse_size of edge_index says 3"):
+        Edges(edge_index, 4, flow=flow)
+
+
 def test_identity():
     edges = Edges.identity(3)
     assert edges.sources == edges.targets == edges.num_edges == 3
