@@ -234,19 +234,21 @@ class TensorProductConv(MessagePassing):
         elif isinstance(weight, Tensor) and self.shared_weights and tuple(weight.shape) == (1, self.weight_numel):
             weight = weight[0]
         weight = self._of_shape("weight", weight, shape)
+        device, dtype = x.device, x.dtype
         for name, tensor in (("edge_attr", edge_attr), ("weight", weight)):
-            if tensor.dtype != x.dtype:
-                raise TypeError(f"{name}: dtype {tensor.dtype} differs from that of x, {x.dtype}; convert one of them")
+            if tensor.dtype != dtype:
+                raise TypeError(f"{name}: dtype {tensor.dtype} differs from that of x, {dtype}; convert one of them")
         for name, found in (("edge_index", graph.device), ("edge_attr", edge_attr.device), ("weight", weight.device)):
-            if found != x.device:
-                raise ValueError(f"{name}: on {found}, but x is on {x.device}; move it with .to()")
-        if x.dtype not in DTYPES:
-            raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x, edge_attr and weight to float32 or float64")
-        if x.device.type not in ("cuda", "cpu") and self.backend != "reference":
-            raise ValueError(f"x: on {x.device}, which has no kernels; move x, or use backend='reference'")
-        if self.backend in ("cuda", "cpu") and x.device.type != self.backend:
+            if found != device:
+                raise ValueError(f"{name}: on {found}, but x is on {device}; move it with .to()")
+        if dtype not in DTYPES:
+            raise TypeError(f"x: dtype {dtype} has no kernel; convert x, edge_attr and weight to float32 or float64")
+        kind = device.type
+        if kind not in ("cuda", "cpu") and self.backend != "reference":
+            raise ValueError(f"x: on {device}, which has no kernels; move x, or use backend='reference'")
+        if self.backend in ("cuda", "cpu") and kind != self.backend:
             raise ValueError(
-                f"x: on {x.device}, but the layer was made with backend={self.backend!r}; move x, or use 'auto'"
+                f"x: on {device}, but the layer was made with backend={self.backend!r}; move x, or use 'auto'"
             )
         return x, weight
 

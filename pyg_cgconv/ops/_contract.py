@@ -34,7 +34,8 @@ def contract(
     if torch.compiler.is_compiling():
         return traced_contraction(problem, None, operands, edges, deterministic)[0]
     known = problem_of(problem, DTYPES[operands[0].dtype])
-    return Call(problem, known, edges, deterministic)(forward(known), operands)[0]
+    call = Call(problem, known, edges, deterministic)
+    return call(call.first, operands)[0]
 
 
 class Call:
@@ -42,6 +43,7 @@ class Call:
 
     def __init__(self, description: str, problem: Problem, edges: Edges | None, deterministic: bool):
         self.description, self.problem, self.edges, self.deterministic = description, problem, edges, deterministic
+        self.first = forward(problem)
 
     def on(self, description: str, edges: Edges | None) -> Call:
         """The same with another problem, on another graph."""
@@ -51,9 +53,10 @@ class Call:
         """The contraction's outputs, by what serves such tensors."""
         if is_transformed():
             return _Contract.apply(self, contraction, *operands)
-        if in_forward_mode() or (_is_recorded(operands) and not is_traced(*operands)):
+        traced = is_traced(*operands)
+        if in_forward_mode() or (not traced and _is_recorded(operands)):
             return _record(self, contraction, *operands)
-        return self.outputs(contraction, operands)
+        return self.traced(contraction, operands) if traced else self.computed(contraction, operands)
 
     def derivative(self, contraction: Contraction, operands: Sequence[Tensor]) -> Sequence[Tensor]:
         """The same for a contraction that autograd asks for: whoever asks may have wrapped its operands."""
@@ -64,16 +67,18 @@ class Call:
 
     def outputs(self, contraction: Contraction, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The contraction's outputs; no derivatives are recorded, unless a program is traced."""
-        problem, edges, deterministic = self.problem, self.edges, self.deterministic
-        is_first = contraction is forward(problem)
-        if is_traced(*operands):
-            spec = None if is_first else contraction
-            return tuple(traced_contraction(self.description, spec, operands, edges, deterministic))
-        graph = None
+        return self.traced(contraction, operands) if is_traced(*operands) else self.computed(contraction, operands)
+
+    def traced(self, contraction: Contraction, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        spec = None if contraction is self.first else contraction
+        return tuple(traced_contraction(self.description, spec, operands, self.edges, self.deterministic))
+
+    def computed(self, contraction: Contraction, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        edges, graph = self.edges, None
         if edges is not None:
-            by_source = None if is_first or not walks_sources(operands[0], deterministic) else edges.by_source
-            graph = Graph(edges.by_target, by_source, edges.sources)
-        return tuple(run(problem, contraction, operands, graph, deterministic))
+            walked = contraction is not self.first and walks_sources(operands[0], self.deterministic)
+            graph = Graph(edges.by_target, edges.by_source if walked else None, edges.sources)
+        return tuple(run(self.problem, contraction, operands, graph, self.deterministic))
 
 
 class _Contract(torch.autograd.Function):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .._torch import is_traced, untransformed, without_transforms
+from .._torch import is_traced, is_transformed, untransformed, without_transforms
 from ..cuda_graphs import captured_graph
 from ._edges import FLOWS, Edges, checks_on_host, is_edge_index
 
@@ -43,9 +43,16 @@ def sorted_edges(edge_index: Tensor, sources: int, targets: int, flow: str = FLO
     state: tuple = sources, targets, flow
     if on_gpu:
         state = *state, plain._version, captured_graph(plain)
+    if is_transformed():
+        with without_transforms():
+            return _shared(key, plain, state)
+    return _shared(key, plain, state)
+
+
+def _shared(key: Tensor, plain: Tensor, state: tuple) -> Edges:
     known = _recent.get(key)
-    with without_transforms():
-        if known is None or not known.serves(plain, state):
-            copy = plain.clone() if checks_on_host(plain) else None
-            _recent[key] = known = _Shared(Edges(key, sources, targets, flow=flow), state, copy)
+    if known is None or not known.serves(plain, state):
+        sources, targets, flow, *_ = state
+        copy = plain.clone() if checks_on_host(plain) else None
+        _recent[key] = known = _Shared(Edges(key, sources, targets, flow=flow), state, copy)
     return known.edges
