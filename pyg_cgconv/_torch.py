@@ -105,6 +105,22 @@ def recorder(function: type[torch.autograd.Function]) -> Callable:
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]  # torch's types lack the class in C
 
 
+def recorded_once(function: type[torch.autograd.Function], *arguments):
+    """`function.apply` where an operation is asked for one of torch.func's levels: others ask for theirs."""
+    allowed = torch._C._functorch.get_single_level_autograd_function_allowed()
+    torch._C._functorch.set_single_level_autograd_function_allowed(True)
+    try:
+        return recorder(function)(*arguments)
+    finally:
+        torch._C._functorch.set_single_level_autograd_function_allowed(allowed)
+
+
+def below_autograd(operation: torch._ops.OpOverload, keys, *arguments):
+    """What serves an operation after autograd, in a dispatch with these keys."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return operation.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
+
+
 def refuse_torchscript(module: torch.nn.Module, is_scripted: bool = False) -> None:
     """Raises a TypeError while torch.jit traces, or if it scripts the module."""
     if is_scripted or torch._C._get_tracing_state() is not None:
