@@ -13,9 +13,9 @@ from torch import Tensor
 from cuda_kernels.contraction import Contraction, forward
 from cuda_kernels.problem import Problem
 
-from .._torch import below_autograd, in_forward_mode, recorded_once
+from .._torch import below_autograd, in_forward_mode, recorded_once, uncompiled
 from ..tensor_product import problem_of
-from ._edges import EdgeList, Edges, Graph
+from ._edges import EdgeList, Edges, Graph, listed_by_source
 from ._formulas import gradients, tangents
 from ._run import DTYPES, run, walks_sources
 from ._shapes import Shapes
@@ -51,8 +51,12 @@ def _parsed(problem: Problem, contraction: str) -> Contraction:
 
 
 def _contract_real(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
-    known = problem_of(problem, DTYPES[operands[0].dtype])
-    return run(known, _parsed(known, contraction), operands, _graph(lists, sources), deterministic)
+    known, graph = problem_of(problem, DTYPES[operands[0].dtype]), _graph(lists, sources)
+    has_to_walk_sources = contraction != FORWARD and walks_sources(operands[0], deterministic)
+    if graph is not None and graph.by_source is None and has_to_walk_sources:
+        # Of a program that did not foresee derivatives when it was traced.
+        graph = graph._replace(by_source=listed_by_source(graph))
+    return run(known, _parsed(known, contraction), operands, graph, deterministic)
 
 
 def _contract_fake(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
@@ -85,9 +89,10 @@ class _Recorded(torch.autograd.Function):
         return None, *result, *[None] * len(lists or ())
 
     @staticmethod
-    def jvp(ctx, call, *changes):
-        operands, lists = call.split(ctx.saved_tensors)
-        return tuple(tangents(call.contraction, partial(call, lists=lists), operands, changes[: len(operands)]))
+    def jvp(ctx, _, *changes):
+        operands, lists = ctx.call.split(ctx.saved_tensors)
+        changes = changes[: len(operands)]
+        return tuple(tangents(ctx.call.contraction, partial(ctx.call, lists=lists), operands, changes))
 
 
 class _Call(NamedTuple):
@@ -111,6 +116,7 @@ class _Call(NamedTuple):
         return torch.ops.pyg_cgconv.contract(self.problem, contraction.spec, operands, lists, *self.options)
 
 
+@uncompiled
 def _contract_autograd(keys, problem, contraction, operands, lists, *options) -> list[Tensor]:
     known = _parsed(problem_of(problem, "float32"), contraction)
     call = _Call(keys, problem, known, len(operands), lists is not None, options)

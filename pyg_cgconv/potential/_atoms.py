@@ -9,6 +9,8 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
+from .._torch import untransformed
+
 MIN_LENGTH_SQUARED = 1e-12  # Angstrom^2; keeps the derivatives of the length finite where two atoms coincide
 
 
@@ -62,7 +64,7 @@ def read_atoms(data: Data, species_of_number: Tensor, dtype: torch.dtype) -> Ato
 
     # Rows of an EdgeIndex are tensors of a class of their own, on which each operation takes a detour through Python.
     plain = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
-    source, target = plain.long().unbind(0)
+    source, target = untransformed("data.edge_index", plain).long().unbind(0)
     vectors = pos[source] - pos[target]
     if cell is not None:
         cell = cell.reshape(-1, 3, 3).to(pos.dtype)

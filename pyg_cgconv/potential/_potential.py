@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from .._torch import in_forward_mode, is_transformed
+from .._torch import in_forward_mode, is_traced, is_transformed
 from ..cuda_graphs import is_captured
 from ..nn import BesselBasis, Gate, InteractionBlock, Linear, PolynomialCutoff, spherical_harmonics, wanted_irreps
 from . import _file
@@ -252,7 +252,7 @@ class Potential(nn.Module):
 
     def _read(self, data: Data) -> Atoms:
         atoms = read_atoms(data, self.species_of_number, self.dtype)
-        if self.validate and not torch.compiler.is_compiling() and not is_captured(atoms.vectors):
+        if self.validate and not is_traced(atoms.vectors) and not is_captured(atoms.vectors):
             check_values(data, atoms, self.atomic_numbers, self.cutoff)
         return atoms
 
