@@ -31,7 +31,7 @@ def contract(
         edges: the graph, for a problem that has one.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
-    if is_traced(*operands) and not is_transformed():
+    if is_traced(*operands) and not is_transformed() and not in_forward_mode():
         return traced_contraction(problem, None, operands, edges, deterministic)[0]
     known = problem_of(problem, DTYPES[operands[0].dtype])
     return Call(problem, known, edges, deterministic)(forward(known), operands)[0]
@@ -51,7 +51,7 @@ class Call:
         """The contraction's outputs, by what serves such tensors."""
         if is_transformed():
             return _Contract.apply(self, contraction, *operands)
-        if (in_forward_mode() or _is_recorded(operands)) and not is_traced(*operands):
+        if in_forward_mode() or (_is_recorded(operands) and not is_traced(*operands)):
             return _record(self, contraction, *operands)
         return self.outputs(contraction, operands)
 

@@ -4,6 +4,7 @@ without memory. It carries its problem as a string, so that a program runs in an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from cuda_kernels.contraction import Contraction, forward
 from cuda_kernels.problem import Problem
 
-from .._torch import below_autograd, in_forward_mode, recorded_once, uncompiled
+from .._torch import below_autograd, current_modes, in_forward_mode, recorded_once, uncompiled
 from ..tensor_product import problem_of
 from ._edges import EdgeList, Edges, Graph, listed_by_source
 from ._formulas import gradients, tangents
@@ -72,7 +73,8 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     def forward(call, *tensors):
         operands, lists = call.split(tensors)
-        return tuple(call.below_autograd(operands, lists))
+        with call.modes:  # without them, torch.func's other levels would record nothing
+            return tuple(call.below_autograd(operands, lists))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -96,9 +98,11 @@ class _Recorded(torch.autograd.Function):
 
 
 class _Call(NamedTuple):
-    """What a call of the operation shares with its derivatives; `keys` are those of its dispatch."""
+    """What a call of the operation shares with its derivatives; `keys` are those of its dispatch, `modes` whether it is
+    recorded."""
 
     keys: object
+    modes: AbstractContextManager
     problem: str
     contraction: Contraction
     operands: int
@@ -119,7 +123,7 @@ class _Call(NamedTuple):
 @uncompiled
 def _contract_autograd(keys, problem, contraction, operands, lists, *options) -> list[Tensor]:
     known = _parsed(problem_of(problem, "float32"), contraction)
-    call = _Call(keys, problem, known, len(operands), lists is not None, options)
+    call = _Call(keys, current_modes(), problem, known, len(operands), lists is not None, options)
     if in_forward_mode() or (torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)):
         return list(recorded_once(_Recorded, call, *operands, *(lists or ())))
     return call.below_autograd(operands, lists)

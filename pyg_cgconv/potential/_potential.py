@@ -26,7 +26,7 @@ from ._arguments import (
     per_species,
     readout_features,
 )
-from ._atoms import Atoms, check_values, edge_lengths, read_atoms
+from ._atoms import Atoms, check_values, edge_lengths, one_hot_species, read_atoms
 from ._derivatives import forces, virial, volume, with_slope
 
 
@@ -267,7 +267,7 @@ class Potential(nn.Module):
         distance = edge_lengths(atoms.vectors)
         sh = spherical_harmonics(atoms.vectors / distance[:, None], self.hyperparameters["lmax"])
         radial = self.basis(distance) * self.envelope(distance)[:, None]
-        one_hot = nn.functional.one_hot(atoms.species, len(self.atomic_numbers)).to(radial.dtype)
+        one_hot = one_hot_species(atoms, len(self.atomic_numbers), radial.dtype)
         edge_one_hot = one_hot[atoms.source] if self.hyperparameters["radial_species"] else None
         x = self.embedding(one_hot)
         for block in self.blocks:
