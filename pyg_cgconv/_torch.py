@@ -166,9 +166,12 @@ def assert_on_device(condition: Tensor, message: str) -> None:
     torch._assert_async(condition, message)
 
 
-def without_modes() -> AbstractContextManager:
-    """A context in which tensors have numbers, also while a compiler traces with tensors that have none."""
-    return _disable_current_modes()
+@contextmanager
+def without_modes() -> Iterator[None]:
+    """A context in which tensors are made that may be kept: they have numbers, also while a compiler traces with tensors
+    that have none, and no transform of torch.func wraps them."""
+    with _disable_current_modes(), torch.inference_mode(False), without_transforms():
+        yield
 
 
 def storage_is_shared_by_nobody(storage: torch.UntypedStorage) -> bool:
