@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from itertools import count
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -104,6 +110,49 @@ def recorder(function: type[torch.autograd.Function]) -> Callable:
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]  # torch's types lack the class in C
 
 
+def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, which torch.compile does not look into. Torch's own decorator imports the compiler, which takes
+    longer than a small program."""
+    disabled: list[Callable[P, T]] = []
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if not disabled:
+            disabled.append(torch.compiler.disable(function))
+        return disabled[0](*args, **kwargs)
+
+    return call
+
+
+def recorded_once(function: type[torch.autograd.Function], *arguments):
+    """`function.apply` where an operation is asked for one of torch.func's levels: others ask for theirs."""
+    allowed = torch._C._functorch.get_single_level_autograd_function_allowed()
+    torch._C._functorch.set_single_level_autograd_function_allowed(True)
+    try:
+        return recorder(function)(*arguments)
+    finally:
+        torch._C._functorch.set_single_level_autograd_function_allowed(allowed)
+
+
+def current_modes() -> AbstractContextManager:
+    """A context in which autograd records as it does now, in reverse and in forward mode."""
+    return _modes(torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
+
+
+@contextmanager
+def _modes(reverse: bool, forward: bool) -> Iterator[None]:
+    with torch.set_grad_enabled(reverse), torch.autograd.forward_ad._set_fwd_grad_enabled(forward):
+        yield
+
+
+def below_autograd(operation: torch._ops.OpOverload, keys, *arguments):
+    """What serves an operation after autograd, in a dispatch with these keys."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return operation.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
+
+
 def refuse_torchscript(module: torch.nn.Module, is_scripted: bool = False) -> None:
     """Raises a TypeError while torch.jit traces, or if it scripts the module."""
     if is_scripted or torch._C._get_tracing_state() is not None:
@@ -118,9 +167,12 @@ def assert_on_device(condition: Tensor, message: str) -> None:
     torch._assert_async(condition, message)
 
 
-def without_modes() -> AbstractContextManager:
-    """A context in which tensors have numbers, also while a compiler traces with tensors that have none."""
-    return _disable_current_modes()
+@contextmanager
+def without_modes() -> Iterator[None]:
+    """A context in which tensors are made that may be kept: they have numbers, also while a compiler traces with
+    tensors that have none, and no transform of torch.func wraps them."""
+    with _disable_current_modes(), torch.inference_mode(False), without_transforms():
+        yield
 
 
 def storage_is_shared_by_nobody(storage: torch.UntypedStorage) -> bool:

@@ -104,20 +104,21 @@ def swapped(features: Tensor, irreps: o3.Irreps, component_major: bool) -> Tenso
     return features[:, order] if component_major else features[:, order.argsort()]
 
 
-_MULTIPLICITIES = st.sampled_from([1, 2, 5, 7, 16, 32, 33, 48, 64, 100])
+_MULTIPLICITIES = [1, 2, 5, 7, 16, 32, 33, 48, 64, 100]
 
 
 @st.composite
-def cases(draw, max_l: int = 3) -> Case:
-    """Random uvu convolutions on random bipartite graphs."""
+def cases(draw, max_l: int = 3, most: int = 100, most_paths: int = 6) -> Case:
+    """Random uvu convolutions, of up to so many channels and paths, on random bipartite graphs."""
 
     def irreps(multiplicity, low: int, high: int) -> o3.Irreps:
         one = st.tuples(multiplicity, st.tuples(st.integers(0, max_l), st.sampled_from([-1, 1])))
         return o3.Irreps(draw(st.lists(one, min_size=low, max_size=high)))
 
-    irreps_in, irreps_edge = irreps(_MULTIPLICITIES, 1, 3), irreps(st.integers(1, 2), 1, 3)
+    channels = st.sampled_from([mul for mul in _MULTIPLICITIES if mul <= most])
+    irreps_in, irreps_edge = irreps(channels, 1, 3), irreps(st.integers(1, 2), 1, 3)
     paths = [(i, j, ir) for i, a in enumerate(irreps_in) for j, b in enumerate(irreps_edge) for ir in a.ir * b.ir]
-    paths = draw(st.lists(st.sampled_from(paths), min_size=1, max_size=6))
+    paths = draw(st.lists(st.sampled_from(paths), min_size=1, max_size=most_paths))
     # Each path gets a slot of its own, or shares one that fits; slots are in any order, and one is left without a path.
     slots: list = [(3, o3.Irrep("1e"))]
     instructions = []

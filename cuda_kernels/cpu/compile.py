@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from functools import lru_cache
@@ -9,6 +10,7 @@ from functools import lru_cache
 import llvmlite.binding as llvm
 from numba.core import config
 from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.typing import Signature
 from numba.np.ufunc import parallel
@@ -51,6 +53,15 @@ def compiled(kernel: Dispatcher, signature: Signature, content: tuple) -> Dispat
 def threads_have_started() -> bool:
     """Whether numba's pool of threads has been started, in this process or in one that it was forked from."""
     return parallel._is_initialized
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process would wait for ever for a thread of its parent that compiles. So a fork waits until it has done.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 class _DiskCache:

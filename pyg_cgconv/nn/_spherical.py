@@ -46,7 +46,7 @@ def _step(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 @cache
 def _computed_step(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """c_l C as a matrix (3 (2l+1), 2l+3), from l = ``degree`` to l + 1."""
-    with torch.inference_mode(False), without_modes():
+    with without_modes():
         coupling = o3.wigner_3j(degree, 1, degree + 1, dtype=torch.float64)
         # Along e3nn's axis, y, only the middle components are not zero: Y_l is sqrt(2l+1) there.
         on_axis = coupling[degree, 1, degree + 1] * (2 * degree + 1) ** 0.5

@@ -29,6 +29,8 @@ def batched(
     """
     rows = [operand if dim is None else operand.movedim(dim, 0) for operand, dim in zip(operands, dims, strict=True)]
     is_batched = [dim is not None for dim in dims]
+    if not size:
+        return _none_of(call, contraction, rows, is_batched)
     if not _has_own_row(call.problem, contraction, is_batched):
         sites = None
     elif call.problem.mixes:
@@ -46,6 +48,18 @@ def batched(
         _summed(output.reshape(size, output.shape[0] // size, output.shape[1]), call.problem, name)
         for name, output in zip(contraction.outputs, outputs, strict=True)
     )
+
+
+def _none_of(
+    call: Call, contraction: Contraction, rows: Sequence[Tensor], is_batched: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    """Those of an empty batch. They have the rows that a contraction would have."""
+    one = [
+        operand.new_zeros(1, *operand.shape[1:]) if has else operand
+        for operand, has in zip(rows, is_batched, strict=True)
+    ]
+    outputs = batched(call, contraction, one, [0 if has else None for has in is_batched], 1)
+    return tuple(output[:0] for output in outputs)
 
 
 def batched_by_autograd(call: Call, contraction: Contraction, operands: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -238,6 +238,14 @@ def _listed(node: Tensor, other: Tensor, nodes: int) -> EdgeList:
     return _rows(node, edges.to(torch.int32), other[edges], nodes, _row_edges(edges))
 
 
+def listed_by_source(graph: Graph) -> EdgeList:
+    """The edges by source, of those by target."""
+    starts, owners, edges, others, _ = graph.by_target
+    order = edges.argsort()
+    target = owners.repeat_interleave(starts.diff(), output_size=edges.shape[0])
+    return _listed(others[order], target[order], graph.sources)
+
+
 def _row_edges(edges: Tensor) -> int | None:
     """The most edges of a row, None for all of a node's."""
     return ROW_EDGES if edges.is_cuda and edges.shape[0] >= WORTHWHILE else None

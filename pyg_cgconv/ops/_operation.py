@@ -4,6 +4,9 @@ without memory. It carries its problem as a string, so that a program runs in an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +14,10 @@ from torch import Tensor
 from cuda_kernels.contraction import Contraction, forward
 from cuda_kernels.problem import Problem
 
+from .._torch import below_autograd, current_modes, in_forward_mode, recorded_once, uncompiled
 from ..tensor_product import problem_of
-from ._edges import EdgeList, Edges, Graph
-from ._formulas import gradients
+from ._edges import EdgeList, Edges, Graph, listed_by_source
+from ._formulas import gradients, tangents
 from ._run import DTYPES, run, walks_sources
 from ._shapes import Shapes
 
@@ -48,8 +52,12 @@ def _parsed(problem: Problem, contraction: str) -> Contraction:
 
 
 def _contract_real(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
-    known = problem_of(problem, DTYPES[operands[0].dtype])
-    return run(known, _parsed(known, contraction), operands, _graph(lists, sources), deterministic)
+    known, graph = problem_of(problem, DTYPES[operands[0].dtype]), _graph(lists, sources)
+    has_to_walk_sources = contraction != FORWARD and walks_sources(operands[0], deterministic)
+    if graph is not None and graph.by_source is None and has_to_walk_sources:
+        # Of a program that did not foresee derivatives when it was traced.
+        graph = graph._replace(by_source=listed_by_source(graph))
+    return run(known, _parsed(known, contraction), operands, graph, deterministic)
 
 
 def _contract_fake(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
@@ -59,23 +67,79 @@ def _contract_fake(problem, contraction, operands, lists, sources, deterministic
     return [operands[0].new_empty(shapes.result(output, rows)) for output in shapes.outputs]
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    ctx.problem, ctx.contraction, operands, lists, *ctx.options = inputs
-    ctx.operands, ctx.has_graph = len(operands), lists is not None
-    ctx.save_for_backward(*operands, *(lists or ()))
-    ctx.set_materialize_grads(False)
+class _Recorded(torch.autograd.Function):
+    """The operation with derivatives, which are such operations again: of operands, then lists of edges."""
+
+    @staticmethod
+    def forward(call, *tensors):
+        operands, lists = call.split(tensors)
+        with call.modes:  # without them, torch.func's other levels would record nothing
+            return tuple(call.below_autograd(operands, lists))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.call, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        operands, lists = ctx.call.split(ctx.saved_tensors)
+        needed = ctx.needs_input_grad[1 : 1 + len(operands)]
+        result = gradients(ctx.call.contraction, partial(ctx.call, lists=lists), operands, cotangents, needed)
+        return None, *result, *[None] * len(lists or ())
+
+    @staticmethod
+    def jvp(ctx, _, *changes):
+        operands, lists = ctx.call.split(ctx.saved_tensors)
+        changes = changes[: len(operands)]
+        return tuple(tangents(ctx.call.contraction, partial(ctx.call, lists=lists), operands, changes))
 
 
-def _backward(ctx, cotangents):
-    operands = ctx.saved_tensors[: ctx.operands]
-    lists = list(ctx.saved_tensors[ctx.operands :]) if ctx.has_graph else None
+class _Call(NamedTuple):
+    """What a call of the operation shares with its derivatives; `keys` are those of its dispatch, `modes` whether it is
+    recorded."""
 
-    def evaluate(derivative, operands):
-        return torch.ops.pyg_cgconv.contract(ctx.problem, derivative.spec, operands, lists, *ctx.options)
+    keys: object
+    modes: AbstractContextManager
+    problem: str
+    contraction: Contraction
+    operands: int
+    has_graph: bool
+    options: tuple
 
-    contraction = _parsed(problem_of(ctx.problem, "float32"), ctx.contraction)
-    result = gradients(contraction, evaluate, operands, cotangents, ctx.needs_input_grad[2])
-    return None, None, result, None if lists is None else [None] * len(lists), None, None
+    def split(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor] | None]:
+        return list(tensors[: self.operands]), list(tensors[self.operands :]) if self.has_graph else None
+
+    def below_autograd(self, operands: Sequence[Tensor], lists: Sequence[Tensor] | None) -> list[Tensor]:
+        operation, spec = torch.ops.pyg_cgconv.contract.default, self.contraction.spec
+        return below_autograd(operation, self.keys, self.problem, spec, operands, lists, *self.options)
+
+    def __call__(self, contraction: Contraction, operands: list[Tensor], lists: list[Tensor] | None) -> list[Tensor]:
+        return torch.ops.pyg_cgconv.contract(self.problem, contraction.spec, operands, lists, *self.options)
+
+
+@uncompiled
+def _contract_autograd(keys, problem, contraction, operands, lists, *options) -> list[Tensor]:
+    known = _parsed(problem_of(problem, "float32"), contraction)
+    call = _Call(keys, current_modes(), problem, known, len(operands), lists is not None, options)
+    if in_forward_mode() or (torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)):
+        return list(recorded_once(_Recorded, call, *operands, *(lists or ())))
+    return call.below_autograd(operands, lists)
+
+
+def _contract_vmap(info, in_dims, problem, contraction, operands, lists, *options) -> tuple[list[Tensor], list[int]]:
+    """One after the other: only programs that were traced come here."""
+    dims, of_lists = in_dims[2], in_dims[3]
+    if any(dim is not None for dim in of_lists or ()):
+        raise ValueError("edge_index: torch.vmap over graphs has no kernel")
+    results = []
+    for n in range(info.batch_size):
+        chosen = [t if dim is None else t.select(dim, n) for t, dim in zip(operands, dims, strict=True)]
+        results.append(torch.ops.pyg_cgconv.contract(problem, contraction, chosen, lists, *options))
+    outputs = [torch.stack(each) for each in zip(*results, strict=True)]
+    return outputs, [0] * len(outputs)
 
 
 _library = torch.library.Library("pyg_cgconv", "DEF")
@@ -86,4 +150,5 @@ _library.define(
 for _key in ("CPU", "CUDA"):
     _library.impl("contract", _contract_real, _key)
 torch.library.register_fake("pyg_cgconv::contract", _contract_fake, lib=_library)
-torch.library.register_autograd("pyg_cgconv::contract", _backward, setup_context=_setup_context, lib=_library)
+_library.impl("contract", _contract_autograd, "Autograd", with_keyset=True)
+torch.library.register_vmap("pyg_cgconv::contract", _contract_vmap, lib=_library)

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
+from .._torch import untransformed
+
 MIN_LENGTH_SQUARED = 1e-12  # Angstrom^2; keeps the derivatives of the length finite where two atoms coincide
 
 
@@ -62,7 +64,7 @@ def read_atoms(data: Data, species_of_number: Tensor, dtype: torch.dtype) -> Ato
 
     # Rows of an EdgeIndex are tensors of a class of their own, on which each operation takes a detour through Python.
     plain = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
-    source, target = plain.long().unbind(0)
+    source, target = untransformed("data.edge_index", plain).long().unbind(0)
     vectors = pos[source] - pos[target]
     if cell is not None:
         cell = cell.reshape(-1, 3, 3).to(pos.dtype)
@@ -116,6 +118,13 @@ def check_values(data: Data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float
 def edge_lengths(vectors: Tensor) -> Tensor:
     """Lengths (E,) of edge vectors (E, 3), with finite derivatives everywhere."""
     return vectors.square().sum(-1).clamp(min=MIN_LENGTH_SQUARED).sqrt()
+
+
+def one_hot_species(atoms: Atoms, count: int, dtype: torch.dtype) -> Tensor:
+    """A row for each atom (n, count), one at its species. torch's own asks for the smallest and the largest number,
+    which a program that is being traced has not."""
+    species = atoms.species[:, None]
+    return torch.zeros(len(species), count, dtype=dtype, device=species.device).scatter(1, species, 1.0)
 
 
 def _given(data: Data, name: str) -> Tensor:

@@ -15,7 +15,7 @@ from torch_geometric.utils import scatter
 
 from .._checks import whole_numbers
 from .._functions import without_autocast
-from .._torch import in_forward_mode, is_transformed
+from .._torch import in_forward_mode, is_traced, is_transformed
 from ..cuda_graphs import is_captured
 from ..nn import BesselBasis, Gate, InteractionBlock, Linear, PolynomialCutoff, spherical_harmonics, wanted_irreps
 from . import _file
@@ -28,7 +28,7 @@ from ._arguments import (
     per_species,
     readout_features,
 )
-from ._atoms import Atoms, check_values, edge_lengths, read_atoms
+from ._atoms import Atoms, check_values, edge_lengths, one_hot_species, read_atoms
 from ._derivatives import forces, virial, volume, with_slope
 
 
@@ -256,7 +256,7 @@ class Potential(nn.Module):
 
     def _read(self, data: Data) -> Atoms:
         atoms = read_atoms(data, self.species_of_number, self.dtype)
-        if self.validate and not torch.compiler.is_compiling() and not is_captured(atoms.vectors):
+        if self.validate and not is_traced(atoms.vectors) and not is_captured(atoms.vectors):
             check_values(data, atoms, self.atomic_numbers, self.cutoff)
         return atoms
 
@@ -271,7 +271,7 @@ class Potential(nn.Module):
         distance = edge_lengths(atoms.vectors)
         sh = spherical_harmonics(atoms.vectors / distance[:, None], self.hyperparameters["lmax"])
         radial = self.basis(distance) * self.envelope(distance)[:, None]
-        one_hot = nn.functional.one_hot(atoms.species, len(self.atomic_numbers)).to(radial.dtype)
+        one_hot = one_hot_species(atoms, len(self.atomic_numbers), radial.dtype)
         edge_one_hot = one_hot[atoms.source] if self.hyperparameters["radial_species"] else None
         x = self.embedding(one_hot)
         for block in self.blocks:

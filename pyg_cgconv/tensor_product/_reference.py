@@ -13,6 +13,7 @@ try:
 except ImportError:
     torch_scatter = None
 
+from .._torch import without_modes
 from ._instructions import tensor_product
 from ._layout import shape, to_ir_mul, to_mul_ir
 
@@ -51,7 +52,8 @@ class ReferenceProduct:
             before = torch.get_default_dtype()
             torch.set_default_dtype(dtype)
             try:
-                product = tensor_product(*self.arguments, shared_weights=self.shared_weights)
+                with without_modes():  # e3nn keeps coefficients for later calls
+                    product = tensor_product(*self.arguments, shared_weights=self.shared_weights)
             finally:
                 torch.set_default_dtype(before)
             self.built[dtype, device] = product.to(device)

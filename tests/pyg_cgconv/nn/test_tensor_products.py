@@ -118,7 +118,7 @@ def problems(draw):
     return left, right, out, instructions, shared
 
 
-@examples(12)
+@examples(6)
 @given(problem=problems())
 def test_random_products_are_e3nns(device, problem):
     *arguments, shared = problem
