@@ -136,20 +136,11 @@ def recorded_once(function: type[torch.autograd.Function], *arguments):
         torch._C._functorch.set_single_level_autograd_function_allowed(allowed)
 
 
-def current_modes() -> AbstractContextManager:
-    """A context in which autograd records as it does now, in reverse and in forward mode."""
-    return _modes(torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled())
-
-
-@contextmanager
-def _modes(reverse: bool, forward: bool) -> Iterator[None]:
-    with torch.set_grad_enabled(reverse), torch.autograd.forward_ad._set_fwd_grad_enabled(forward):
-        yield
-
-
 def below_autograd(operation: torch._ops.OpOverload, keys, *arguments):
-    """What serves an operation after autograd, in a dispatch with these keys."""
-    with torch._C._AutoDispatchBelowAutograd():
+    """What serves an operation after autograd, in a dispatch with these keys. Those are torch.func's other levels, too:
+    they record whatever this one does."""
+    recording = torch.enable_grad(), torch.autograd.forward_ad._set_fwd_grad_enabled(True)
+    with recording[0], recording[1], torch._C._AutoDispatchBelowAutograd():
         return operation.redispatch(keys & torch._C._after_autograd_keyset, *arguments)
 
 

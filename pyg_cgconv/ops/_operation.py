@@ -4,7 +4,6 @@ without memory. It carries its problem as a string, so that a program runs in an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from cuda_kernels.contraction import Contraction, forward
 from cuda_kernels.problem import Problem
 
-from .._torch import below_autograd, current_modes, in_forward_mode, recorded_once, uncompiled
+from .._torch import below_autograd, in_forward_mode, recorded_once, uncompiled
 from ..tensor_product import problem_of
 from ._edges import EdgeList, Edges, Graph, listed_by_source
 from ._formulas import gradients, tangents
@@ -73,8 +72,7 @@ class _Recorded(torch.autograd.Function):
     @staticmethod
     def forward(call, *tensors):
         operands, lists = call.split(tensors)
-        with call.modes:  # without them, torch.func's other levels would record nothing
-            return tuple(call.below_autograd(operands, lists))
+        return tuple(call.below_autograd(operands, lists))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -98,11 +96,9 @@ class _Recorded(torch.autograd.Function):
 
 
 class _Call(NamedTuple):
-    """What a call of the operation shares with its derivatives; `keys` are those of its dispatch, `modes` whether it is
-    recorded."""
+    """What a call of the operation shares with its derivatives; `keys` are those of its dispatch."""
 
     keys: object
-    modes: AbstractContextManager
     problem: str
     contraction: Contraction
     operands: int
@@ -123,7 +119,7 @@ class _Call(NamedTuple):
 @uncompiled
 def _contract_autograd(keys, problem, contraction, operands, lists, *options) -> list[Tensor]:
     known = _parsed(problem_of(problem, "float32"), contraction)
-    call = _Call(keys, current_modes(), problem, known, len(operands), lists is not None, options)
+    call = _Call(keys, problem, known, len(operands), lists is not None, options)
     if in_forward_mode() or (torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)):
         return list(recorded_once(_Recorded, call, *operands, *(lists or ())))
     return call.below_autograd(operands, lists)

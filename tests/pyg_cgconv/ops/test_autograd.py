@@ -8,6 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jacrev, vmap
 from torch.utils.checkpoint import checkpoint
 
+from pyg_cgconv import TensorProductConv
 from pyg_cgconv.nn import NodeProducts
 from tests.pyg_cgconv.ops.test_transforms import assert_equal, both, on_graph, problem
 from tests.transforms import TRANSFORMS, leaves, squared
@@ -16,17 +17,17 @@ from tests.transforms import TRANSFORMS, leaves, squared
 @pytest.mark.slow
 @pytest.mark.parametrize("shared_weights", [False, True])
 def test_checks_of_the_convolution(device, shared_weights):
-    layer, _ = both(shared_weights=shared_weights)
-    inputs, _, edge_index = problem(layer, 2, 2, 3, device)
-    f, x = on_graph(layer, edge_index, (2, 2)), leaves(inputs)
+    layer = TensorProductConv("1x0e+1x1o", "1o", "0e+1o", shared_weights=shared_weights)
+    inputs, _, edge_index = problem(layer, 2, 1, 2, device)
+    f, x = on_graph(layer, edge_index, (2, 1)), leaves(inputs)
     options = {"check_batched_grad": True, "nondet_tol": 1e-12}
     assert gradcheck(f, x, check_forward_ad=True, check_batched_forward_grad=True, **options)
     assert gradgradcheck(f, x, check_fwd_over_rev=True, check_rev_over_rev=True, **options)
 
 
 def test_checks_of_products(device):
-    products = NodeProducts("2x0e+2x1o", 2, "0e+1o").to(device).double()
-    x = torch.randn(3, 8, dtype=torch.float64, device=device, requires_grad=True)
+    products = NodeProducts("1x0e+1x1o", 1, "0e").to(device).double()
+    x = torch.randn(2, 4, dtype=torch.float64, device=device, requires_grad=True)
     options = {"check_batched_grad": True, "nondet_tol": 1e-12}
     assert gradcheck(products, x, check_forward_ad=True, check_batched_forward_grad=True, **options)
     assert gradgradcheck(products, x, check_fwd_over_rev=True, check_rev_over_rev=True, **options)
