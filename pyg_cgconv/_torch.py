@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -76,14 +76,16 @@ def has_autograd_batch(tensor: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
-@contextmanager
-def outside_autograd_batch() -> Iterator[int]:
-    """A context outside the innermost of autograd's own vmaps; its level."""
-    level = torch._C._vmapmode_decrement_nesting() + 1
-    try:
-        yield level
-    finally:
-        torch._C._vmapmode_increment_nesting()
+def autograd_batch_level(tensors: Iterable[Tensor]) -> int:
+    """The innermost of autograd's vmaps that one of the tensors has a batch of. On a GPU autograd has threads of its own,
+    which do not know how many vmaps there are."""
+    return max(level for tensor in tensors for level in range(1, 65) if _has_level(tensor, level))
+
+
+def _has_level(tensor: Tensor, level: int) -> bool:
+    """Whether the length of the batch is that of the tensor, not that which others are given."""
+    one, two = (torch._remove_batch_dim(tensor, level, length, 0).shape[0] for length in (1, 2))
+    return one == two
 
 
 def remove_autograd_batch(tensor: Tensor, level: int) -> Tensor:
