@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from itertools import count
@@ -78,13 +78,16 @@ def has_autograd_batch(tensor: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
-def autograd_batch_level(tensor: Tensor) -> int:
-    """The level of a batch that the tensor has: the outermost of autograd's own vmaps that made it one."""
+def autograd_batch_level(tensors: Iterable[Tensor]) -> int:
+    """The innermost of autograd's vmaps that one of the tensors has a batch of. On a GPU autograd has threads of its own,
+    which do not know how many vmaps there are."""
+    return max(level for tensor in tensors for level in range(1, 65) if _has_level(tensor, level))
 
-    def length(level: int, otherwise: int) -> int:
-        return torch._remove_batch_dim(tensor, level, otherwise, 0).shape[0]
 
-    return next(level for level in count(1) if length(level, 1) == length(level, 2))
+def _has_level(tensor: Tensor, level: int) -> bool:
+    """Whether the length of the batch is that of the tensor, not that which others are given."""
+    one, two = (torch._remove_batch_dim(tensor, level, length, 0).shape[0] for length in (1, 2))
+    return one == two
 
 
 def remove_autograd_batch(tensor: Tensor, level: int) -> Tensor:

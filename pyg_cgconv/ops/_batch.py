@@ -65,11 +65,11 @@ def _none_of(
 def batched_by_autograd(call: Call, contraction: Contraction, operands: Sequence[Tensor]) -> Sequence[Tensor]:
     """The same for the older vmap that autograd itself has; the batches of operands and outputs are hidden ones."""
     hidden = [has_autograd_batch(operand) for operand in operands]
-    level = next(autograd_batch_level(t) for t, has in zip(operands, hidden, strict=True) if has)
-    rows = [remove_autograd_batch(t, level) if has else t for t, has in zip(operands, hidden, strict=True)]
-    size = max(t.shape[0] for t, has in zip(rows, hidden, strict=True) if has)
-    rows = [t.expand(size, *t.shape[1:]) if has else t for t, has in zip(rows, hidden, strict=True)]
-    outputs = batched(call, contraction, rows, [0 if has else None for has in hidden], size)
+    level = autograd_batch_level([operand for operand, is_hidden in zip(operands, hidden, strict=True) if is_hidden])
+    rows = [remove_autograd_batch(t, level) if is_hidden else t for t, is_hidden in zip(operands, hidden, strict=True)]
+    size = max(t.shape[0] for t, is_hidden in zip(rows, hidden, strict=True) if is_hidden)
+    rows = [t.expand(size, *t.shape[1:]) if is_hidden else t for t, is_hidden in zip(rows, hidden, strict=True)]
+    outputs = batched(call, contraction, rows, [0 if is_hidden else None for is_hidden in hidden], size)
     return [add_autograd_batch(output, level) for output in outputs]
 
 
@@ -99,7 +99,7 @@ def _stacked(operand: Tensor, has_batch: bool, size: int, sites: int | None, is_
         operand = operand.unsqueeze(-2).expand(*operand.shape[:-1], sites, operand.shape[-1])
     if not has_batch:
         operand = operand.expand(size, *operand.shape)
-    return operand.flatten(0, 1)
+    return operand.reshape(operand.shape[0] * operand.shape[1], operand.shape[2])  # the older vmap cannot flatten
 
 
 def _summed(output: Tensor, problem: Problem, name: str) -> Tensor:

@@ -127,12 +127,9 @@ def _contract_autograd(keys, problem, contraction, operands, lists, *options) ->
 
 def _contract_vmap(info, in_dims, problem, contraction, operands, lists, *options) -> tuple[list[Tensor], list[int]]:
     """One after the other: only programs that were traced come here."""
-    dims, of_lists = in_dims[2], in_dims[3]
-    if any(dim is not None for dim in of_lists or ()):
-        raise ValueError("edge_index: torch.vmap over graphs has no kernel")
     results = []
     for n in range(info.batch_size):
-        chosen = [t if dim is None else t.select(dim, n) for t, dim in zip(operands, dims, strict=True)]
+        chosen = [t if dim is None else t.select(dim, n) for t, dim in zip(operands, in_dims[2], strict=True)]
         results.append(torch.ops.pyg_cgconv.contract(problem, contraction, chosen, lists, *options))
     outputs = [torch.stack(each) for each in zip(*results, strict=True)]
     return outputs, [0] * len(outputs)

@@ -15,9 +15,8 @@ from tests.transforms import TRANSFORMS, leaves, squared
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shared_weights", [False, True])
-def test_checks_of_the_convolution(device, shared_weights):
-    layer = TensorProductConv("1x0e+1x1o", "1o", "0e+1o", shared_weights=shared_weights)
+def test_checks_of_the_convolution(device):
+    layer = TensorProductConv("1x0e+1x1o", "1o", "0e+1o")
     inputs, _, edge_index = problem(layer, 2, 1, 2, device)
     f, x = on_graph(layer, edge_index, (2, 1)), leaves(inputs)
     options = {"check_batched_grad": True, "nondet_tol": 1e-12}

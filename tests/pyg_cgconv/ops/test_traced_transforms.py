@@ -5,7 +5,6 @@ import torch
 from torch.func import grad, hessian, jacrev, jvp, linearize, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyg_cgconv import Edges
 from tests.pyg_cgconv.ops.test_transforms import assert_equal, both, on_graph, problem
 from tests.transforms import TRANSFORMS, squared
 
@@ -86,14 +85,3 @@ def test_a_hessian_of_a_program_that_foresaw_no_derivatives(functions):
     (fused, reference), inputs, _ = functions
     program = make_fx(lambda *x: fused(*x))(*inputs)
     assert_equal(hessian(squared(lambda *x: program(*x)))(*inputs), hessian(squared(reference))(*inputs))
-
-
-def test_vmap_over_lists_of_edges_is_refused_by_name():
-    layer, _ = both()
-    inputs, _, edge_index = problem(layer)
-    edges = Edges(edge_index, 3, 4)
-    call = lambda *lists: torch.ops.pyg_cgconv.contract(  # noqa: E731
-        layer._description, "forward", inputs, lists, edges.sources, False
-    )
-    with pytest.raises(ValueError, match="edge_index"):
-        vmap(call)(*[torch.stack([t, t]) for t in edges.by_target])
