@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from itertools import count
@@ -78,10 +78,10 @@ def has_autograd_batch(tensor: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
-def autograd_batch_level(tensors: Iterable[Tensor]) -> int:
-    """The innermost of autograd's vmaps that one of the tensors has a batch of. On a GPU autograd has threads of its own,
-    which do not know how many vmaps there are."""
-    return max(level for tensor in tensors for level in range(1, 65) if _has_level(tensor, level))
+def autograd_batch_level(tensor: Tensor) -> int:
+    """The outermost of autograd's vmaps that the tensor has a batch of. On a GPU autograd has threads of its own, which
+    do not know how many vmaps there are."""
+    return next(level for level in count(1) if _has_level(tensor, level))
 
 
 def _has_level(tensor: Tensor, level: int) -> bool:

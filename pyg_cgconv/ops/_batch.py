@@ -65,7 +65,7 @@ def _none_of(
 def batched_by_autograd(call: Call, contraction: Contraction, operands: Sequence[Tensor]) -> Sequence[Tensor]:
     """The same for the older vmap that autograd itself has; the batches of operands and outputs are hidden ones."""
     hidden = [has_autograd_batch(operand) for operand in operands]
-    level = autograd_batch_level([operand for operand, is_hidden in zip(operands, hidden, strict=True) if is_hidden])
+    level = autograd_batch_level(operands[hidden.index(True)])
     rows = [remove_autograd_batch(t, level) if is_hidden else t for t, is_hidden in zip(operands, hidden, strict=True)]
     size = max(t.shape[0] for t, is_hidden in zip(rows, hidden, strict=True) if is_hidden)
     rows = [t.expand(size, *t.shape[1:]) if is_hidden else t for t, is_hidden in zip(rows, hidden, strict=True)]

@@ -31,7 +31,7 @@ def contract(
         edges: the graph, for a problem that has one.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and not in_forward_mode():
         return traced_contraction(problem, None, operands, edges, deterministic)[0]
     known = problem_of(problem, DTYPES[operands[0].dtype])
     call = Call(problem, known, edges, deterministic)

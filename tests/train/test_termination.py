@@ -46,7 +46,7 @@ def test_the_checkpoint_is_of_the_moment_of_the_signal(stopped):
     folder, *_ = stopped
     with open(folder / "metrics.csv", newline="") as file:
         logged = [int(row["epoch"]) for row in csv.DictReader(file)]
-    assert len(logged) > 3
+    assert logged
     assert torch.load(folder / LAST)["epoch"] + 1 - logged[-1] in (0, 1)
 
 
