@@ -13,7 +13,6 @@ from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.typing import Signature
-from numba.np.ufunc import parallel
 
 from .. import cache, elf
 
@@ -48,11 +47,6 @@ def compiled(kernel: Dispatcher, signature: Signature, content: tuple) -> Dispat
         raise KeyboardInterrupt from error
     kernel.disable_compile()
     return kernel
-
-
-def threads_have_started() -> bool:
-    """Whether numba's pool of threads has been started, in this process or in one that it was forked from."""
-    return parallel._is_initialized
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,12 +12,11 @@ import numba
 from ..contraction import Contraction
 from ..passes import Pass
 from ..problem import Channels, Index, Problem
-from .compile import threads_have_started
 from .kernel import compile_kernel, compile_transposition
 
 # numba's simplest thread pool aborts the process when two threads enter it at once; a kernel uses every core anyway.
 _one_at_a_time = threading.Lock()
-_lost_threads = False  # this process was forked from one whose threads it has not
+_is_forked = False  # from a process that had the kernels
 
 
 WORK_A_THREAD = 500_000
@@ -84,7 +83,7 @@ class _Kernel:
 
     def __call__(self, arguments: tuple, work: int, threads: int) -> None:
         threads = min(threads, work // WORK_A_THREAD, numba.config.NUMBA_NUM_THREADS)
-        if threads < 2 or _lost_threads:
+        if threads < 2 or _is_forked:
             self._kernel(False)(*arguments)
             return
         kernel = self._kernel(True)
@@ -100,9 +99,10 @@ class _Kernel:
 
 
 def _begin_again() -> None:
-    """In a forked process: a thread that holds the lock does not live on in it, to give it back."""
-    global _one_at_a_time, _lost_threads
-    _one_at_a_time, _lost_threads = threading.Lock(), threads_have_started()
+    """In a forked process: a thread that holds the lock does not live on in it, to give it back. Whoever started
+    OpenMP's threads, numba or torch, they are not there."""
+    global _one_at_a_time, _is_forked
+    _one_at_a_time, _is_forked = threading.Lock(), True
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cuda_kernels import linear
 from cuda_kernels.contraction import Contraction
-from cuda_kernels.cpu.compile import threads_have_started
 from cuda_kernels.cpu.launch import Transposition, Walks
 from cuda_kernels.linear import Part
 from cuda_kernels.passes import owned_passes
@@ -71,8 +70,7 @@ class _Plan:
 
 def _compute_alone() -> None:
     """In a forked process, whose torch would wait for ever for threads that it has not."""
-    if threads_have_started():
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
