@@ -5,17 +5,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-P, T = ParamSpec("P"), TypeVar("T")
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -109,22 +105,6 @@ def recorder(function: type[torch.autograd.Function]) -> Callable:
     """`function.apply` without torch.func's part of it, which plain tensors do not need and which takes longer than a
     small kernel."""
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]  # torch's types lack the class in C
-
-
-def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, which torch.compile does not look into. Torch's own decorator imports the compiler, which takes
-    longer than a small program."""
-    disabled: list[Callable[P, T]] = []
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if "torch._dynamo" not in sys.modules:
-            return function(*args, **kwargs)
-        if not disabled:
-            disabled.append(torch.compiler.disable(function))
-        return disabled[0](*args, **kwargs)
-
-    return call
 
 
 def recorded_once(function: type[torch.autograd.Function], *arguments):

@@ -34,7 +34,9 @@ def test_checks_of_products(device):
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_every_transform_of_products(device, name):
-    fused, reference = (NodeProducts("2x0e+2x1o", 2, "0e+1o", fused=fused).to(device).double() for fused in (True, False))
+    fused, reference = (
+        NodeProducts("2x0e+2x1o", 2, "0e+1o", fused=fused).to(device).double() for fused in (True, False)
+    )
     reference.load_state_dict(fused.state_dict())
     x, change = (torch.randn(3, 8, dtype=torch.float64, device=device) for _ in range(2))
     cotangent = torch.randn(3, fused.irreps_out.dim, dtype=torch.float64, device=device)

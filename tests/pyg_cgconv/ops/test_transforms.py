@@ -120,7 +120,11 @@ def test_jacobians_and_hessians(device, shared_weights):
     def results(layer):
         f = on_graph(layer, edge_index)
         rows = hessian(squared(f), (0, 1, 2))(*inputs)
-        return [*jacrev(f, (0, 1, 2), chunk_size=7)(*inputs), *jacfwd(f, (0, 1, 2))(*inputs), *(block for row in rows for block in row)]
+        return [
+            *jacrev(f, (0, 1, 2), chunk_size=7)(*inputs),
+            *jacfwd(f, (0, 1, 2))(*inputs),
+            *(block for row in rows for block in row),
+        ]
 
     assert_equal(results(fused), results(reference))
 
