@@ -73,8 +73,8 @@ def has_autograd_batch(tensor: Tensor) -> bool:
 
 
 def autograd_batch_level(tensors: Iterable[Tensor]) -> int:
-    """The innermost of autograd's vmaps that one of the tensors has a batch of. On a GPU autograd has threads of its own,
-    which do not know how many vmaps there are."""
+    """The innermost of autograd's vmaps that one of the tensors has a batch of. For a GPU autograd has threads of its
+    own, which do not know how many vmaps there are."""
     return max(level for tensor in tensors for level in range(1, 65) if _has_level(tensor, level))
 
 
@@ -141,8 +141,8 @@ def assert_on_device(condition: Tensor, message: str) -> None:
 
 @contextmanager
 def without_modes() -> Iterator[None]:
-    """A context in which tensors are made that may be kept: they have numbers, also while a compiler traces with tensors
-    that have none, and no transform of torch.func wraps them."""
+    """A context in which tensors are made that may be kept: they have numbers, also while a compiler traces with
+    tensors that have none, and no transform of torch.func wraps them."""
     with _disable_current_modes(), torch.inference_mode(False), without_transforms():
         yield
 

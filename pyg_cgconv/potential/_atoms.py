@@ -121,8 +121,8 @@ def edge_lengths(vectors: Tensor) -> Tensor:
 
 
 def one_hot_species(atoms: Atoms, count: int, dtype: torch.dtype) -> Tensor:
-    """A row for each atom (n, count), one at its species. torch's own asks for the smallest and the largest number, which
-    a program that is being traced has not."""
+    """A row for each atom (n, count), one at its species. torch's own function looks at numbers, and a program that is
+    being traced has none."""
     species = atoms.species[:, None]
     return torch.zeros(len(species), count, dtype=dtype, device=species.device).scatter(1, species, 1.0)
 

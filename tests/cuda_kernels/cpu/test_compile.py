@@ -175,7 +175,8 @@ INTERRUPTED = """
 import os, signal, threading, torch
 from pyg_cgconv import TensorProductConv
 
-layer, reference = (TensorProductConv("8x0e+8x1o+8x2e", "0e+1o+2e", "0e+1o+2e", backend=b) for b in ("cpu", "reference"))
+irreps = "8x0e+8x1o+8x2e", "0e+1o+2e", "0e+1o+2e"
+layer, reference = (TensorProductConv(*irreps, backend=backend) for backend in ("cpu", "reference"))
 x, edge_index, edge_attr = torch.randn(5, 72), torch.randint(0, 5, (2, 9)), torch.randn(9, 9)
 inputs = x, edge_index, edge_attr, torch.randn(9, layer.weight_numel)
 expected, interruptions = reference(*inputs), 0

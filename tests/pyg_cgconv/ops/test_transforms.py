@@ -261,11 +261,9 @@ def test_a_transform_that_fails_leaves_nothing_behind(device, transform, is_argu
         on_graph(layer, edges)(x, *inputs[1:])
         raise KeyError
 
+    of_both = grad(lambda x, edges: transform(lambda x: broken(x, edges))(x))
     with pytest.raises(KeyError):
-        if is_argument:
-            grad(lambda x, edges: transform(lambda x: broken(x, edges))(x))(inputs[0], edge_index)
-        else:
-            transform(broken)(inputs[0])
+        of_both(inputs[0], edge_index) if is_argument else transform(broken)(inputs[0])
     leaves = [t.clone().requires_grad_() for t in inputs]
     of = [torch.autograd.grad(squared(on_graph(either, edge_index))(*leaves), leaves) for either in (layer, reference)]
     assert_equal(*of)
