@@ -113,22 +113,6 @@ def recorder(function: type[torch.autograd.Function]) -> Callable:
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]  # torch's types lack the class in C
 
 
-def uncompiled(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, which torch.compile does not look into. Torch's own decorator imports the compiler, which takes
-    longer than a small program."""
-    disabled: list[Callable[P, T]] = []
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if "torch._dynamo" not in sys.modules:
-            return function(*args, **kwargs)
-        if not disabled:
-            disabled.append(torch.compiler.disable(function))
-        return disabled[0](*args, **kwargs)
-
-    return call
-
-
 def recorded_once(function: type[torch.autograd.Function], *arguments):
     """`function.apply` where an operation is asked for one of torch.func's levels: others ask for theirs."""
     allowed = torch._C._functorch.get_single_level_autograd_function_allowed()

@@ -13,7 +13,7 @@ from torch import Tensor
 from cuda_kernels.contraction import Contraction, forward
 from cuda_kernels.problem import Problem
 
-from .._torch import below_autograd, in_forward_mode, recorded_once, uncompiled
+from .._torch import below_autograd, in_forward_mode, recorded_once
 from ..tensor_product import problem_of
 from ._edges import EdgeList, Edges, Graph, listed_by_source
 from ._formulas import gradients, tangents
@@ -116,7 +116,7 @@ class _Call(NamedTuple):
         return torch.ops.pyg_cgconv.contract(self.problem, contraction.spec, operands, lists, *self.options)
 
 
-@uncompiled
+@torch.compiler.disable
 def _contract_autograd(keys, problem, contraction, operands, lists, *options) -> list[Tensor]:
     known = _parsed(problem_of(problem, "float32"), contraction)
     call = _Call(keys, problem, known, len(operands), lists is not None, options)

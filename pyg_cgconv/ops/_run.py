@@ -12,7 +12,7 @@ from torch import Tensor
 from cuda_kernels.contraction import Contraction
 from cuda_kernels.problem import Problem
 
-from .._torch import uncompiled, with_memory
+from .._torch import with_memory
 from ._edges import Graph
 from ._plan import Plan
 
@@ -28,7 +28,7 @@ def run(
 
 
 @cache
-@uncompiled
+@torch.compiler.disable  # does not look into the compilation of kernels, which it would break
 def _plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Plan:
     """All that does not change from call to call. A small molecule's kernel takes less time than the call before it.
 

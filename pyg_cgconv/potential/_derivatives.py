@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from .._torch import is_transformed
+from .._torch import is_plain, is_transformed
 from ._atoms import Atoms
 
 
@@ -65,6 +65,6 @@ def volume(cell: Tensor | None) -> Tensor:
     if cell is None:
         raise ValueError("data.cell: missing; the stress needs lattice vectors (B, 3, 3)")
     volume = cell_volumes(cell)
-    if not cell.is_cuda and not is_transformed() and not volume.all():
+    if not cell.is_cuda and is_plain(cell) and not volume.all():
         raise ValueError(f"data.cell: the stress needs a volume, structure {int(volume.argmin())} has none")
     return volume[:, None, None]

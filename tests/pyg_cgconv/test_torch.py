@@ -45,6 +45,116 @@ def test_recorded_functions_have_derivatives():
     assert torch.equal(x.grad, torch.full((3,), 2.0))
 
 
+def test_transforms_and_forward_mode_are_seen():
+    x, seen = torch.ones(3), []
+
+    def look(t):
+        seen.append((_torch.is_transformed(), _torch.in_forward_mode()))
+        return t.sum()
+
+    look(x)
+    torch.func.grad(look)(x)
+    torch.func.jvp(look, (x,), (x,))
+    with torch.autograd.forward_ad.dual_level():
+        look(x)
+    torch.compile(look, backend="eager", fullgraph=True)(x)
+    assert seen == [(False, False), (True, False), (True, True), (False, True), (False, False)]
+
+
+def test_integers_lose_the_wrapping_of_grad_but_not_of_vmap():
+    n = torch.arange(3)
+
+    def look(x, n):
+        assert not torch._C._functorch.is_functorch_wrapped_tensor(_torch.untransformed("n", n))
+        return x.sum()
+
+    torch.func.grad(look)(torch.ones(3), n)
+    torch.vmap(lambda x: torch.func.grad(look)(x, n))(torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"^n: torch\.vmap over graphs has no kernel"):
+        torch.vmap(look)(torch.ones(3, 3), n)
+
+
+def test_tensors_made_without_transforms_outlive_them():
+    kept = []
+
+    def keep(x):
+        with _torch.without_transforms():
+            kept.append(torch.ones(3) * 2)
+        kept.append(torch.ones(3) * 2)
+        return x.sum()
+
+    torch.func.grad(keep)(torch.ones(3))
+    wrapped = [torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in kept]
+    assert wrapped == [False, True]
+    assert not torch._C._functorch.is_functorch_wrapped_tensor(_torch.unwrapped(kept[1]))
+
+
+def test_batches_of_autograd_are_taken_off_and_put_back():
+    seen = []
+
+    class Sum(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.sum()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            assert _torch.has_autograd_batch(gradient)
+            level = _torch.autograd_batch_level([torch.ones(3), gradient])
+            rows = _torch.remove_autograd_batch(gradient, level)
+            seen.append(rows.shape)
+            assert not _torch.has_autograd_batch(rows)
+            assert _torch.remove_autograd_batch(torch.ones(3), level).shape == (1, 3)
+            return _torch.add_autograd_batch(rows[:, None].expand(-1, 3), level)
+
+    x = torch.ones(3, requires_grad=True)
+    (rows,) = torch.autograd.grad(Sum.apply(x), x, torch.tensor([1.0, 2.0]), is_grads_batched=True)
+    assert torch.equal(rows, torch.tensor([[1.0] * 3, [2.0] * 3]))
+    assert seen == [(2,)]
+    assert not _torch.has_autograd_batch(x)
+
+
+@pytest.mark.parametrize("make", [lambda t: torch._efficientzerotensor(t.shape), torch._neg_view, lambda t: t])
+def test_tensors_get_memory_with_their_numbers(make):
+    tensor = make(torch.arange(3.0))
+    result = _torch.with_memory(tensor)
+    assert result.data_ptr()
+    assert not result.is_neg()
+    assert torch.equal(result, tensor.clone())
+
+
+def test_an_operation_records_each_level_of_its_own():
+    """An operation with `recorded_once` and `below_autograd` has derivatives under nested transforms."""
+    library = torch.library.Library("pyg_cgconv_test", "FRAGMENT")
+    library.define("double(Tensor x) -> Tensor")
+
+    class Recorded(torch.autograd.Function):
+        @staticmethod
+        def forward(keys, x):
+            return _torch.below_autograd(torch.ops.pyg_cgconv_test.double.default, keys, x)
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return None, torch.ops.pyg_cgconv_test.double(gradient)
+
+        @staticmethod
+        def jvp(ctx, _, change):
+            return torch.ops.pyg_cgconv_test.double(change)
+
+    library.impl("double", lambda x: 2 * x, "CPU")
+    library.impl("double", lambda keys, x: _torch.recorded_once(Recorded, keys, x), "Autograd", with_keyset=True)
+    f = lambda x: torch.ops.pyg_cgconv_test.double(x).pow(3).sum()  # noqa: E731  (8 x^3)
+    x = torch.tensor([1.0])
+    assert torch.func.grad(f)(x) == 24
+    assert torch.func.grad(lambda x: torch.func.grad(f)(x).sum())(x) == 48
+    assert torch.func.jvp(torch.func.grad(f), (x,), (x,))[1] == 48
+    assert torch.func.jvp(lambda x: torch.func.jvp(f, (x,), (x,))[1], (x,), (torch.ones(1),))[1] == 72
+
+
 def test_a_false_condition_fails_with_its_message():
     with pytest.raises(RuntimeError, match="told so"):
         _torch.assert_on_device(torch.tensor(False), "told so")
@@ -54,6 +164,20 @@ def test_a_false_condition_fails_with_its_message():
 def test_tensors_made_without_modes_have_numbers():
     with FakeTensorMode(), _torch.without_modes():
         assert torch.ones(2).sum().item() == 2
+
+
+def test_tensors_made_without_modes_may_be_kept():
+    kept = []
+
+    def keep(x):
+        with _torch.without_modes():
+            kept.append(torch.ones(3) * 2)
+        return x.sum()
+
+    with torch.inference_mode():
+        torch.func.grad(keep)(torch.ones(3))
+    assert not kept[0].is_inference()
+    assert not torch._C._functorch.is_functorch_wrapped_tensor(kept[0])
 
 
 def test_a_storage_knows_whether_others_use_it():

@@ -146,3 +146,48 @@ def test_code_that_others_could_have_written_is_not_run(folder):
         path.chmod(before)
         cache.store(file.name, pickle.dumps(Foreign()))
     assert "foreign code runs" in output(), "the user's own file is read"
+
+
+def test_an_interruption_that_llvm_swallows_is_one(monkeypatch):
+    """Ctrl-C within a callback of LLVM leaves numba without the object, which it says in an error of its own."""
+    kernel, swallowed = kernel_that_adds(1), RuntimeError("no compiled object yet for <Library 'kernel'>")
+
+    def interrupted(signature):
+        raise swallowed
+
+    monkeypatch.setattr(kernel, "compile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compiled(kernel, SIGNATURE, ("adds",))
+    assert adds(1) == 1, "a later call compiles"
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_kernels_are_compiled(tmp_path):
+    """At whatever moment it comes; a later call works. One that comes in a callback of LLVM's may be lost."""
+    program = tmp_path / "program.py"
+    program.write_text(INTERRUPTED)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+
+
+INTERRUPTED = """
+import os, signal, threading, torch
+from pyg_cgconv import TensorProductConv
+
+irreps = "8x0e+8x1o+8x2e", "0e+1o+2e", "0e+1o+2e"
+layer, reference = (TensorProductConv(*irreps, backend=backend) for backend in ("cpu", "reference"))
+x, edge_index, edge_attr = torch.randn(5, 72), torch.randint(0, 5, (2, 9)), torch.randn(9, 9)
+inputs = x, edge_index, edge_attr, torch.randn(9, layer.weight_numel)
+expected, interruptions = reference(*inputs), 0
+for attempt in range(5):
+    timer = threading.Timer(0.1 + 0.2 * attempt, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        layer(*inputs)
+        timer.join()
+    except KeyboardInterrupt:
+        interruptions += 1
+assert interruptions
+torch.testing.assert_close(layer(*inputs), expected)
+"""

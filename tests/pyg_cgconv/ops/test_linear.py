@@ -4,11 +4,13 @@ import pytest
 import torch
 from e3nn import o3
 from torch.autograd import gradcheck, gradgradcheck
+from torch.func import functional_call
 
 from cuda_kernels.contraction import backward, double_backward, forward
 from pyg_cgconv.nn import Linear
 from pyg_cgconv.ops import contract
 from pyg_cgconv.tensor_product import describe, problem_of
+from tests.transforms import TRANSFORMS
 
 IRREPS = o3.Irreps("4x0e+4x1o+8x1o"), o3.Irreps("8x0e+4x1o+4x2e")
 MAP = describe.linear(*IRREPS)
@@ -37,6 +39,27 @@ def test_derivatives_are_those_of_finite_differences(device):
     _, x, weights = operands(device)
     assert gradcheck(lambda x, w: contract(MAP, (x, w)), (x, weights))
     assert gradgradcheck(lambda x, w: contract(MAP, (x, w)), (x, weights))
+
+
+@pytest.mark.parametrize("varied", ["x", "x and weights"])
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_every_transform(device, name, varied):
+    """Against the layer without kernels: a matrix product for each irrep."""
+    layer, x, weights = operands(device)
+    x, weights, sizes = x.detach(), weights.detach(), [weight.numel() for weight in layer.weights]
+    shapes = [weight.shape for weight in layer.weights]
+
+    def unfused(x, w=weights):
+        parts = {
+            f"weights.{n}": part.view(shape) for n, (part, shape) in enumerate(zip(w.split(sizes), shapes, strict=True))
+        }
+        return functional_call(layer, parts, (x,))
+
+    inputs = [x, weights] if "weights" in varied else [x]
+    changes, cotangent = [torch.randn_like(t) for t in inputs], torch.randn_like(unfused(x))
+    results = TRANSFORMS[name](lambda x, w=weights: contract(MAP, (x, w)), inputs, changes, cotangent)
+    for result, expected in zip(results, TRANSFORMS[name](unfused, inputs, changes, cotangent), strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
