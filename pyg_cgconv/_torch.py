@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import wraps
 from itertools import count
 from typing import ParamSpec, TypeVar
 

@@ -100,7 +100,7 @@ def test_batches_of_autograd_are_taken_off_and_put_back():
         @staticmethod
         def backward(ctx, gradient):
             assert _torch.has_autograd_batch(gradient)
-            level = _torch.autograd_batch_level([torch.ones(3), gradient])
+            level = _torch.autograd_batch_level(gradient)
             rows = _torch.remove_autograd_batch(gradient, level)
             seen.append(rows.shape)
             assert not _torch.has_autograd_batch(rows)
