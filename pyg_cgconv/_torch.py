@@ -5,17 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -42,6 +38,11 @@ def is_transformed() -> bool:
 def in_forward_mode() -> bool:
     """Whether tensors may have tangents."""
     return torch.autograd.forward_ad._current_level >= 0
+
+
+def is_recorded(tensors: Sequence[Tensor]) -> bool:
+    """Whether gradients by one of the tensors may be asked for."""
+    return torch.is_grad_enabled() and any([tensor.requires_grad for tensor in tensors])  # noqa: C419  (the faster)
 
 
 def untransformed(name: str, tensor: Tensor) -> Tensor:

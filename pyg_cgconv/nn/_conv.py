@@ -139,9 +139,11 @@ class TensorProductConv(MessagePassing):
         self._reference = ReferenceProduct(*irreps, self.instructions, layout, shared_weights)
         is_fused = self.backend != "reference" and self.instructions
         self._mixing = Mixing(product, layout, on_graph=True) if is_fused and mixes else None
-        self._description = describe.convolution(product, layout) if is_fused else None
+        self._description: str | None = None
         if self._mixing is not None:
             self._description = self._mixing.description
+        elif is_fused:
+            self._description = describe.convolution(product, layout)
         self._dims = self.irreps_in.dim, self.irreps_edge.dim  # torch.compile cannot trace e3nn's irreps
 
     @without_autocast

@@ -38,7 +38,7 @@ class _Generated(o3.TensorProduct):
             )
 
     @without_autocast
-    def _product(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None = None) -> Tensor:
         refuse_torchscript(self)
         weight = self._row_of(weight) if self.weight_numel else x.new_empty(0)
         self._check(x, y, weight)
@@ -111,9 +111,6 @@ class TensorProduct(_Generated):
         TypeError: dtypes differ, or no kernel computes with them.
     """
 
-    def forward(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None = None) -> Tensor:
-        return self._product(x, y, weight)
-
 
 class FullyConnectedTensorProduct(_Generated, o3.FullyConnectedTensorProduct):
     """The product of :class:`e3nn.o3.FullyConnectedTensorProduct`, name for name: all paths, each with mode "uvw".
@@ -123,9 +120,6 @@ class FullyConnectedTensorProduct(_Generated, o3.FullyConnectedTensorProduct):
     ``path_normalization``. Shapes and errors are those of :class:`TensorProduct`.
     """
 
-    def forward(self, x: Tensor, y: Tensor, weight: Tensor | list[Tensor] | None = None) -> Tensor:
-        return self._product(x, y, weight)
-
 
 class ElementwiseTensorProduct(_Generated, o3.ElementwiseTensorProduct):
     """The product of :class:`e3nn.o3.ElementwiseTensorProduct`, name for name, by a generated kernel: channel by
@@ -134,6 +128,3 @@ class ElementwiseTensorProduct(_Generated, o3.ElementwiseTensorProduct):
     Arguments are e3nn's: ``irreps_in1``, ``irreps_in2``, ``filter_ir_out`` and ``irrep_normalization``. Shapes and
     errors are those of :class:`TensorProduct`.
     """
-
-    def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-        return self._product(x, y, weight)

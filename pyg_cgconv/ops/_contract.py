@@ -10,7 +10,7 @@ from torch import Tensor
 from cuda_kernels.contraction import Contraction, forward
 from cuda_kernels.problem import Problem
 
-from .._torch import has_autograd_batch, in_forward_mode, is_traced, is_transformed, recorder, unwrapped
+from .._torch import has_autograd_batch, in_forward_mode, is_recorded, is_traced, is_transformed, recorder, unwrapped
 from ..tensor_product import problem_of
 from ._batch import batched, batched_by_autograd
 from ._edges import Edges, Graph
@@ -54,7 +54,7 @@ class Call:
         if is_transformed():
             return _Contract.apply(self, contraction, *operands)
         traced = is_traced(*operands)
-        if in_forward_mode() or (not traced and _is_recorded(operands)):
+        if in_forward_mode() or (not traced and is_recorded(operands)):
             return _record(self, contraction, *operands)
         return self.traced(contraction, operands) if traced else self.computed(contraction, operands)
 
@@ -112,7 +112,3 @@ class _Contract(torch.autograd.Function):
 
 
 _record = recorder(_Contract)
-
-
-def _is_recorded(operands: Sequence[Tensor]) -> bool:
-    return torch.is_grad_enabled() and any([operand.requires_grad for operand in operands])  # noqa: C419

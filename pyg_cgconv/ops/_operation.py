@@ -13,7 +13,7 @@ from torch import Tensor
 from cuda_kernels.contraction import Contraction, forward
 from cuda_kernels.problem import Problem
 
-from .._torch import below_autograd, in_forward_mode, recorded_once
+from .._torch import below_autograd, in_forward_mode, is_recorded, recorded_once
 from ..tensor_product import problem_of
 from ._edges import EdgeList, Edges, Graph, listed_by_source
 from ._formulas import gradients, tangents
@@ -120,7 +120,7 @@ class _Call(NamedTuple):
 def _contract_autograd(keys, problem, contraction, operands, lists, *options) -> list[Tensor]:
     known = _parsed(problem_of(problem, "float32"), contraction)
     call = _Call(keys, problem, known, len(operands), lists is not None, options)
-    if in_forward_mode() or (torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)):
+    if in_forward_mode() or is_recorded(operands):
         return list(recorded_once(_Recorded, call, *operands, *(lists or ())))
     return call.below_autograd(operands, lists)
 
