@@ -38,7 +38,7 @@ class Channels(StrEnum):
 
     NONE = "none"  # those that all channels share
     EACH = "each"  # its own
-    PAIRS = "pairs"  # one for each pair of an input and an output channel: the operand mixes channels
+    PAIRS = "pairs"  # one for each pair of an input channel, its component, and an output channel: it mixes channels
 
 
 class Block(NamedTuple):
@@ -121,7 +121,7 @@ class Problem:
             raise ValueError(f"dtype: expected one of {sorted(ITEM_BYTES)}, got {self.dtype!r}")
         if not self.paths:
             raise ValueError("paths: a problem needs at least one path")
-        for path in () if self.mixes else self.paths:
+        for path in () if self._pairs else self.paths:
             if len({self._multiplicity(path, factor) for factor in (OUT, LEFT)}) > 1:
                 raise ValueError(f"paths: the channels of {self.form[LEFT]} and {self.form[OUT]} differ in {path}")
 
@@ -171,9 +171,19 @@ class Problem:
         return any(operand.index in (Index.TARGET, Index.SOURCE) for operand in self.operands)
 
     @property
-    def mixes(self) -> bool:
-        """Whether the weights mix channels, which takes matrix products."""
-        return any(operand.channels is Channels.PAIRS for operand in self.operands)
+    def is_linear_map(self) -> bool:
+        """Whether weights that all sites share mix channels, which takes matrix products."""
+        return Index.ONE in self._pairs
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether each site has weights of its own that mix channels."""
+        return Index.EDGE in self._pairs
+
+    @property
+    def _pairs(self) -> list[Index]:
+        """The index of the operand that mixes channels, if there is one."""
+        return [operand.index for operand in self.operands if operand.channels is Channels.PAIRS]
 
     def multiplicity(self, path: Path) -> int:
         return self._multiplicity(path, LEFT)
@@ -249,3 +259,9 @@ def weight_row(shapes: Iterable[tuple[int, int]]) -> Row:
         blocks += [Block(offset + copy, channels, 1, 0, copies) for copy in range(copies)]
         offset += channels * copies
     return Row(tuple(blocks), offset)
+
+
+def pairs(offset: int, channels_in: int, channels_out: int, step: int | None = None) -> Block:
+    """The block of a matrix of weights, whose components are input channels: `step` numbers apart, by default without
+    gaps."""
+    return Block(offset, channels_out, channels_in, channels_out if step is None else step, 1)

@@ -64,7 +64,7 @@ def emulated_gpu(
         if graph is not None:
             graph = Graph(listed(graph.by_target), listed(graph.by_source), graph.sources)
         with _launches(memory, grids, capability, registers):
-            plan = _cuda._Products if problem.mixes else partial(_cuda._Plan, deterministic=deterministic)
+            plan = _cuda._Products if problem.is_linear_map else partial(_cuda._Plan, deterministic=deterministic)
             outputs = plan(problem, contraction, device=0)(placed(inputs, misaligned), graph)
         return [torch.from_numpy(output.array.copy()) for output in outputs]
 

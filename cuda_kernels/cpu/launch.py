@@ -11,7 +11,7 @@ import numba
 
 from ..contraction import Contraction
 from ..passes import Pass
-from ..problem import Channels, Index, Problem
+from ..problem import WEIGHT, Channels, Index, Problem
 from .kernel import compile_kernel, compile_transposition
 
 # numba's simplest thread pool aborts the process when two threads enter it at once; a kernel uses every core anyway.
@@ -39,7 +39,7 @@ class Walks:
         self._is_single = len(passes) == 1
         self._work_an_edge = sum(_work_an_edge(problem, walk.contraction) for walk in passes)
         read = (problem.operand(name) for name in passes[0].contraction.inputs)
-        weights = sum(o.row.length for o in read if o.index is Index.EDGE and o.channels is Channels.EACH)
+        weights = sum(o.row.length for o in read if o.index is Index.EDGE and o.channels is not Channels.NONE)
         self._weight_bytes_an_edge = weights * problem.item_bytes
 
     def __call__(self, operands: Sequence[tuple], edges: int, threads: int) -> None:
@@ -110,6 +110,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _work_an_edge(problem: Problem, contraction: Contraction) -> int:
-    """Multiply-adds, roughly: each coefficient once a channel for each term and output."""
+    """Multiply-adds, roughly: each coefficient once a channel, or pair of channels, for each term and output."""
     terms = len(contraction.terms) * len(contraction.outputs)
+    if problem.has_maps:
+        weights = (problem.row(problem.form[WEIGHT]).blocks[path.block(WEIGHT)] for path in problem.paths)
+        return terms * sum(block.dim * block.multiplicity for block in weights)
     return terms * sum(problem.multiplicity(path) * len(path.coefficients) for path in problem.paths)

@@ -13,6 +13,7 @@ from ..body import declare
 from ..passes import Pass
 from ..problem import Channels, Index, Problem
 from .edge import INPUT, LATER, OUTPUT, Edge, vector_bytes
+from .maps import Maps
 from .rows import I32, I64, POINTER, write_row
 
 INDEX = types.int64
@@ -78,7 +79,8 @@ class Parts:
                 for name in self.edge:
                     self._clear(builder, addresses[name, OUTPUT], name)
                 kept = self.owned | self.edge
-                Edge(builder, self.compact, self.contraction, addresses, kept.__contains__).emit()
+                emitter = Maps if self.problem.has_maps else Edge
+                emitter(builder, self.compact, self.contraction, addresses, kept.__contains__).emit()
                 for name in self.edge:
                     target = self._row(builder, self._output(builder, outputs, name), name, edge)
                     self._write(builder, name, addresses[name, OUTPUT], target)

@@ -33,7 +33,7 @@ def batched(
         return _none_of(call, contraction, rows, is_batched)
     if not _has_own_row(call.problem, contraction, is_batched):
         sites = None
-    elif call.problem.mixes:
+    elif call.problem.is_linear_map:
         return _one_by_one(call, contraction, rows, is_batched, size)
     else:
         sites = _sites(call, contraction, rows, is_batched)

@@ -23,7 +23,7 @@ from ._shapes import ROWS, Shapes
 
 def plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Plan:
     """What computes a contraction on a CPU."""
-    return _Products(problem, contraction) if problem.mixes else _Plan(problem, contraction)
+    return _Products(problem, contraction) if problem.is_linear_map else _Plan(problem, contraction)
 
 
 class _Plan:

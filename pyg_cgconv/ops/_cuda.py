@@ -28,7 +28,7 @@ def plan(problem: Problem, contraction: Contraction, deterministic: bool, device
     """What computes a contraction on this GPU."""
     with torch.cuda.device(device):
         ensure_context(device)
-        if problem.mixes:
+        if problem.is_linear_map:
             return _Products(problem, contraction, device)
         return _Plan(problem, contraction, deterministic, device)
 

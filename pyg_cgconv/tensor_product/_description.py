@@ -26,6 +26,7 @@ from cuda_kernels.problem import (
     Row,
     channel_row,
     copies_row,
+    pairs,
     weight_row,
 )
 
@@ -58,12 +59,16 @@ def _of_product(form: str, product: o3.TensorProduct, layout: str) -> str:
     )
 
 
-def outer(product: o3.TensorProduct, layout: str, on_graph: bool) -> str:
+def outer(product: o3.TensorProduct, layout: str, on_graph: bool, summed: bool = True) -> str:
     """The product of each channel u of the first factor with each copy v of the second, without weights: for each path
-    rows (v, component, u), one path after the other."""
+    rows (v, component, u), one path after the other.
+
+    Args:
+        summed: over the edges of a node, where there is a graph.
+    """
     paths = [[i.i_in1, i.i_in2, i.i_out, float(i.path_weight)] for i in product.instructions]
     irreps = [str(product.irreps_in1), str(product.irreps_in2), str(product.irreps_out)]
-    return _written(form="outer", irreps=irreps, paths=paths, layout=layout, on_graph=on_graph)
+    return _written(form="outer", irreps=irreps, paths=paths, layout=layout, on_graph=on_graph, summed=summed)
 
 
 def with_own_weights(description: str) -> str:
@@ -92,6 +97,15 @@ def linear(irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> str:
     return _written(form="linear", irreps=[str(irreps_in), str(irreps_out)], paths=paths)
 
 
+def maps(paths: Iterable[tuple[int, int, int, int]], irreps_out: o3.Irreps, layout: str, on_graph: bool) -> str:
+    """Linear maps of what :func:`outer` makes, with weights of each edge or row.
+
+    Args:
+        paths: the channels u and copies v of the factors, the channels w of the result, and its slot.
+    """
+    return _written(form="maps", paths=list(paths), irreps=str(irreps_out), layout=layout, on_graph=on_graph)
+
+
 def _written(**content) -> str:
     return json.dumps(content, separators=(",", ":"))
 
@@ -107,6 +121,7 @@ def problem_of(description: str, dtype: str) -> Problem:
         "outer": _outer,
         "square": _square,
         "linear": _linear,
+        "maps": _maps,
     }
     make = forms[content.pop("form")]
     with without_modes():
@@ -157,7 +172,7 @@ def _elementwise(irreps: list[str], paths: list, layout: str, shared_weights: bo
     return Problem(operands, ("g", "x", "y", "w"), tuple(result))
 
 
-def _outer(irreps: list[str], paths: list, layout: str, on_graph: bool) -> Problem:
+def _outer(irreps: list[str], paths: list, layout: str, on_graph: bool, summed: bool) -> Problem:
     left, right, out = map(o3.Irreps, irreps)
     starts = _starts(multiplicity for multiplicity, _ in right)
     results: list[tuple[int, int]] = []
@@ -167,7 +182,8 @@ def _outer(irreps: list[str], paths: list, layout: str, on_graph: bool) -> Probl
         for copy in range(right[i_right].mul):
             products.append(Path((len(results), i_left, starts[i_right] + copy, None), coefficients))
             results.append((left[i_left].mul, out[i_out].ir.dim))
-    target, source = (Index.TARGET, Index.SOURCE) if on_graph else (Index.EDGE, Index.EDGE)
+    target = Index.TARGET if on_graph and summed else Index.EDGE
+    source = Index.SOURCE if on_graph else Index.EDGE
     operands = (
         Operand("g", channel_row(results, "ir_mul"), target),
         Operand("x", channel_row(shape(left), layout), source),
@@ -196,12 +212,31 @@ def _linear(irreps: list[str], paths: list) -> Problem:
     for n, (i_in, i_out, factor) in enumerate(paths):
         (channels_in, ir), channels_out = irreps_in[i_in], irreps_out[i_out].mul
         result.append(Path((i_out, i_in, None, n), tuple((m, 0, m, factor) for m in range(ir.dim))))
-        weights.append(Block(start, channels_in * channels_out, 1, 0, 1))
+        weights.append(pairs(start, channels_in, channels_out))
         start += channels_in * channels_out
     operands = (
         Operand("g", channel_row(shape(irreps_out), "ir_mul"), Index.EDGE),
         Operand("x", channel_row(shape(irreps_in), "ir_mul"), Index.EDGE),
         Operand("w", Row(tuple(weights), start), Index.ONE, Channels.PAIRS),
+    )
+    return Problem(operands, ("g", "x", ABSENT, "w"), tuple(result))
+
+
+def _maps(paths: list, irreps: str, layout: str, on_graph: bool) -> Problem:
+    out = o3.Irreps(irreps)
+    products: list[tuple[int, int]] = []
+    weights, result, start = [], [], 0
+    for u, v, w, i_out in paths:
+        dim = out[i_out].ir.dim
+        for copy in range(v):
+            result.append(Path((i_out, len(products), None, len(products)), tuple((m, 0, m, 1.0) for m in range(dim))))
+            products.append((u, dim))
+            weights.append(pairs(start + copy * w, u, w, v * w))
+        start += u * v * w
+    operands = (
+        Operand("g", channel_row(shape(out), layout), Index.TARGET if on_graph else Index.EDGE),
+        Operand("x", channel_row(products, "ir_mul"), Index.EDGE),
+        Operand("w", Row(tuple(weights), start), Index.EDGE, Channels.PAIRS),
     )
     return Problem(operands, ("g", "x", ABSENT, "w"), tuple(result))
 
