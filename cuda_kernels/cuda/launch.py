@@ -46,8 +46,10 @@ def binaries(problem: Problem, walk: Pass, capability: tuple[int, int], anew: bo
     """
 
     def compiled() -> list[Binary]:
-        from .kernel import compile_pass
-
+        if problem.has_maps:
+            from .maps import compile_pass
+        else:
+            from .kernel import compile_pass
         return compile_pass(problem, walk, capability)
 
     return _stored(("walk", problem.key, walk.contraction.spec, walk.by), capability, compiled, anew)

@@ -21,49 +21,6 @@ class Parts(FeatureParts):
     Addresses are uint64 in global and uint32 in shared memory; positions, nodes, edges, channels and lanes are uint32.
     """
 
-    def read_index(self):
-        """(list, position) -> the int32 there; without a graph, where every list counts up from 0, the position."""
-        graph = self.problem.has_graph
-
-        @intrinsic
-        def read_index(typingctx, address, position):
-            def codegen(context, builder, signature, arguments):
-                return self._index(builder, *arguments) if graph else arguments[1]
-
-            return types.uint32(types.uint64, types.uint32), codegen
-
-        return read_index
-
-    def read_start(self):
-        """(starts, row, nodes) -> the row's first position; without a graph, rows have `starts` positions each."""
-        graph = self.problem.has_graph
-
-        @intrinsic
-        def read_start(typingctx, starts, row, nodes):
-            def codegen(context, builder, signature, arguments):
-                starts, row, nodes = arguments
-                if graph:
-                    return self._index(builder, starts, row)
-                start = builder.mul(builder.trunc(starts, I32), row)
-                return builder.select(builder.icmp_unsigned("<", start, nodes), start, nodes)
-
-            return types.uint32(types.uint64, types.uint32, types.uint32), codegen
-
-        return read_start
-
-    def shared_address(self):
-        """(shared array) -> its address."""
-
-        @intrinsic
-        def shared_address(typingctx, array):
-            def codegen(context, builder, signature, arguments):
-                data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-                return ptx.shared_address(builder, data)
-
-            return types.uint32(array), codegen
-
-        return shared_address
-
     def stage_edge(self):
         """(stage, inputs, edge, far node, first channel, lane): start copying what this edge's contraction reads."""
         operands, segment = self.contraction.inputs, self.segment

@@ -10,17 +10,18 @@ from ..body import SCALAR
 from ..polynomial import Element
 from ..problem import OUT, Block, Index, base
 from . import ptx
+from .lists import Lists
 from .ptx import GLOBAL, I32, I64, SHARED
 from .segment import Segment
 from .staging import LANES
 
 
-class Rows:
+class Rows(Lists):
     """Emits addresses, loads and additions for the rows of a segment's operands, and the tuples that carry numbers."""
 
     def __init__(self, segment: Segment):
-        self.segment = segment
-        self.problem, self.contraction = segment.problem, segment.contraction
+        super().__init__(segment.problem)
+        self.segment, self.contraction = segment, segment.contraction
         self.scalar = SCALAR[self.problem.dtype]
         number = getattr(types, self.problem.dtype)
         self.number = number
@@ -28,10 +29,6 @@ class Rows:
         self.sums_type = types.UniTuple(number, max(1, len(segment.owned_outputs)))
         self.owned_type = types.UniTuple(number, 1 if segment.in_shared else max(1, len(segment.owned_inputs)))
         self.gradients_type = types.UniTuple(number, max(1, len(segment.edge_outputs)))
-
-    def _index(self, builder, address, position):
-        place = builder.add(address, builder.zext(builder.shl(position, I32(2)), I64))
-        return builder.load(builder.inttoptr(place, ir.PointerType(I32, GLOBAL)))
 
     def _row(self, builder, address, name: str, edge, node, as_input: bool = False):
         """The address of the operand's row for this edge, or for this node; gradients of a row that all edges share

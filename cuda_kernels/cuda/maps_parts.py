@@ -1,0 +1,372 @@
+"""The parts of the kernel of linear maps that each site has for itself, as numba intrinsics that emit LLVM IR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import NamedTuple
+
+from llvmlite import ir
+from numba.cuda import types
+from numba.cuda.extending import intrinsic
+
+from ..body import SCALAR, Arithmetic
+from ..contraction import Contraction
+from ..maps import Map, maps, sums_of
+from ..problem import LEFT, OUT, WEIGHT, Problem, base
+from . import ptx
+from .loops import Loop
+from .lists import Lists
+from .ptx import GLOBAL, I32, I64, SHARED
+from .staging import LANES, WIDE
+
+Numbers = dict[tuple[str, int, int], ir.Value]
+"""By operand, component, and channel of the lane's."""
+
+
+class Lanes(NamedTuple):
+    """How the lanes of a warp share out rows of weights, which are an input channel's.
+
+    Attributes:
+        width: successive output channels of a lane.
+        across: lanes beside each other in a row; a power of two.
+        rows: that a warp reads at a time.
+        groups: of `width` channels in a row.
+    """
+
+    width: int
+    across: int
+    rows: int
+    groups: int
+
+    @property
+    def parts(self) -> int:
+        """Of a row, which the lanes read one after the other."""
+        return -(-self.groups // self.across)
+
+
+class Reads(NamedTuple):
+    """What a lane has read for one input channel: of each operand the weights, and the features' components."""
+
+    weights: dict[str, list[ir.Value]]
+    features: dict[str, list[ir.Value]]
+
+
+class Row(NamedTuple):
+    """The input channels that a warp reads at once: how many come before them, and whether there is one for the lane
+    (None: there is)."""
+
+    before: ir.Value
+    exists: ir.Value | None
+
+
+class MapsParts(Lists):
+    """What `maps.kernel_of` is written with; each method's docstring is the documentation of the intrinsic that it
+    makes. Types are those of `parts.Parts`.
+
+    Sums over a node's edges lie in shared memory: for each output, block, part and component `width` numbers a lane.
+
+    Args:
+        rows_ahead: how many times a warp reads rows before it uses the first of them.
+    """
+
+    def __init__(self, problem: Problem, contraction: Contraction, rows_ahead: int):
+        super().__init__(problem)
+        self.contraction, self.rows_ahead = contraction, rows_ahead
+        self.scalar, self.number, self.item = SCALAR[problem.dtype], getattr(types, problem.dtype), problem.item_bytes
+        self.maps, self.sums = maps(problem), sums_of(contraction)
+        self.read = {name for found in self.sums.values() for one in found for name in (one.left, one.right)}
+        self.lanes = {block: self._lanes(block) for block in dict.fromkeys(found.target for found in self.maps)}
+        self.places, self.sums_bytes = {}, 0
+        for name, (block, lanes) in product(self._of(OUT, self.sums), self.lanes.items()):
+            self.places[name, block] = self.sums_bytes
+            self.sums_bytes += lanes.parts * block.dim * LANES * lanes.width * self.item
+
+    def _lanes(self, block) -> Lanes:
+        """For all paths to a block of the output."""
+        length, width = self.problem.row(self.problem.form[WEIGHT]).length, WIDE // self.item
+        numbers = [block.multiplicity, length]
+        for found in self.maps:
+            if found.target == block:
+                numbers += [found.weights.offset, found.weights.component_stride]
+        while any(number % width for number in numbers):
+            width //= 2
+        groups = block.multiplicity // width
+        across = min(LANES, 1 << (groups - 1).bit_length())
+        return Lanes(width, across, LANES // across, groups)
+
+    def clear_sums(self):
+        """(sums, lane): they begin with zeros."""
+        zeros = ir.Constant(ir.VectorType(self.scalar, WIDE // self.item), None)
+
+        @intrinsic
+        def clear_sums(typingctx, sums, lane):
+            def codegen(context, builder, signature, arguments):
+                sums, lane = arguments
+                own = builder.add(sums, builder.mul(lane, I32(WIDE)))
+                whole = Loop(builder, own, builder.add(sums, I32(self.sums_bytes)), I32(LANES * WIDE))
+                builder.store(zeros, builder.inttoptr(whole.index, ir.PointerType(zeros.type, SHARED)), align=WIDE)
+                whole.close()
+                ptx.synchronize_warp(builder)  # a lane has cleared others' sums
+                return context.get_dummy_value()
+
+            return types.void(types.uint32, types.uint32), codegen
+
+        return clear_sums
+
+    def contract_site(self):
+        """(inputs, outputs, sums, node, edge, lane): the edge's share of all outputs."""
+
+        @intrinsic
+        def contract_site(typingctx, inputs, outputs, sums, node, edge, lane):
+            def codegen(context, builder, signature, arguments):
+                inputs, outputs, sums, node, edge, lane = arguments
+                rows = {
+                    (name, of): self._row(builder, addresses, names, name, node, edge)
+                    for of, addresses, names in (
+                        ("read", inputs, self.contraction.inputs),
+                        ("written", outputs, self.contraction.outputs),
+                    )
+                    for name in names
+                }
+                for found in self.maps:
+                    for part in range(self.lanes[found.target].parts):
+                        _Path(self, builder, found, part, rows, sums, lane).emit()
+                return context.get_dummy_value()
+
+            return types.void(inputs, outputs, *[types.uint32] * 4), codegen
+
+        return contract_site
+
+    def write_sums(self):
+        """(outputs, row, sums, count, thread, threads): the rows of outputs, each number the sum over the lanes of
+        `count` warps that have a part in it."""
+        operands = self.contraction.outputs
+
+        @intrinsic
+        def write_sums(typingctx, outputs, row, sums, count, thread, threads):
+            def codegen(context, builder, signature, arguments):
+                outputs, row, sums, count, thread, threads = arguments
+                for (name, block), start in self.places.items():
+                    lanes = self.lanes[block]
+                    target = self._row(builder, outputs, operands, name, row, row)
+                    each = Loop(builder, thread, I32(block.dim * block.multiplicity), threads)
+                    component = builder.udiv(each.index, I32(block.multiplicity))
+                    channel = builder.urem(each.index, I32(block.multiplicity))
+                    group, within = builder.udiv(channel, I32(lanes.width)), builder.urem(channel, I32(lanes.width))
+                    part, across = builder.udiv(group, I32(lanes.across)), builder.urem(group, I32(lanes.across))
+                    place = builder.add(builder.mul(part, I32(block.dim)), component)
+                    place = builder.add(builder.mul(place, I32(LANES)), across)
+                    place = builder.add(builder.mul(place, I32(lanes.width)), within)
+                    place = builder.add(builder.add(sums, I32(start)), builder.mul(place, I32(self.item)))
+                    total = self._total(builder, place, count, lanes)
+                    number = builder.add(
+                        builder.mul(component, I32(block.component_stride)),
+                        builder.mul(channel, I32(block.channel_stride)),
+                    )
+                    number = builder.add(number, I32(block.offset))
+                    builder.store(total, self._number(builder, target, builder.zext(number, I64)))
+                    each.close()
+                return context.get_dummy_value()
+
+            return types.void(outputs, *[types.uint32] * 5), codegen
+
+        return write_sums
+
+    def _total(self, builder, place, count, lanes: Lanes):
+        """The sum over `count` warps of the lanes that read other rows."""
+        warp = Loop(builder, I32(0), count, I32(1), [ir.Constant(self.scalar, 0.0)])
+        start = builder.add(place, builder.mul(warp.index, I32(self.sums_bytes)))
+        (total,) = warp.carried
+        for row in range(lanes.rows):
+            at = builder.add(start, I32(row * lanes.across * lanes.width * self.item))
+            total = builder.fadd(total, builder.load(builder.inttoptr(at, ir.PointerType(self.scalar, SHARED))))
+        (total,) = warp.close([total])
+        return total
+
+    def _row(self, builder, addresses, names: Sequence[str], name: str, node, edge):
+        """The address of an operand's row."""
+        start = builder.extract_value(addresses, names.index(name))
+        number = node if base(name) == self.problem.form[OUT] else edge
+        size = self.problem.row(name).length * self.item
+        return builder.add(start, builder.mul(builder.zext(number, I64), I64(size)))
+
+    def _number(self, builder, row, number, count: int = 1):
+        """A pointer to numbers of a row in global memory."""
+        kind = self.scalar if count == 1 else ir.VectorType(self.scalar, count)
+        return builder.inttoptr(builder.add(row, builder.mul(number, I64(self.item))), ir.PointerType(kind, GLOBAL))
+
+    def _of(self, place: int, names: Iterable[str]) -> list[str]:
+        """Those that are like the operand at this place of the form, in the contraction's order."""
+        return sorted(name for name in names if base(name) == self.problem.form[place])
+
+
+class _Path:
+    """Emits a part of one path: `lanes.across` groups of output channels, all input channels."""
+
+    def __init__(self, parts: MapsParts, builder, found: Map, part: int, rows: dict, sums, lane):
+        self.parts, self.builder, self.found, self.part, self.rows, self.sums = parts, builder, found, part, rows, sums
+        self.lane, self.lanes = lane, parts.lanes[found.target]
+        self.arithmetic = Arithmetic(builder, parts.problem.dtype)
+        self.components, self.channels = range(found.target.dim), range(self.lanes.width)
+        self.across = builder.and_(lane, I32(self.lanes.across - 1))
+        self.down = builder.udiv(lane, I32(self.lanes.across))
+        group = builder.add(self.across, I32(part * self.lanes.across))
+        self.exists = None  # whether the lane has channels
+        if self.lanes.groups % self.lanes.across and part == self.lanes.parts - 1:
+            self.exists = builder.icmp_unsigned("<", group, I32(self.lanes.groups))
+            group = builder.select(self.exists, group, I32(self.lanes.groups - 1))
+        self.channel = builder.zext(builder.mul(group, I32(self.lanes.width)), I64)
+
+    def emit(self) -> None:
+        parts, rows, ahead = self.parts, self.lanes.rows, self.parts.rows_ahead
+        self.cotangents = self._cotangents()
+        outputs = [(name, k, j) for name in parts._of(OUT, parts.sums) for k in self.components for j in self.channels]
+        totals = [ir.Constant(parts.scalar, 0.0)] * len(outputs)
+        whole, rest = divmod(self.found.source.multiplicity, rows)
+        rounds = whole // ahead if whole >= 2 * ahead else 0
+        if rounds:
+            loop = Loop(self.builder, I64(0), I64(rounds * ahead * rows), I64(ahead * rows), totals)
+            next_rows = [Row(self.builder.add(loop.index, I64(n * rows)), None) for n in range(ahead)]
+            totals = loop.close(self._channels(next_rows, outputs, loop.carried))
+        first = rounds * ahead
+        left = [Row(I64(n * rows), None) for n in range(first, whole)]
+        if rest:
+            left.append(Row(I64(whole * rows), self.builder.icmp_unsigned("<", self.down, I32(rest))))
+        for n in range(0, len(left), ahead):
+            totals = self._channels(left[n : n + ahead], outputs, totals)
+        self._add_sums(dict(zip(outputs, totals, strict=True)))
+
+    def _cotangents(self) -> Numbers:
+        """Those of the lane's channels, zero where it has none."""
+        parts, builder, block = self.parts, self.builder, self.found.target
+        result = {}
+        for name in parts._of(OUT, parts.read):
+            for k, j in product(self.components, self.channels):
+                number = builder.mul(builder.add(self.channel, I64(j)), I64(block.channel_stride))
+                number = builder.add(number, I64(block.offset + k * block.component_stride))
+                value = self._scaled(builder.load(parts._number(builder, self.rows[name, "read"], number)))
+                result[name, k, j] = self._if(self.exists, value)
+        return result
+
+    def _channels(self, rows: list[Row], outputs: list, totals: Sequence[ir.Value]) -> list[ir.Value]:
+        """Some input channels: all reads before the first use; returns the totals with their share."""
+        reads = [self._reads(row) for row in rows]
+        values = dict(zip(outputs, totals, strict=True))
+        for row, read in zip(rows, reads, strict=True):
+            for name, k, j in outputs:
+                for one in self.parts.sums[name]:
+                    factors = read.features[one.left][k], read.weights[one.right][j]
+                    values[name, k, j] = self.arithmetic.fma(*factors, values[name, k, j])
+            for name in self.parts._of(WEIGHT, self.parts.sums):
+                self._write_weights(name, row, read)
+            for name in self.parts._of(LEFT, self.parts.sums):
+                self._write_features(name, row, read)
+        return list(values.values())
+
+    def _reads(self, row: Row) -> Reads:
+        parts, builder, lanes = self.parts, self.builder, self.lanes
+        weights, features = {}, {}
+        for name in parts._of(WEIGHT, parts.read):
+            pointer = self._weights(name, "read", row)
+            loaded = builder.load(pointer, align=lanes.width * parts.item)
+            each = [builder.extract_element(loaded, I32(j)) for j in self.channels] if lanes.width > 1 else [loaded]
+            weights[name] = each
+        for name in parts._of(LEFT, parts.read):
+            features[name] = [
+                self._if(row.exists, builder.load(self._feature(name, "read", row, k))) for k in self.components
+            ]
+        return Reads(weights, features)
+
+    def _write_weights(self, name: str, row: Row, read: Reads) -> None:
+        """The gradient by the lane's weights of an input channel."""
+        values = []
+        for j in self.channels:
+            value = None
+            for one, k in product(self.parts.sums[name], self.components):
+                value = self.arithmetic.fma(read.features[one.left][k], self.cotangents[one.right, k, j], value)
+            values.append(value)
+        packed = values[0]
+        if len(values) > 1:
+            packed = ir.Constant(ir.VectorType(self.parts.scalar, len(values)), ir.Undefined)
+            for j, value in enumerate(values):
+                packed = self.builder.insert_element(packed, value, I32(j))
+        with self.builder.if_then(self._both(self.exists, row.exists)):
+            pointer = self._weights(name, "written", row)
+            self.builder.store(packed, pointer, align=self.lanes.width * self.parts.item)
+
+    def _write_features(self, name: str, row: Row, read: Reads) -> None:
+        """The gradient by an input channel, summed over output channels: over lanes side by side."""
+        values = []
+        for k in self.components:
+            value = None
+            for one, j in product(self.parts.sums[name], self.channels):
+                value = self.arithmetic.fma(self.cotangents[one.left, k, j], read.weights[one.right][j], value)
+            distance = 1
+            while distance < self.lanes.across:
+                value = self.builder.fadd(value, ptx.exchange(self.builder, value, distance))
+                distance *= 2
+            values.append(value)
+        is_first = self.builder.icmp_unsigned("==", self.across, I32(0))
+        with self.builder.if_then(self._both(is_first, row.exists)):
+            for k, value in enumerate(values):
+                pointer = self._feature(name, "written", row, k)
+                before = self.builder.load(pointer) if self.part else None
+                self.builder.store(self.arithmetic.add(value, before), pointer)
+
+    def _add_sums(self, totals: Numbers) -> None:
+        parts, builder, lanes, block = self.parts, self.builder, self.lanes, self.found.target
+        kind = ir.VectorType(parts.scalar, lanes.width) if lanes.width > 1 else parts.scalar
+        for name in parts._of(OUT, parts.sums):
+            for k in self.components:
+                number = (self.part * block.dim + k) * LANES * lanes.width * parts.item
+                place = builder.add(self.sums, I32(parts.places[name, block] + number))
+                place = builder.add(place, builder.mul(self.lane, I32(lanes.width * parts.item)))
+                pointer = builder.inttoptr(place, ir.PointerType(kind, SHARED))
+                before = builder.load(pointer, align=lanes.width * parts.item)
+                values = [self._scaled(totals[name, k, j]) for j in self.channels]
+                if lanes.width == 1:
+                    result = builder.fadd(before, values[0])
+                else:
+                    result = before
+                    for j, value in enumerate(values):
+                        value = builder.fadd(builder.extract_element(before, I32(j)), value)
+                        result = builder.insert_element(result, value, I32(j))
+                builder.store(result, pointer, align=lanes.width * parts.item)
+
+    def _weights(self, name: str, of: str, row: Row):
+        """A pointer to the lane's weights of its input channel."""
+        block = self.found.weights
+        number = self._input_number(row, block.offset, block.component_stride)
+        return self._pointer(name, of, self.builder.add(number, self.channel), self.lanes.width)
+
+    def _feature(self, name: str, of: str, row: Row, component: int):
+        """A pointer to a component of the lane's input channel."""
+        block = self.found.source
+        first = block.offset + component * block.component_stride
+        return self._pointer(name, of, self._input_number(row, first, block.channel_stride))
+
+    def _input_number(self, row: Row, first: int, step: int):
+        """first + step * the lane's input channel, or that of another lane where it has none."""
+        down = self.down if row.exists is None else self.builder.select(row.exists, self.down, I32(0))
+        number = self.builder.mul(self.builder.zext(down, I64), I64(step))
+        before = self.builder.add(self.builder.mul(row.before, I64(step)), I64(first))
+        return self.builder.add(number, before)
+
+    def _pointer(self, name: str, of: str, number, count: int = 1):
+        return self.parts._number(self.builder, self.rows[name, of], number, count)
+
+    def _scaled(self, value):
+        factor = self.found.factor
+        return value if factor == 1 else self.arithmetic.mul(value, self.arithmetic.constant(factor))
+
+    def _if(self, condition, value):
+        """The value, or zero where the condition is false; None is true."""
+        return value if condition is None else self.builder.select(condition, value, ir.Constant(value.type, 0.0))
+
+    def _both(self, *conditions):
+        result = ir.IntType(1)(1)
+        for condition in conditions:
+            if condition is not None:
+                result = self.builder.and_(result, condition)
+        return result
