@@ -71,7 +71,8 @@ class Maps:
         """One input channel."""
         components = range(found.target.dim)
         weights = {
-            name: {c: self._load_row(name, found.weights, u, c) for c in columns} for name in self._of(WEIGHT, self.read)
+            name: {c: self._load_row(name, found.weights, u, c) for c in columns}
+            for name in self._of(WEIGHT, self.read)
         }
         features = {
             name: [self.builder.load(self._place(name, INPUT, found.source, I64(k), u)) for k in components]
@@ -88,7 +89,9 @@ class Maps:
                 value = None
                 for one, k in product(self.sums[name], components):
                     value = self.arithmetic.fma(features[one.left][k], cotangents[one.right][k, c], value)
-                self.builder.store(value, self._vector(name, OUTPUT, found.weights, u, I64(c.start), c), align=self.item)
+                self.builder.store(
+                    value, self._vector(name, OUTPUT, found.weights, u, I64(c.start), c), align=self.item
+                )
         for name, k in product(self._of(LEFT, self.sums), components):
             value = self._dot(name, k, columns, weights, cotangents)
             place = self._place(name, OUTPUT, found.source, I64(k), u)

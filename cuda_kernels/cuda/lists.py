@@ -12,20 +12,18 @@ from .ptx import GLOBAL, I32, I64
 
 
 class Lists:
-    """Intrinsics that read which sites to walk; each method's docstring is the documentation of the one that it makes.
-    """
+    """Intrinsics that read which sites to walk; each method's docstring is the documentation of the one that it makes."""
 
     def __init__(self, problem: Problem):
         self.problem = problem
 
     def read_index(self):
         """(list, position) -> the int32 there; without a graph, where every list counts up from 0, the position."""
-        graph = self.problem.has_graph
 
         @intrinsic
         def read_index(typingctx, address, position):
             def codegen(context, builder, signature, arguments):
-                return _index(builder, *arguments) if graph else arguments[1]
+                return self._site(builder, *arguments)
 
             return types.uint32(types.uint64, types.uint32), codegen
 
@@ -60,6 +58,9 @@ class Lists:
             return types.uint32(array), codegen
 
         return shared_address
+
+    def _site(self, builder, address, position):
+        return _index(builder, address, position) if self.problem.has_graph else position
 
 
 def _index(builder, address, position):

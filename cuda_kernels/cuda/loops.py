@@ -17,7 +17,6 @@ class Loop:
 
     def __init__(self, builder: ir.IRBuilder, start, stop, step, initial: Sequence[ir.Value] = ()):
         self.builder, self._step = builder, step
-        stop = _hidden(builder, stop)
         before = builder.block
         self._check = builder.append_basic_block("check")
         body, self._after = builder.append_basic_block("body"), builder.append_basic_block("after")
@@ -35,12 +34,14 @@ class Loop:
         following = self.builder.add(self.index, self._step)
         for phi, value in zip(self._phis, (following, *carried), strict=True):
             phi.add_incoming(value, self.builder.block)
-        self.builder.branch(self._check)
+        back = self.builder.branch(self._check)
+        back.set_metadata("llvm.loop", _never_unrolled(self.builder.module))
         self.builder.position_at_end(self._after)
         return self.carried
 
 
-def _hidden(builder: ir.IRBuilder, value):
-    """The value, of which the compiler knows nothing: it would write out all rounds of a loop."""
-    register = "r" if value.type == ir.IntType(32) else "l"
-    return builder.asm(ir.FunctionType(value.type, [value.type]), "", f"={register},0", [value], False)
+def _never_unrolled(module: ir.Module) -> ir.MDValue:
+    """What LLVM and the assembler need to be told of a loop, which they would write out otherwise."""
+    loop = module.add_metadata([module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])])
+    loop.operands = (loop, *loop.operands)  # by which LLVM knows it from others
+    return loop

@@ -31,8 +31,8 @@ SHARED_BYTES = 96 * 1024
 def kernel_of(parts: MapsParts, warps: int) -> Callable:
     """The kernel, for numba.cuda; grid: rows, block: (a warp, warps). Its arguments are those of `kernel.kernel_of`."""
     read_index, read_start, shared_address = parts.read_index(), parts.read_start(), parts.shared_address()
-    clear_sums, contract_site, write_sums = parts.clear_sums(), parts.contract_site(), parts.write_sums()
-    number, u32, has_graph, has_sums = parts.number, np.uint32, parts.problem.has_graph, bool(parts.sums_bytes)
+    contract_sites, write_sums = parts.contract_sites(), parts.write_sums()
+    number, u32, has_sums = parts.number, np.uint32, parts.has_owned_sums
     warps, lanes, one, sums_bytes = u32(warps), u32(LANES), u32(1), u32(parts.sums_bytes)
 
     def kernel(inputs, outputs, partials, starts, owners, edges, others, rows, nodes):
@@ -42,23 +42,8 @@ def kernel_of(parts: MapsParts, warps: int) -> Callable:
             return
         memory = u32(shared_address(cuda.shared.array(0, number, alignment=16)))
         own = u32(memory + warp * sums_bytes)
+        contract_sites(inputs, outputs, own, edges, node, u32(begin + warp), end, warps, lane)
         if has_sums:
-            clear_sums(own, lane)
-        position, last = u32(begin + warp), u32(end - one)
-        following = u32(0)
-        if position < end:
-            following = read_index(edges, position)
-        while position < end:
-            edge = following
-            following = read_index(edges, min(u32(position + warps), last))  # earlier than it is needed
-            contract_site(inputs, outputs, own, node if has_graph else edge, edge, lane)
-            if has_sums and not has_graph:
-                cuda.syncwarp()
-                write_sums(outputs, edge, own, one, lane, lanes)
-                cuda.syncwarp()
-                clear_sums(own, lane)
-            position = u32(position + warps)
-        if has_sums and has_graph:
             cuda.syncthreads()
             thread, threads = u32(warp * lanes + lane), u32(warps * lanes)
             if row > u32(0) and read_index(owners, u32(row - one)) == node:

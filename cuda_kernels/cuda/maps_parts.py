@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ from numba.cuda.extending import intrinsic
 from ..body import SCALAR, Arithmetic
 from ..contraction import Contraction
 from ..maps import Map, maps, sums_of
-from ..problem import LEFT, OUT, WEIGHT, Problem, base
+from ..problem import LEFT, OUT, WEIGHT, Block, Problem, base
 from . import ptx
-from .loops import Loop
 from .lists import Lists
+from .loops import Loop
 from .ptx import GLOBAL, I32, I64, SHARED
 from .staging import LANES, WIDE
 
@@ -52,11 +52,10 @@ class Reads(NamedTuple):
     features: dict[str, list[ir.Value]]
 
 
-class Row(NamedTuple):
-    """The input channels that a warp reads at once: how many come before them, and whether there is one for the lane
-    (None: there is)."""
+class Channel(NamedTuple):
+    """A lane's input channel; `exists` is None where it certainly does, and the number is 0 where it does not."""
 
-    before: ir.Value
+    number: ir.Value
     exists: ir.Value | None
 
 
@@ -77,10 +76,19 @@ class MapsParts(Lists):
         self.maps, self.sums = maps(problem), sums_of(contraction)
         self.read = {name for found in self.sums.values() for one in found for name in (one.left, one.right)}
         self.lanes = {block: self._lanes(block) for block in dict.fromkeys(found.target for found in self.maps)}
+        self.groups = self._groups()
         self.places, self.sums_bytes = {}, 0
         for name, (block, lanes) in product(self._of(OUT, self.sums), self.lanes.items()):
             self.places[name, block] = self.sums_bytes
             self.sums_bytes += lanes.parts * block.dim * LANES * lanes.width * self.item
+
+    def _groups(self) -> list[list[Map]]:
+        """Paths that differ in their places only: one loop serves those of a group."""
+        groups: dict[tuple, list[Map]] = {}
+        for found in self.maps:
+            shape = *(block._replace(offset=0) for block in found[:3]), self.lanes[found.target]
+            groups.setdefault(shape, []).append(found)
+        return list(groups.values())
 
     def _lanes(self, block) -> Lanes:
         """For all paths to a block of the output."""
@@ -95,83 +103,95 @@ class MapsParts(Lists):
         across = min(LANES, 1 << (groups - 1).bit_length())
         return Lanes(width, across, LANES // across, groups)
 
-    def clear_sums(self):
-        """(sums, lane): they begin with zeros."""
-        zeros = ir.Constant(ir.VectorType(self.scalar, WIDE // self.item), None)
+    @property
+    def has_owned_sums(self) -> bool:
+        """Whether a node's sums are written when all of its edges are done."""
+        return self.problem.has_graph and bool(self.sums_bytes)
+
+    def contract_sites(self):
+        """(inputs, outputs, sums, edges, node, position, end, step, lane): all outputs' shares of the edges at position,
+        position + step and so on below end. Without a graph, a site's sums are written at once."""
 
         @intrinsic
-        def clear_sums(typingctx, sums, lane):
+        def contract_sites(typingctx, inputs, outputs, sums, edges, node, position, end, step, lane):
             def codegen(context, builder, signature, arguments):
-                sums, lane = arguments
-                own = builder.add(sums, builder.mul(lane, I32(WIDE)))
-                whole = Loop(builder, own, builder.add(sums, I32(self.sums_bytes)), I32(LANES * WIDE))
-                builder.store(zeros, builder.inttoptr(whole.index, ir.PointerType(zeros.type, SHARED)), align=WIDE)
-                whole.close()
-                ptx.synchronize_warp(builder)  # a lane has cleared others' sums
+                inputs, outputs, sums, edges, node, position, end, step, lane = arguments
+                self._clear_sums(builder, sums, lane)
+                sites = Loop(builder, position, end, step)
+                edge = self._site(builder, edges, sites.index)
+                self._contract(builder, inputs, outputs, sums, node if self.problem.has_graph else edge, edge, lane)
+                if self.sums_bytes and not self.problem.has_graph:
+                    ptx.synchronize_warp(builder)
+                    self._write_sums(builder, outputs, edge, sums, I32(1), lane, I32(LANES))
+                    ptx.synchronize_warp(builder)
+                    self._clear_sums(builder, sums, lane)
+                sites.close()
                 return context.get_dummy_value()
 
-            return types.void(types.uint32, types.uint32), codegen
+            return types.void(inputs, outputs, types.uint32, types.uint64, *[types.uint32] * 5), codegen
 
-        return clear_sums
-
-    def contract_site(self):
-        """(inputs, outputs, sums, node, edge, lane): the edge's share of all outputs."""
-
-        @intrinsic
-        def contract_site(typingctx, inputs, outputs, sums, node, edge, lane):
-            def codegen(context, builder, signature, arguments):
-                inputs, outputs, sums, node, edge, lane = arguments
-                rows = {
-                    (name, of): self._row(builder, addresses, names, name, node, edge)
-                    for of, addresses, names in (
-                        ("read", inputs, self.contraction.inputs),
-                        ("written", outputs, self.contraction.outputs),
-                    )
-                    for name in names
-                }
-                for found in self.maps:
-                    for part in range(self.lanes[found.target].parts):
-                        _Path(self, builder, found, part, rows, sums, lane).emit()
-                return context.get_dummy_value()
-
-            return types.void(inputs, outputs, *[types.uint32] * 4), codegen
-
-        return contract_site
+        return contract_sites
 
     def write_sums(self):
         """(outputs, row, sums, count, thread, threads): the rows of outputs, each number the sum over the lanes of
         `count` warps that have a part in it."""
-        operands = self.contraction.outputs
 
         @intrinsic
         def write_sums(typingctx, outputs, row, sums, count, thread, threads):
             def codegen(context, builder, signature, arguments):
-                outputs, row, sums, count, thread, threads = arguments
-                for (name, block), start in self.places.items():
-                    lanes = self.lanes[block]
-                    target = self._row(builder, outputs, operands, name, row, row)
-                    each = Loop(builder, thread, I32(block.dim * block.multiplicity), threads)
-                    component = builder.udiv(each.index, I32(block.multiplicity))
-                    channel = builder.urem(each.index, I32(block.multiplicity))
-                    group, within = builder.udiv(channel, I32(lanes.width)), builder.urem(channel, I32(lanes.width))
-                    part, across = builder.udiv(group, I32(lanes.across)), builder.urem(group, I32(lanes.across))
-                    place = builder.add(builder.mul(part, I32(block.dim)), component)
-                    place = builder.add(builder.mul(place, I32(LANES)), across)
-                    place = builder.add(builder.mul(place, I32(lanes.width)), within)
-                    place = builder.add(builder.add(sums, I32(start)), builder.mul(place, I32(self.item)))
-                    total = self._total(builder, place, count, lanes)
-                    number = builder.add(
-                        builder.mul(component, I32(block.component_stride)),
-                        builder.mul(channel, I32(block.channel_stride)),
-                    )
-                    number = builder.add(number, I32(block.offset))
-                    builder.store(total, self._number(builder, target, builder.zext(number, I64)))
-                    each.close()
+                self._write_sums(builder, *arguments)
                 return context.get_dummy_value()
 
             return types.void(outputs, *[types.uint32] * 5), codegen
 
         return write_sums
+
+    def _clear_sums(self, builder, sums, lane) -> None:
+        if not self.sums_bytes:
+            return
+        zeros = ir.Constant(ir.VectorType(self.scalar, WIDE // self.item), None)
+        own, end = builder.add(sums, builder.mul(lane, I32(WIDE))), builder.add(sums, I32(self.sums_bytes))
+        whole = Loop(builder, own, end, I32(LANES * WIDE))
+        builder.store(zeros, builder.inttoptr(whole.index, ir.PointerType(zeros.type, SHARED)), align=WIDE)
+        whole.close()
+        ptx.synchronize_warp(builder)  # a lane has cleared others' sums
+
+    def _contract(self, builder, inputs, outputs, sums, node, edge, lane) -> None:
+        """An edge's share of all outputs."""
+        rows = {
+            (name, of): self._row(builder, addresses, names, name, node, edge)
+            for of, addresses, names in (
+                ("read", inputs, self.contraction.inputs),
+                ("written", outputs, self.contraction.outputs),
+            )
+            for name in names
+        }
+        for alike in self.groups:
+            number = Loop(builder, I32(0), I32(len(alike)), I32(1)) if len(alike) > 1 else None
+            for part in range(self.lanes[alike[0].target].parts):
+                _Path(self, builder, alike, number.index if number else I32(0), part, rows, sums, lane).emit()
+            if number:
+                number.close()
+
+    def _write_sums(self, builder, outputs, row, sums, count, thread, threads) -> None:
+        for (name, block), start in self.places.items():
+            lanes = self.lanes[block]
+            target = self._row(builder, outputs, self.contraction.outputs, name, row, row)
+            each = Loop(builder, thread, I32(block.dim * block.multiplicity), threads)
+            component = builder.udiv(each.index, I32(block.multiplicity))
+            channel = builder.urem(each.index, I32(block.multiplicity))
+            group, within = builder.udiv(channel, I32(lanes.width)), builder.urem(channel, I32(lanes.width))
+            part, across = builder.udiv(group, I32(lanes.across)), builder.urem(group, I32(lanes.across))
+            place = builder.add(builder.mul(part, I32(block.dim)), component)
+            place = builder.add(builder.mul(place, I32(LANES)), across)
+            place = builder.add(builder.mul(place, I32(lanes.width)), within)
+            place = builder.add(builder.add(sums, I32(start)), builder.mul(place, I32(self.item)))
+            total = self._total(builder, place, count, lanes)
+            number = builder.mul(component, I32(block.component_stride))
+            number = builder.add(number, builder.mul(channel, I32(block.channel_stride)))
+            number = builder.add(number, I32(block.offset))
+            builder.store(total, self._number(builder, target, builder.zext(number, I64)))
+            each.close()
 
     def _total(self, builder, place, count, lanes: Lanes):
         """The sum over `count` warps of the lanes that read other rows."""
@@ -202,13 +222,15 @@ class MapsParts(Lists):
 
 
 class _Path:
-    """Emits a part of one path: `lanes.across` groups of output channels, all input channels."""
+    """Emits a part of one path of several alike, of which `number` is the one: `lanes.across` groups of output
+    channels, all input channels."""
 
-    def __init__(self, parts: MapsParts, builder, found: Map, part: int, rows: dict, sums, lane):
-        self.parts, self.builder, self.found, self.part, self.rows, self.sums = parts, builder, found, part, rows, sums
-        self.lane, self.lanes = lane, parts.lanes[found.target]
+    def __init__(self, parts: MapsParts, builder, alike: list[Map], number, part: int, rows: dict, sums, lane):
+        self.parts, self.builder, self.part, self.rows, self.sums = parts, builder, part, rows, sums
+        self.alike, self.path, self.found = alike, number, alike[0]
+        self.lane, self.lanes = lane, parts.lanes[self.found.target]
         self.arithmetic = Arithmetic(builder, parts.problem.dtype)
-        self.components, self.channels = range(found.target.dim), range(self.lanes.width)
+        self.components, self.channels = range(self.found.target.dim), range(self.lanes.width)
         self.across = builder.and_(lane, I32(self.lanes.across - 1))
         self.down = builder.udiv(lane, I32(self.lanes.across))
         group = builder.add(self.across, I32(part * self.lanes.across))
@@ -219,23 +241,33 @@ class _Path:
         self.channel = builder.zext(builder.mul(group, I32(self.lanes.width)), I64)
 
     def emit(self) -> None:
-        parts, rows, ahead = self.parts, self.lanes.rows, self.parts.rows_ahead
+        parts, rows = self.parts, self.lanes.rows
         self.cotangents = self._cotangents()
         outputs = [(name, k, j) for name in parts._of(OUT, parts.sums) for k in self.components for j in self.channels]
         totals = [ir.Constant(parts.scalar, 0.0)] * len(outputs)
-        whole, rest = divmod(self.found.source.multiplicity, rows)
-        rounds = whole // ahead if whole >= 2 * ahead else 0
-        if rounds:
-            loop = Loop(self.builder, I64(0), I64(rounds * ahead * rows), I64(ahead * rows), totals)
-            next_rows = [Row(self.builder.add(loop.index, I64(n * rows)), None) for n in range(ahead)]
-            totals = loop.close(self._channels(next_rows, outputs, loop.carried))
-        first = rounds * ahead
-        left = [Row(I64(n * rows), None) for n in range(first, whole)]
-        if rest:
-            left.append(Row(I64(whole * rows), self.builder.icmp_unsigned("<", self.down, I32(rest))))
-        for n in range(0, len(left), ahead):
-            totals = self._channels(left[n : n + ahead], outputs, totals)
+        channels = self.found.source.multiplicity
+        steps = -(-channels // rows)
+        rounds = -(-steps // parts.rows_ahead)
+        ahead = -(-steps // rounds)
+        loop = Loop(self.builder, I32(0), I32(rounds * ahead * rows), I32(ahead * rows), totals) if rounds > 1 else None
+        found = []
+        for n in range(ahead):
+            channel = self.builder.add(self.down, I32(n * rows))
+            if loop:
+                channel = self.builder.add(channel, loop.index)
+            found.append(self._input_channel(channel, rounds * ahead * rows > channels))
+        totals = self._channels(found, outputs, loop.carried if loop else totals)
+        if loop:
+            totals = loop.close(totals)
         self._add_sums(dict(zip(outputs, totals, strict=True)))
+
+    def _input_channel(self, number, may_lack: bool) -> Channel:
+        if not may_lack:
+            return Channel(self.builder.zext(number, I64), None)
+        count = I32(self.found.source.multiplicity)
+        exists = self.builder.icmp_unsigned("<", number, count)
+        number = self.builder.select(exists, number, I32(0))
+        return Channel(self.builder.zext(number, I64), exists)
 
     def _cotangents(self) -> Numbers:
         """Those of the lane's channels, zero where it has none."""
@@ -244,12 +276,12 @@ class _Path:
         for name in parts._of(OUT, parts.read):
             for k, j in product(self.components, self.channels):
                 number = builder.mul(builder.add(self.channel, I64(j)), I64(block.channel_stride))
-                number = builder.add(number, I64(block.offset + k * block.component_stride))
+                number = builder.add(number, self._offset(lambda found: found.target, k * block.component_stride))
                 value = self._scaled(builder.load(parts._number(builder, self.rows[name, "read"], number)))
                 result[name, k, j] = self._if(self.exists, value)
         return result
 
-    def _channels(self, rows: list[Row], outputs: list, totals: Sequence[ir.Value]) -> list[ir.Value]:
+    def _channels(self, rows: list[Channel], outputs: list, totals: Sequence[ir.Value]) -> list[ir.Value]:
         """Some input channels: all reads before the first use; returns the totals with their share."""
         reads = [self._reads(row) for row in rows]
         values = dict(zip(outputs, totals, strict=True))
@@ -264,7 +296,7 @@ class _Path:
                 self._write_features(name, row, read)
         return list(values.values())
 
-    def _reads(self, row: Row) -> Reads:
+    def _reads(self, row: Channel) -> Reads:
         parts, builder, lanes = self.parts, self.builder, self.lanes
         weights, features = {}, {}
         for name in parts._of(WEIGHT, parts.read):
@@ -278,7 +310,7 @@ class _Path:
             ]
         return Reads(weights, features)
 
-    def _write_weights(self, name: str, row: Row, read: Reads) -> None:
+    def _write_weights(self, name: str, row: Channel, read: Reads) -> None:
         """The gradient by the lane's weights of an input channel."""
         values = []
         for j in self.channels:
@@ -295,7 +327,7 @@ class _Path:
             pointer = self._weights(name, "written", row)
             self.builder.store(packed, pointer, align=self.lanes.width * self.parts.item)
 
-    def _write_features(self, name: str, row: Row, read: Reads) -> None:
+    def _write_features(self, name: str, row: Channel, read: Reads) -> None:
         """The gradient by an input channel, summed over output channels: over lanes side by side."""
         values = []
         for k in self.components:
@@ -320,7 +352,8 @@ class _Path:
         for name in parts._of(OUT, parts.sums):
             for k in self.components:
                 number = (self.part * block.dim + k) * LANES * lanes.width * parts.item
-                place = builder.add(self.sums, I32(parts.places[name, block] + number))
+                starts = (I32(parts.places[name, found.target] + number) for found in self.alike)
+                place = builder.add(self.sums, self._of_path(starts))
                 place = builder.add(place, builder.mul(self.lane, I32(lanes.width * parts.item)))
                 pointer = builder.inttoptr(place, ir.PointerType(kind, SHARED))
                 before = builder.load(pointer, align=lanes.width * parts.item)
@@ -334,31 +367,39 @@ class _Path:
                         result = builder.insert_element(result, value, I32(j))
                 builder.store(result, pointer, align=lanes.width * parts.item)
 
-    def _weights(self, name: str, of: str, row: Row):
+    def _weights(self, name: str, of: str, channel: Channel):
         """A pointer to the lane's weights of its input channel."""
-        block = self.found.weights
-        number = self._input_number(row, block.offset, block.component_stride)
+        number = self.builder.mul(channel.number, I64(self.found.weights.component_stride))
+        number = self.builder.add(number, self._offset(lambda found: found.weights))
         return self._pointer(name, of, self.builder.add(number, self.channel), self.lanes.width)
 
-    def _feature(self, name: str, of: str, row: Row, component: int):
+    def _feature(self, name: str, of: str, channel: Channel, component: int):
         """A pointer to a component of the lane's input channel."""
         block = self.found.source
-        first = block.offset + component * block.component_stride
-        return self._pointer(name, of, self._input_number(row, first, block.channel_stride))
+        number = self.builder.mul(channel.number, I64(block.channel_stride))
+        first = self._offset(lambda found: found.source, component * block.component_stride)
+        return self._pointer(name, of, self.builder.add(number, first))
 
-    def _input_number(self, row: Row, first: int, step: int):
-        """first + step * the lane's input channel, or that of another lane where it has none."""
-        down = self.down if row.exists is None else self.builder.select(row.exists, self.down, I32(0))
-        number = self.builder.mul(self.builder.zext(down, I64), I64(step))
-        before = self.builder.add(self.builder.mul(row.before, I64(step)), I64(first))
-        return self.builder.add(number, before)
+    def _offset(self, block: Callable[[Map], Block], further: int = 0):
+        """Where the path's block begins, or a number `further` on."""
+        return self._of_path(I64(block(found).offset + further) for found in self.alike)
+
+    def _of_path(self, values: Iterable[ir.Value]):
+        """Of values for each of the paths alike that of this one."""
+        first, *others = values
+        chosen = first
+        for n, value in enumerate(others, 1):
+            if value.constant != first.constant:
+                chosen = self.builder.select(self.builder.icmp_unsigned("==", self.path, I32(n)), value, chosen)
+        return chosen
 
     def _pointer(self, name: str, of: str, number, count: int = 1):
         return self.parts._number(self.builder, self.rows[name, of], number, count)
 
     def _scaled(self, value):
-        factor = self.found.factor
-        return value if factor == 1 else self.arithmetic.mul(value, self.arithmetic.constant(factor))
+        if all(found.factor == 1 for found in self.alike):
+            return value
+        return self.arithmetic.mul(value, self._of_path(self.arithmetic.constant(found.factor) for found in self.alike))
 
     def _if(self, condition, value):
         """The value, or zero where the condition is false; None is true."""
