@@ -24,6 +24,9 @@ WARPS = 4
 """Of a block, which share out a node's edges."""
 BLOCKS = 4
 """That a multiprocessor runs at a time, at least: their warps wait for memory in turn (an estimate)."""
+ROWS_AHEAD = 8
+"""Rows of weights that a lane reads before it uses the first of them. H100, DiffDock of 50,000 edges with 2, 4 and 8,
+products of features included: forward 0.80, 0.75, 0.75, backward 1.69, 1.61, 1.49 ms."""
 SHARED_BYTES = 96 * 1024
 """Of a block, at most."""
 
@@ -55,12 +58,10 @@ def kernel_of(parts: MapsParts, warps: int) -> Callable:
 
 
 def compile_pass(problem: Problem, walk: Pass, compute_capability: tuple[int, int]) -> list[Binary]:
-    """The kernel of one pass; needs no GPU. Fewer rows of weights are read at a time where they do not
-    fit the registers."""
-    rows_ahead = 4
+    """The kernel of one pass; needs no GPU. Fewer rows of weights are read ahead where registers are too few."""
+    rows_ahead = ROWS_AHEAD
     while True:
-        parts = MapsParts(problem, walk.contraction, rows_ahead)
-        binary = _compiled(parts, compute_capability)
+        binary = _compiled(MapsParts(problem, walk.contraction, rows_ahead), compute_capability)
         if not binary.stack_bytes or rows_ahead == 1:
             return [binary]
         rows_ahead //= 2
