@@ -12,7 +12,7 @@ from .ptx import GLOBAL, I32, I64
 
 
 class Lists:
-    """Intrinsics that read which sites to walk; each method's docstring is the documentation of the one that it makes."""
+    """Intrinsics that read which sites to walk; each method's docstring is the documentation of its own."""
 
     def __init__(self, problem: Problem):
         self.problem = problem

@@ -36,7 +36,7 @@ def kernel_of(parts: MapsParts, warps: int) -> Callable:
     read_index, read_start, shared_address = parts.read_index(), parts.read_start(), parts.shared_address()
     contract_sites, write_sums = parts.contract_sites(), parts.write_sums()
     number, u32, has_sums = parts.number, np.uint32, parts.has_owned_sums
-    warps, lanes, one, sums_bytes = u32(warps), u32(LANES), u32(1), u32(parts.sums_bytes)
+    all_warps, lanes, one, sums_bytes = u32(warps), u32(LANES), u32(1), u32(parts.sums_bytes)
 
     def kernel(inputs, outputs, partials, starts, owners, edges, others, rows, nodes):
         lane, warp, row = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y), u32(cuda.blockIdx.x)
@@ -45,14 +45,14 @@ def kernel_of(parts: MapsParts, warps: int) -> Callable:
             return
         memory = u32(shared_address(cuda.shared.array(0, number, alignment=16)))
         own = u32(memory + warp * sums_bytes)
-        contract_sites(inputs, outputs, own, edges, node, u32(begin + warp), end, warps, lane)
+        contract_sites(inputs, outputs, own, edges, node, u32(begin + warp), end, all_warps, lane)
         if has_sums:
             cuda.syncthreads()
-            thread, threads = u32(warp * lanes + lane), u32(warps * lanes)
+            thread, threads = u32(warp * lanes + lane), u32(all_warps * lanes)
             if row > u32(0) and read_index(owners, u32(row - one)) == node:
-                write_sums(partials, u32(row - node - one), memory, warps, thread, threads)
+                write_sums(partials, u32(row - node - one), memory, all_warps, thread, threads)
             else:
-                write_sums(outputs, node, memory, warps, thread, threads)
+                write_sums(outputs, node, memory, all_warps, thread, threads)
 
     return kernel
 

@@ -109,8 +109,8 @@ class MapsParts(Lists):
         return self.problem.has_graph and bool(self.sums_bytes)
 
     def contract_sites(self):
-        """(inputs, outputs, sums, edges, node, position, end, step, lane): all outputs' shares of the edges at position,
-        position + step and so on below end. Without a graph, a site's sums are written at once."""
+        """(inputs, outputs, sums, edges, node, position, end, step, lane): all outputs' shares of the edges at
+        position, position + step and so on below end. Without a graph, a site's sums are written at once."""
 
         @intrinsic
         def contract_sites(typingctx, inputs, outputs, sums, edges, node, position, end, step, lane):
