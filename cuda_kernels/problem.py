@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 LAYOUTS = ("mul_ir", "ir_mul")
 ITEM_BYTES = {"float32": 4, "float64": 8}
+STORED_BYTES = {"bfloat16": 2, "float16": 2}
+"""Of numbers that are only stored so: they are computed with as float32."""
 ABSENT = "1"
 """Stands in a form for a factor that it lacks."""
 
@@ -68,12 +70,14 @@ class Operand:
         row: where its numbers lie.
         index: which row a site reads.
         channels: which numbers of it a channel reads.
+        stored: "bfloat16" or "float16" if its numbers are stored so; None if they are as all others.
     """
 
     name: str
     row: Row
     index: Index
     channels: Channels = Channels.EACH
+    stored: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,20 @@ class Problem:
 
     @property
     def item_bytes(self) -> int:
+        """Of a number that is computed with."""
         return ITEM_BYTES[self.dtype]
+
+    def stored_bytes(self, name: str) -> int:
+        """Of a number of an operand in memory."""
+        stored = self.operand(name).stored
+        return STORED_BYTES[stored] if stored else self.item_bytes
+
+    @cache  # noqa: B019
+    def stored(self, names: tuple[tuple[str, str | None], ...]) -> Problem:
+        """The same problem, these operands stored as said."""
+        ways = dict(names)
+        operands = tuple(replace(o, stored=ways[o.name]) if o.name in ways else o for o in self.operands)
+        return self if operands == self.operands else replace(self, operands=operands)
 
     @cached_property
     def _by_name(self) -> dict[str, Operand]:

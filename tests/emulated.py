@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from functools import cache
 from unittest.mock import patch
 
 import numpy as np
@@ -56,7 +56,7 @@ def emulated_gpu(
         memory = GlobalMemory()
 
         def placed(tensors, offset: int = 0) -> list[_DeviceTensor]:
-            return [_DeviceTensor(memory, tensor.detach().numpy(), offset) for tensor in tensors]
+            return [_DeviceTensor(memory, _bits(tensor.detach()), offset, tensor.dtype) for tensor in tensors]
 
         def listed(edges: EdgeList | None) -> EdgeList | None:
             return None if edges is None else EdgeList(*placed(edges))
@@ -64,9 +64,9 @@ def emulated_gpu(
         if graph is not None:
             graph = Graph(listed(graph.by_target), listed(graph.by_source), graph.sources)
         with _launches(memory, grids, capability, registers):
-            plan = _cuda._Products if problem.is_linear_map else partial(_cuda._Plan, deterministic=deterministic)
-            outputs = plan(problem, contraction, device=0)(placed(inputs, misaligned), graph)
-        return [torch.from_numpy(output.array.copy()) for output in outputs]
+            plan = _cuda.plan_here(problem, contraction, deterministic, 0)
+            outputs = plan(placed(inputs, misaligned), graph)
+        return [torch.from_numpy(output.array.copy()).view(output.dtype) for output in outputs]
 
     with (
         patch.object(_contract, "run", run),
@@ -87,11 +87,16 @@ def folded(rows: np.ndarray, partials: np.ndarray, continuing: np.ndarray) -> np
     return rows
 
 
+def _bits(tensor: Tensor) -> np.ndarray:
+    """A tensor as NumPy knows it, which has no bfloat16."""
+    return (tensor.view(torch.int16) if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+
+
 class _DeviceTensor:
     """What the launching code uses of a tensor on a GPU. Its memory is free when nobody refers to it any more."""
 
-    def __init__(self, memory: GlobalMemory, values: np.ndarray, offset: int = 0):
-        self._memory, self.shape = memory, values.shape
+    def __init__(self, memory: GlobalMemory, values: np.ndarray, offset: int = 0, dtype: torch.dtype | None = None):
+        self._memory, self.shape, self.dtype = memory, values.shape, dtype or torch.from_numpy(values).dtype
         self._address, self.array = memory.place(values, offset)
 
     def __del__(self):
@@ -104,10 +109,15 @@ class _DeviceTensor:
         return True
 
     def clone(self) -> _DeviceTensor:
-        return _DeviceTensor(self._memory, self.array)
+        return _DeviceTensor(self._memory, self.array, dtype=self.dtype)
 
-    def new_empty(self, shape) -> _DeviceTensor:
-        return _DeviceTensor(self._memory, np.full(shape, np.nan, self.array.dtype))
+    def to(self, dtype: torch.dtype) -> _DeviceTensor:
+        values = torch.from_numpy(self.array.copy()).view(self.dtype).to(dtype)
+        return _DeviceTensor(self._memory, _bits(values), dtype=dtype)
+
+    def new_empty(self, shape, dtype: torch.dtype | None = None) -> _DeviceTensor:
+        dtype = dtype or self.dtype
+        return _DeviceTensor(self._memory, _bits(torch.full(shape, torch.nan, dtype=dtype)), dtype=dtype)
 
     def __add__(self, other: _DeviceTensor) -> _DeviceTensor:
         return _DeviceTensor(self._memory, self.array + other.array)
@@ -115,8 +125,9 @@ class _DeviceTensor:
     def sum(self, dim: int) -> _DeviceTensor:
         return _DeviceTensor(self._memory, self.array.sum(dim))
 
-    def new_zeros(self, shape) -> _DeviceTensor:
-        return _DeviceTensor(self._memory, np.zeros(shape, self.array.dtype))
+    def new_zeros(self, shape, dtype: torch.dtype | None = None) -> _DeviceTensor:
+        dtype = dtype or self.dtype
+        return _DeviceTensor(self._memory, _bits(torch.zeros(shape, dtype=dtype)), dtype=dtype)
 
 
 class _Kernel:

@@ -10,13 +10,16 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from tests.ptx_parser import Instruction, Program, PtxError
 
 TYPES = {
     "pred": np.bool_,
+    **{f"{letter}16": kind for letter, kind in (("b", np.uint16), ("u", np.uint16), ("s", np.int16))},
     **{f"{letter}32": kind for letter, kind in (("b", np.uint32), ("u", np.uint32), ("s", np.int32))},
     **{f"{letter}64": kind for letter, kind in (("b", np.uint64), ("u", np.uint64), ("s", np.int64))},
+    "f16": np.float16,
     "f32": np.float32,
     "f64": np.float64,
 }
@@ -130,6 +133,8 @@ def step_of(instruction: Instruction, registers: Registers) -> Step:
         return _comparison(_COMPARISONS[name[5:]], kind, instruction, registers)
     if name in _OTHERS:
         return _OTHERS[name](kind, instruction, registers)
+    if instruction.opcode == ("cvt", "rn", "bf16", "f32"):
+        return _to_bfloat16(instruction, registers)
     if instruction.opcode[0] == "cvt" and instruction.opcode[1:-2] in ((), ("rn",)):
         return _conversion(instruction, registers)
     raise PtxError(f"unknown instruction: {instruction.text}")
@@ -162,6 +167,15 @@ def _conversion(instruction: Instruction, registers: Registers) -> Step:
     target, value = registers.target(instruction.operands[0], to), registers.source(instruction.operands[1], of)
     narrow = TYPES[to]
     return lambda lanes: _copy(target, value.astype(narrow), lanes)
+
+
+def _to_bfloat16(instruction: Instruction, registers: Registers) -> Step:
+    """To the nearest of the numbers that are the upper halves of a float32."""
+    target = registers.target(instruction.operands[0], "b16")
+    value = registers.source(instruction.operands[1], "f32")
+    return lambda lanes: _copy(
+        target, torch.from_numpy(value.copy()).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16), lanes
+    )
 
 
 def _selection(kind: str, instruction: Instruction, registers: Registers) -> Step:

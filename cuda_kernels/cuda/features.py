@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
-from . import warp_sum
+from . import ptx, warp_sum
 from .ptx import GLOBAL, I32, I64, SHARED
 from .rows import Rows
 
@@ -66,7 +66,7 @@ class FeatureParts(Rows):
     def write_feature(self):
         """(outputs, edge, feature, value, again): write the gradient of an edge feature, or add to it if this is not
         the first segment or round of channels to do so."""
-        operands, segment, item = self.contraction.outputs, self.segment, self.problem.item_bytes
+        operands, segment, problem = self.contraction.outputs, self.segment, self.problem
 
         @intrinsic
         def write_feature(typingctx, outputs, edge, feature, value, again):
@@ -75,14 +75,16 @@ class FeatureParts(Rows):
                 place = None
                 for start, (operand, first) in segment.feature_starts.items():
                     base = builder.extract_value(outputs, operands.index(operand))
+                    item, stored = problem.stored_bytes(operand), problem.operand(operand).stored  # the same for all
                     number = builder.zext(builder.sub(feature, I32(start)), I64)
                     row = builder.add(self._row(builder, base, operand, edge, edge), I64(first * item))
                     at = builder.add(row, builder.mul(number, I64(item)))
                     after = builder.icmp_unsigned(">=", feature, I32(start))
                     place = at if place is None else builder.select(after, at, place)
-                pointer = builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL))
+                pointer = self._pointer(builder, place, stored, GLOBAL)
                 old = self._load_if(builder, pointer, again) if segment.first else builder.load(pointer)
-                builder.store(builder.fadd(old, value), pointer)
+                total = builder.fadd(ptx.widened(builder, old, stored), value)
+                builder.store(ptx.narrowed(builder, total, stored), pointer)
                 return context.get_dummy_value()
 
             return types.void(outputs, types.uint32, types.uint32, self.number, types.boolean), codegen

@@ -14,7 +14,7 @@ from ..body import SCALAR, Arithmetic
 from ..contraction import Contraction
 from ..maps import Map, maps, sums_of
 from ..problem import LEFT, OUT, WEIGHT, Block, Problem, base
-from . import ptx
+from . import ptx, vectors
 from .lists import Lists
 from .loops import Loop
 from .ptx import GLOBAL, I32, I64, SHARED
@@ -92,8 +92,9 @@ class MapsParts(Lists):
 
     def _lanes(self, block) -> Lanes:
         """For all paths to a block of the output."""
-        length, width = self.problem.row(self.problem.form[WEIGHT]).length, WIDE // self.item
-        numbers = [block.multiplicity, length]
+        weight = self.problem.form[WEIGHT]
+        width = WIDE // self.problem.stored_bytes(weight)
+        numbers = [block.multiplicity, self.problem.row(weight).length]
         for found in self.maps:
             if found.target == block:
                 numbers += [found.weights.offset, found.weights.component_stride]
@@ -208,13 +209,14 @@ class MapsParts(Lists):
         """The address of an operand's row."""
         start = builder.extract_value(addresses, names.index(name))
         number = node if base(name) == self.problem.form[OUT] else edge
-        size = self.problem.row(name).length * self.item
+        size = self.problem.row(name).length * self.problem.stored_bytes(name)
         return builder.add(start, builder.mul(builder.zext(number, I64), I64(size)))
 
-    def _number(self, builder, row, number, count: int = 1):
-        """A pointer to numbers of a row in global memory."""
-        kind = self.scalar if count == 1 else ir.VectorType(self.scalar, count)
-        return builder.inttoptr(builder.add(row, builder.mul(number, I64(self.item))), ir.PointerType(kind, GLOBAL))
+    def _number(self, builder, row, number):
+        """A pointer to a number of a row in global memory."""
+        return builder.inttoptr(
+            builder.add(row, builder.mul(number, I64(self.item))), ir.PointerType(self.scalar, GLOBAL)
+        )
 
     def _of(self, place: int, names: Iterable[str]) -> list[str]:
         """Those that are like the operand at this place of the form, in the contraction's order."""
@@ -297,13 +299,11 @@ class _Path:
         return list(values.values())
 
     def _reads(self, row: Channel) -> Reads:
-        parts, builder, lanes = self.parts, self.builder, self.lanes
+        parts, builder = self.parts, self.builder
         weights, features = {}, {}
         for name in parts._of(WEIGHT, parts.read):
-            pointer = self._weights(name, "read", row)
-            loaded = builder.load(pointer, align=lanes.width * parts.item)
-            each = [builder.extract_element(loaded, I32(j)) for j in self.channels] if lanes.width > 1 else [loaded]
-            weights[name] = each
+            address, stored = self._weights(name, "read", row), parts.problem.operand(name).stored
+            weights[name] = vectors.load(builder, address, self.lanes.width, parts.scalar, GLOBAL, stored)
         for name in parts._of(LEFT, parts.read):
             features[name] = [
                 self._if(row.exists, builder.load(self._feature(name, "read", row, k))) for k in self.components
@@ -318,14 +318,9 @@ class _Path:
             for one, k in product(self.parts.sums[name], self.components):
                 value = self.arithmetic.fma(read.features[one.left][k], self.cotangents[one.right, k, j], value)
             values.append(value)
-        packed = values[0]
-        if len(values) > 1:
-            packed = ir.Constant(ir.VectorType(self.parts.scalar, len(values)), ir.Undefined)
-            for j, value in enumerate(values):
-                packed = self.builder.insert_element(packed, value, I32(j))
         with self.builder.if_then(self._both(self.exists, row.exists)):
-            pointer = self._weights(name, "written", row)
-            self.builder.store(packed, pointer, align=self.lanes.width * self.parts.item)
+            stored = self.parts.problem.operand(name).stored
+            vectors.store(self.builder, self._weights(name, "written", row), values, GLOBAL, stored)
 
     def _write_features(self, name: str, row: Channel, read: Reads) -> None:
         """The gradient by an input channel, summed over output channels: over lanes side by side."""
@@ -348,37 +343,29 @@ class _Path:
 
     def _add_sums(self, totals: Numbers) -> None:
         parts, builder, lanes, block = self.parts, self.builder, self.lanes, self.found.target
-        kind = ir.VectorType(parts.scalar, lanes.width) if lanes.width > 1 else parts.scalar
         for name in parts._of(OUT, parts.sums):
             for k in self.components:
                 number = (self.part * block.dim + k) * LANES * lanes.width * parts.item
                 starts = (I32(parts.places[name, found.target] + number) for found in self.alike)
                 place = builder.add(self.sums, self._of_path(starts))
                 place = builder.add(place, builder.mul(self.lane, I32(lanes.width * parts.item)))
-                pointer = builder.inttoptr(place, ir.PointerType(kind, SHARED))
-                before = builder.load(pointer, align=lanes.width * parts.item)
-                values = [self._scaled(totals[name, k, j]) for j in self.channels]
-                if lanes.width == 1:
-                    result = builder.fadd(before, values[0])
-                else:
-                    result = before
-                    for j, value in enumerate(values):
-                        value = builder.fadd(builder.extract_element(before, I32(j)), value)
-                        result = builder.insert_element(result, value, I32(j))
-                builder.store(result, pointer, align=lanes.width * parts.item)
+                before = vectors.load(builder, place, lanes.width, parts.scalar, SHARED)
+                values = [builder.fadd(before[j], self._scaled(totals[name, k, j])) for j in self.channels]
+                vectors.store(builder, place, values, SHARED)
 
     def _weights(self, name: str, of: str, channel: Channel):
-        """A pointer to the lane's weights of its input channel."""
+        """The address of the lane's weights of its input channel."""
         number = self.builder.mul(channel.number, I64(self.found.weights.component_stride))
         number = self.builder.add(number, self._offset(lambda found: found.weights))
-        return self._pointer(name, of, self.builder.add(number, self.channel), self.lanes.width)
+        size = I64(self.parts.problem.stored_bytes(name))
+        return self.builder.add(self.rows[name, of], self.builder.mul(self.builder.add(number, self.channel), size))
 
     def _feature(self, name: str, of: str, channel: Channel, component: int):
         """A pointer to a component of the lane's input channel."""
         block = self.found.source
         number = self.builder.mul(channel.number, I64(block.channel_stride))
         first = self._offset(lambda found: found.source, component * block.component_stride)
-        return self._pointer(name, of, self.builder.add(number, first))
+        return self.parts._number(self.builder, self.rows[name, of], self.builder.add(number, first))
 
     def _offset(self, block: Callable[[Map], Block], further: int = 0):
         """Where the path's block begins, or a number `further` on."""
@@ -392,9 +379,6 @@ class _Path:
             if value.constant != first.constant:
                 chosen = self.builder.select(self.builder.icmp_unsigned("==", self.path, I32(n)), value, chosen)
         return chosen
-
-    def _pointer(self, name: str, of: str, number, count: int = 1):
-        return self.parts._number(self.builder, self.rows[name, of], number, count)
 
     def _scaled(self, value):
         if all(found.factor == 1 for found in self.alike):

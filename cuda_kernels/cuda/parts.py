@@ -135,7 +135,9 @@ class Parts(FeatureParts):
                             if step == 0
                             else builder.add(builder.add(stage, builder.mul(lane, I32(step))), I32(offset))
                         )
-                        known[element] = builder.load(builder.inttoptr(place, ir.PointerType(self.scalar, SHARED)))
+                        stored = self.problem.operand(element[0]).stored
+                        loaded = builder.load(self._pointer(builder, place, stored, SHARED))
+                        known[element] = ptx.widened(builder, loaded, stored)
                     return known[element]
 
                 for path in segment.scaled_paths:

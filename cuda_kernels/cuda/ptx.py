@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-I32, I64 = ir.IntType(32), ir.IntType(64)
+I16, I32, I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
 GLOBAL, SHARED = 1, 3
 """LLVM's address spaces."""
 
@@ -67,3 +67,20 @@ def exchange(builder: ir.IRBuilder, value: ir.Value, distance: int) -> ir.Value:
 
 def _exchange(builder: ir.IRBuilder, bits, distance: int):
     return assemble(builder, f"shfl.sync.bfly.b32 $0, $1, {distance}, 31, 0xffffffff;", "=r,r", [bits], I32)
+
+
+def widened(builder: ir.IRBuilder, value: ir.Value, stored: str | None) -> ir.Value:
+    """A number as it is computed with, from what is in memory (16 bits of an integer, if it is stored in so few)."""
+    if stored is None:
+        return value
+    if stored == "bfloat16":
+        return builder.bitcast(builder.shl(builder.zext(value, I32), I32(16)), ir.FloatType())
+    return assemble(builder, "cvt.f32.f16 $0, $1;", "=f,h", [value], ir.FloatType())
+
+
+def narrowed(builder: ir.IRBuilder, value: ir.Value, stored: str | None) -> ir.Value:
+    """What is stored of a number: the nearest that fits."""
+    if stored is None:
+        return value
+    kind = {"bfloat16": "bf16", "float16": "f16"}[stored]
+    return assemble(builder, f"cvt.rn.{kind}.f32 $0, $1;", "=h,f", [value], I16)

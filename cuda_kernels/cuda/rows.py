@@ -37,7 +37,7 @@ class Rows(Lists):
         if as_input and index is Index.ONE:
             return address
         number = node if index in (Index.TARGET, Index.SOURCE) else edge
-        size = self.problem.row(name).length * self.problem.item_bytes
+        size = self.problem.row(name).length * self.problem.stored_bytes(name)
         return builder.add(address, builder.mul(builder.zext(number, I64), I64(size)))
 
     def _node_place(self, builder, addresses, operands, element, row, channel, lane):
@@ -53,7 +53,7 @@ class Rows(Lists):
 
     def _channel_place(self, builder, row, element, channel, lane):
         block = self.problem.row(element[0]).blocks[element[1]]
-        item = self.problem.item_bytes
+        item = self.problem.stored_bytes(element[0])
         number = builder.mul(builder.add(channel, lane), I32(block.channel_stride * item))
         constant = I64((block.offset + element[2] * block.component_stride) * item)
         return builder.add(builder.add(row, builder.zext(number, I64)), constant)
@@ -85,18 +85,22 @@ class Rows(Lists):
 
     def _store(self, builder, place, element: Element, value) -> None:
         """Store a number, plus what an earlier segment left there."""
-        pointer = builder.inttoptr(place, ir.PointerType(self.scalar, GLOBAL))
+        stored = self.problem.operand(element[0]).stored
+        pointer = self._pointer(builder, place, stored, GLOBAL)
         if element[:2] in self.segment.adds:
-            value = builder.fadd(value, builder.load(pointer))
-        builder.store(value, pointer)
+            value = builder.fadd(value, ptx.widened(builder, builder.load(pointer), stored))
+        builder.store(ptx.narrowed(builder, value, stored), pointer)
+
+    def _pointer(self, builder, place, stored: str | None, space: int):
+        return builder.inttoptr(place, ir.PointerType(ptx.I16 if stored else self.scalar, space))
 
     def _load_if(self, builder, pointer, condition):
         """The number there, or zero where it must not be read."""
-        before, zero = builder.block, ir.Constant(self.scalar, 0.0)
+        kind, before = pointer.type.pointee, builder.block
         with builder.if_then(condition):
             inside, loaded = builder.block, builder.load(pointer)
-        value = builder.phi(self.scalar)
-        value.add_incoming(zero, before)
+        value = builder.phi(kind)
+        value.add_incoming(ir.Constant(kind, None), before)
         value.add_incoming(loaded, inside)
         return value
 

@@ -13,8 +13,8 @@ from ..polynomial import Element
 from ..problem import Block, Channels, Problem, Row
 
 LANES = 32
-WIDE = 16
-"""Bytes of the widest asynchronous copy."""
+WIDE, NARROW = 16, 4
+"""Bytes of the widest and of the narrowest asynchronous copy."""
 
 
 def lane_row_bytes(item: int) -> int:
@@ -61,16 +61,32 @@ class Stage:
 
 def plan(problem: Problem, multiplicity: int, blocks: dict[str, list[int]]) -> Stage:
     """The stage for these blocks of each operand, all of `multiplicity` channels."""
-    builder = _Builder(problem.item_bytes)
+    builder = _Builder()
     for operand, numbers in blocks.items():
-        row = problem.row(operand)
+        row, builder.item = problem.row(operand), problem.stored_bytes(operand)
         if problem.operand(operand).channels is Channels.NONE:
             builder.row(operand, row, numbers)
-        elif _is_wide(row, numbers, multiplicity, problem.item_bytes):
+        elif _is_wide(row, numbers, multiplicity, builder.item):
             builder.wide_channels(operand, row, numbers)
         else:
             builder.narrow_channels(operand, row, numbers, multiplicity)
     return Stage(tuple(builder.copies), builder.places, builder.size)
+
+
+def can_be_read(problem: Problem, name: str) -> bool:
+    """Whether kernels read the operand as it is stored. They read four bytes at least: numbers of two not in rows of
+    odd length, and not where channels lie apart."""
+    row, item, channels = problem.row(name), problem.stored_bytes(name), problem.operand(name).channels
+    if item >= NARROW:
+        return True
+    if channels is Channels.NONE:
+        return row.length * item % NARROW == 0
+    if channels is Channels.PAIRS:
+        numbers = (n for block in row.blocks for n in (block.offset, block.multiplicity, block.component_stride))
+        return problem.has_maps and all(n * item % NARROW == 0 for n in (row.length, *numbers))
+    places = [place for place, factor in enumerate(problem.form) if factor == name]
+    found = {(problem.multiplicity(path), path.blocks[place]) for path in problem.paths for place in places}
+    return all(_is_wide(row, [block], multiplicity, item) for multiplicity, block in found if block is not None)
 
 
 def _is_wide(row: Row, numbers: list[int], multiplicity: int, item: int) -> bool:
@@ -88,15 +104,18 @@ def _contiguous(block: Block) -> bool:
 
 
 class _Builder:
-    def __init__(self, item: int):
-        self.item = item
+    """Attributes: item: bytes of a number of the operand whose copies are added."""
+
+    item: int
+
+    def __init__(self):
         self.copies: list[Copy] = []
         self.places: dict[Element, tuple[int, int]] = {}
         self.size = 0
 
     def row(self, operand: str, row: Row, numbers: list[int]) -> None:
         """A row without channels, as a whole."""
-        size = WIDE if row.length * self.item % WIDE == 0 else self.item
+        size = WIDE if row.length * self.item % WIDE == 0 else max(self.item, NARROW)
         count = row.length * self.item // size
         start = self._reserve(row.length * self.item)
         for done in range(0, count, LANES):

@@ -11,12 +11,13 @@ from cuda_kernels.contraction import Contraction, forward
 from cuda_kernels.problem import Problem
 
 from .._torch import has_autograd_batch, in_forward_mode, is_recorded, is_traced, is_transformed, recorder, unwrapped
-from ..tensor_product import problem_of
+from ..tensor_product import describe, problem_of
 from ._batch import batched, batched_by_autograd
 from ._edges import Edges, Graph
 from ._formulas import gradients, tangents
 from ._operation import traced_contraction
 from ._run import DTYPES, run, walks_sources
+from ._shapes import STORED
 
 
 def contract(
@@ -26,16 +27,24 @@ def contract(
 
     Args:
         problem: its description (see `pyg_cgconv.tensor_product`).
-        operands: its factors in order, each once; of one dtype, float32 or float64, and on one device. Rows by target,
-            source or edge are (rows, length), a row for all is (length,).
+        operands: its factors in order, each once; of one dtype, float32 or float64, and on one device. Beside float32,
+            those of edges may be bfloat16 or float16. Rows by target, source or edge are (rows, length), a row for all
+            is (length,).
         edges: the graph, for a problem that has one.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
+    dtype = operands[0].dtype
+    if any([operand.dtype != dtype for operand in operands]):  # noqa: C419  (the faster)
+        problem = describe.stored(problem, tuple(_stored(operand.dtype, dtype) for operand in operands))
     if torch.compiler.is_compiling() and not in_forward_mode():
         return traced_contraction(problem, None, operands, edges, deterministic)[0]
-    known = problem_of(problem, DTYPES[operands[0].dtype])
+    known = problem_of(problem, DTYPES[dtype])
     call = Call(problem, known, edges, deterministic)
     return call(call.first, operands)[0]
+
+
+def _stored(dtype: torch.dtype, other: torch.dtype) -> str | None:
+    return None if dtype == other else next(name for name, kind in STORED.items() if kind == dtype)
 
 
 class Call:

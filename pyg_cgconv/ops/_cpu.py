@@ -17,13 +17,17 @@ from cuda_kernels.problem import Block, Index, Problem
 
 from ._edges import Graph
 from ._memory import POOL
-from ._plan import Plan
+from ._plan import Plan, Widened
 from ._shapes import ROWS, Shapes
 
 
 def plan(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Plan:
     """What computes a contraction on a CPU."""
-    return _Products(problem, contraction) if problem.is_linear_map else _Plan(problem, contraction)
+    if problem.is_linear_map:
+        return _Products(problem, contraction)
+    known = problem.stored(tuple((operand.name, None) for operand in problem.operands))
+    found = _Plan(known, contraction)
+    return found if known is problem else Widened(found, problem, known, contraction)
 
 
 class _Plan:

@@ -13,14 +13,14 @@ from cuda_kernels import linear
 from cuda_kernels.contraction import Contraction
 from cuda_kernels.cuda.driver import ensure_context
 from cuda_kernels.cuda.launch import LinearPart, Walk
-from cuda_kernels.cuda.staging import WIDE
+from cuda_kernels.cuda.staging import WIDE, can_be_read
 from cuda_kernels.linear import Part
 from cuda_kernels.passes import owned_passes, single_pass, zeroed_outputs
 from cuda_kernels.problem import Index, Problem
 
 from .._torch import current_device, current_stream
 from ._edges import Graph
-from ._plan import Plan
+from ._plan import Plan, Widened
 from ._shapes import ROWS, Shapes, outputs
 
 
@@ -28,9 +28,16 @@ def plan(problem: Problem, contraction: Contraction, deterministic: bool, device
     """What computes a contraction on this GPU."""
     with torch.cuda.device(device):
         ensure_context(device)
-        if problem.is_linear_map:
-            return _Products(problem, contraction, device)
-        return _Plan(problem, contraction, deterministic, device)
+        return plan_here(problem, contraction, deterministic, device)
+
+
+def plan_here(problem: Problem, contraction: Contraction, deterministic: bool, device: int) -> Plan:
+    """The same, where the GPU is the current one."""
+    if problem.is_linear_map:
+        return _Products(problem, contraction, device)
+    known = problem.stored(tuple((o.name, None) for o in problem.operands if not can_be_read(problem, o.name)))
+    found = _Plan(known, contraction, deterministic, device)
+    return found if known is problem else Widened(found, problem, known, contraction)
 
 
 def _aligned(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -77,9 +84,9 @@ class _Plan(_OnDevice):
             lists = None if graph is None else graph.by_source if by_source else graph.by_target
             further = 0 if lists is None else lists.continuing.shape[0]
             partials = []
-            for (name, number, length, _), is_zeroed in writes:
+            for (name, number, length, _, dtype), is_zeroed in writes:
                 make = zeros if is_zeroed else empty
-                results[name] = make((rows[number], length))
+                results[name] = make((rows[number], length), dtype=dtype)
                 if further and number == by:
                     partials.append(make((further, length)))
             read, written = [addresses[n] for n in reads], [results[output.name].data_ptr() for output, _ in writes]

@@ -63,7 +63,8 @@ def _contract_fake(problem, contraction, operands, lists, sources, deterministic
     known = problem_of(problem, "float32")
     shapes = Shapes(known, _parsed(known, contraction))
     rows = shapes.rows(operands, _graph(lists, sources))
-    return [operands[0].new_empty(shapes.result(output, rows)) for output in shapes.outputs]
+    empty = operands[0].new_empty
+    return [empty(shapes.result(output, rows), dtype=output.dtype) for output in shapes.outputs]
 
 
 class _Recorded(torch.autograd.Function):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from cuda_kernels.contraction import Contraction
@@ -16,15 +17,19 @@ ROWS = {Index.TARGET: 0, Index.SOURCE: 1, Index.EDGE: 2, Index.ONE: 2}
 """Where the number of an operand's rows stands in what `Shapes.rows` returns: a gradient by a row that all sites share
 has a row for each site, until these are summed."""
 
+STORED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Dtypes of operands that are only stored so."""
+
 
 class Output(NamedTuple):
-    """An output of a contraction: its name, where its number of rows stands, the length of a row, and whether there is
-    one row for all."""
+    """An output of a contraction: its name, where its number of rows stands, the length of a row, whether there is one
+    row for all, and its dtype where that is not the problem's."""
 
     name: str
     rows: int
     length: int
     is_shared: bool
+    dtype: torch.dtype | None
 
 
 class Shapes:
@@ -61,4 +66,5 @@ def outputs(problem: Problem, names: Sequence[str]) -> list[Output]:
 
 
 def _output(operand: Operand, name: str) -> Output:
-    return Output(name, ROWS[operand.index], operand.row.length, operand.index is Index.ONE)
+    dtype = STORED[operand.stored] if operand.stored else None
+    return Output(name, ROWS[operand.index], operand.row.length, operand.index is Index.ONE, dtype)

@@ -76,6 +76,13 @@ def with_own_weights(description: str) -> str:
     return _written(**{**json.loads(description), "shared_weights": False})
 
 
+@cache
+def stored(description: str, ways: tuple[str | None, ...]) -> str:
+    """The same problem whose operands, in order, are stored in these ways: "bfloat16", "float16", or None for the
+    dtype that is computed with."""
+    return _written(**json.loads(description), stored=ways)
+
+
 def square(product: o3.TensorProduct) -> str:
     """The product of features with themselves, both in ir_mul.
 
@@ -123,9 +130,11 @@ def problem_of(description: str, dtype: str) -> Problem:
         "linear": _linear,
         "maps": _maps,
     }
-    make = forms[content.pop("form")]
+    make, stored = forms[content.pop("form")], content.pop("stored", ())
     with without_modes():
-        return make(**content).with_dtype(dtype)
+        problem = make(**content).with_dtype(dtype)
+    names = (operand.name for operand in problem.operands[1:])  # but not the result's
+    return problem.stored(tuple(zip(names, stored, strict=False)))
 
 
 def _product(
