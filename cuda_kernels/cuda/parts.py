@@ -171,16 +171,12 @@ class Parts(FeatureParts):
                     for n, name in enumerate(operands)
                     if segment.is_stored(name) or segment.is_far(name)
                 }
-                with self._where_channel_exists(builder, channel, lane):
-                    for element, value in values.items():
-                        if segment.is_stored(element[0]):
-                            place = self._channel_place(builder, rows[element[0]], element, channel, lane)
-                            self._store(builder, place, element, value)
-                for name in filter(segment.is_far, rows):
+                for name, row in rows.items():
+                    write = self._add_block if segment.is_far(name) else self._store_block
                     for number in segment.blocks(name):
-                        block = self.problem.row(name).blocks[number]
-                        column = [values[name, number, i] for i in range(block.dim)]
-                        self._add_block(builder, rows[name], block, column, channel, lane, scratch)
+                        dim = self.problem.row(name).blocks[number].dim
+                        column = [values[name, number, i] for i in range(dim)]
+                        write(builder, row, name, number, column, channel, lane, scratch)
                 return context.get_dummy_value()
 
             return types.void(outputs, *[types.uint32] * 5, self.gradients_type), codegen

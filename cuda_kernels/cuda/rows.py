@@ -8,7 +8,7 @@ from numba.cuda.cgutils import unpack_tuple
 
 from ..body import SCALAR
 from ..polynomial import Element
-from ..problem import OUT, Block, Index, base
+from ..problem import OUT, Index, base
 from . import ptx
 from .lists import Lists
 from .ptx import GLOBAL, I32, I64, SHARED
@@ -104,28 +104,45 @@ class Rows(Lists):
         value.add_incoming(loaded, inside)
         return value
 
-    def _add_block(self, builder, row, block: Block, values: list, channel, lane, scratch) -> None:
+    def _add_block(self, builder, row, name: str, number: int, values: list, channel, lane, scratch) -> None:
         """Add a block of the far node's gradients, values[i] being this lane's component i, to the row."""
-        item = self.problem.item_bytes
-        lane_bytes = builder.mul(lane, I32(item * block.channel_stride))
-        step = block.component_stride * item
-        if self.segment.transposes(block):
-            pointer = ir.PointerType(self.scalar, SHARED)
-            ptx.synchronize_warp(builder)
-            for i, value in enumerate(values):
-                place = builder.add(builder.add(scratch, lane_bytes), I32(i * item))
-                builder.store(value, builder.inttoptr(place, pointer))
-            ptx.synchronize_warp(builder)
-            lane_bytes, step = builder.mul(lane, I32(item)), LANES * item
-            values = [
-                builder.load(builder.inttoptr(builder.add(builder.add(scratch, lane_bytes), I32(i * step)), pointer))
-                for i in range(block.dim)
-            ]
-        start = builder.add(builder.mul(channel, I32(item * block.channel_stride)), lane_bytes)
-        place = builder.add(row, builder.zext(start, I64))
+        placed = self._placed(builder, row, name, number, values, channel, lane, scratch)
         with self._where_channel_exists(builder, channel, lane):
-            for i, value in enumerate(values):
-                ptx.add_atomically(builder, place, value, block.offset * item + i * step)
+            for place, offset, value in placed:
+                ptx.add_atomically(builder, place, value, offset)
+
+    def _store_block(self, builder, row, name: str, number: int, values: list, channel, lane, scratch) -> None:
+        """Store a block of the site's gradients, or add to what an earlier segment left there."""
+        placed = self._placed(builder, row, name, number, values, channel, lane, scratch)
+        with self._where_channel_exists(builder, channel, lane):
+            for place, offset, value in placed:
+                self._store(builder, builder.add(place, I64(offset)), (name, number, 0), value)
+
+    def _placed(self, builder, row, name: str, number: int, values: list, channel, lane, scratch) -> list[tuple]:
+        """(address, bytes beyond it, value) of the numbers that a lane writes of a block, values[i] being this lane's
+        component i: its own or, where those of a channel lie together, those of which lanes write a run."""
+        block, item = self.problem.row(name).blocks[number], self.problem.stored_bytes(name)
+        first, step = builder.mul(lane, I32(block.channel_stride)), block.component_stride
+        if self.segment.transposes(block):
+            values = self._transposed(builder, values, lane, scratch)
+            first, step = lane, LANES
+        first = builder.add(builder.mul(channel, I32(block.channel_stride)), first)
+        place = builder.add(row, builder.zext(builder.mul(first, I32(item)), I64))
+        return [(place, (block.offset + i * step) * item, value) for i, value in enumerate(values)]
+
+    def _transposed(self, builder, values: list, lane, scratch) -> list:
+        """Of the run of all lanes' values, those of a lane together, the ones at places lane, lane + 32 and so on."""
+        dim, item = len(values), self.problem.item_bytes
+
+        def pointer(number):
+            place = builder.add(scratch, builder.mul(number, I32(item)))
+            return builder.inttoptr(place, ir.PointerType(self.scalar, SHARED))
+
+        ptx.synchronize_warp(builder)
+        for i, value in enumerate(values):
+            builder.store(value, pointer(builder.add(builder.mul(lane, I32(dim)), I32(i))))
+        ptx.synchronize_warp(builder)
+        return [builder.load(pointer(builder.add(lane, I32(i * LANES)))) for i in range(dim)]
 
     def _scaled(self, builder, element, value):
         """A number of the owned node, times its block's scale."""
