@@ -13,10 +13,9 @@ from torch import Tensor
 from .._functions import without_autocast
 from .._torch import refuse_torchscript
 from ..ops import DTYPES, contract
-from ..tensor_product import MIXED, MODE, Mixing, describe
+from ..tensor_product import check_channels, summands, summed, without_kernel
 
 LAYOUT = "mul_ir"
-ELEMENTWISE = "uuu"
 
 
 class _Generated(o3.TensorProduct):
@@ -24,16 +23,12 @@ class _Generated(o3.TensorProduct):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        modes = sorted({i.connection_mode for i in self.instructions})
-        self._mixing = Mixing(self, LAYOUT, on_graph=False) if modes == [MIXED] and self.shared_weights else None
-        self._description = None if self._mixing is None else self._mixing.description
-        if modes in ([MODE], [ELEMENTWISE]):
-            self._description = describe.rows(self, LAYOUT)
-        if modes and self._description is None:
+        check_channels(self)
+        reasons = without_kernel(self, on_graph=False)
+        self._summands = [] if reasons else summands(self, LAYOUT, on_graph=False)
+        if reasons:
             warnings.warn(
-                f"instructions: modes {modes} have no generated kernel; this product is e3nn's, which is slow and "
-                f"keeps intermediates in memory. Instructions that are all {MODE!r}, all {ELEMENTWISE!r}, or all "
-                f"{MIXED!r} with shared weights, have one.",
+                f"{'; '.join(reasons)}; this product is e3nn's, which is slow and keeps intermediates in memory",
                 stacklevel=3,
             )
 
@@ -42,16 +37,12 @@ class _Generated(o3.TensorProduct):
         refuse_torchscript(self)
         weight = self._row_of(weight) if self.weight_numel else x.new_empty(0)
         self._check(x, y, weight)
-        if self._description is None:
+        if not self._summands:
             return o3.TensorProduct.forward(self, x, y, weight)
         shapes = [x.shape[:-1], y.shape[:-1], *([] if self.shared_weights else [weight.shape[:-1]])]
         leading = torch.broadcast_shapes(*shapes)
-        x, y = _rows(x, leading), _rows(y, leading)
-        if self._mixing is not None:
-            out = self._mixing(contract(self._description, (x, y)), weight)
-        else:
-            row = weight if self.shared_weights else _rows(weight, leading)
-            out = contract(self._description, (x, y, row))
+        row = weight if self.shared_weights else _rows(weight, leading)
+        out = summed(self._summands, contract, _rows(x, leading), _rows(y, leading), row)
         return out.reshape(*leading, out.shape[-1])
 
     def _row_of(self, weight: Tensor | list[Tensor] | None) -> Tensor:
@@ -128,3 +119,17 @@ class ElementwiseTensorProduct(_Generated, o3.ElementwiseTensorProduct):
     Arguments are e3nn's: ``irreps_in1``, ``irreps_in2``, ``filter_ir_out`` and ``irrep_normalization``. Shapes and
     errors are those of :class:`TensorProduct`.
     """
+
+
+class TensorSquare(_Generated, o3.TensorSquare):
+    """The product of :class:`e3nn.o3.TensorSquare`, name for name: of features with themselves, each pair of channels
+    once.
+
+    Arguments are e3nn's: ``irreps_in``, ``irreps_out``, ``filter_ir_out`` and ``irrep_normalization``. With
+    ``irreps_out`` weights mix all products (modes "uvw", "u<vw" and "uuw"); without it there are no weights (modes
+    "uvuv", "uvu<v" and "uuu"). A call is ``square(x, weight=None)``. Shapes and errors are those of
+    :class:`TensorProduct`.
+    """
+
+    def forward(self, x: Tensor, weight: Tensor | list[Tensor] | None = None) -> Tensor:  # type: ignore[override]
+        return super().forward(x, x, weight)

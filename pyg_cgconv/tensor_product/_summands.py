@@ -1,0 +1,178 @@
+"""Which kernel serves which of e3nn's modes: a product is the sum of a part for each mode, which is one contraction.
+
+A contraction acts on each channel alone. What a mode does beyond that comes before it (pairs of channels) or after it
+(:class:`Mixing`, :class:`Copies`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from math import prod
+from typing import NamedTuple
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from .._functions import join
+from ._description import Factors, product
+from ._layout import Rows
+from ._mixing import Copies, Mixing
+
+IR_MUL = "ir_mul"
+
+
+class Mode(NamedTuple):
+    """How a mode is computed.
+
+    Attributes:
+        factors: Which factors of the contraction have channels.
+        of_pairs: Whether these are the pairs u<v of the inputs' channels.
+        after: What makes the result of the paths' products; without it, the contraction does.
+    """
+
+    factors: Factors
+    of_pairs: bool = False
+    after: type[Mixing] | None = None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether weights belong to `after`, and not to the contraction."""
+        return self.after is Mixing
+
+
+MODES = {
+    "uvu": Mode(Factors.LEFT),
+    "uvuv": Mode(Factors.LEFT, after=Copies),
+    "uvw": Mode(Factors.LEFT, after=Mixing),
+    "uvv": Mode(Factors.RIGHT),
+    "uuu": Mode(Factors.BOTH),
+    "uuw": Mode(Factors.BOTH, after=Mixing),
+    "uvu<v": Mode(Factors.BOTH, of_pairs=True),
+    "u<vw": Mode(Factors.BOTH, of_pairs=True, after=Mixing),
+}
+
+
+def without_kernel(whole: o3.TensorProduct, on_graph: bool) -> list[str]:
+    """Why a product, of rows or on a graph, has no kernel; empty if it has one."""
+    reasons = []
+    # A kernel for these belongs into Mixing.
+    mixing = {i.connection_mode for i in whole.instructions if i.has_weight and MODES[i.connection_mode].mixes}
+    if mixing and not whole.shared_weights:
+        reasons.append(f"instructions: modes {sorted(mixing)} have no fused kernel unless all rows share the weights")
+    right = {mode for mode in _modes(whole) if MODES[mode].factors is Factors.RIGHT}
+    if right and on_graph:
+        reasons.append(
+            f"instructions: modes {sorted(right)} have no fused kernel on a graph; pyg_cgconv.TensorProduct has one: "
+            "give it x[source] and edge_attr, and sum its rows over targets"
+        )
+    return reasons
+
+
+def summands(whole: o3.TensorProduct, layout: str, on_graph: bool) -> list[Summand]:
+    """The parts of a product that has kernels; none if it has no paths.
+
+    Args:
+        layout: Order of the numbers in the rows of inputs and result.
+        on_graph: Whether x is of an edge's source, y of the edge, and rows of results are sums over edges.
+    """
+    return [Summand(whole, mode, layout, on_graph) for mode in _modes(whole)]
+
+
+def summed(parts: Sequence[Summand], contract: Contract, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    """The result of a product, from its parts; `contract(description, operands)` evaluates a contraction."""
+    return reduce(torch.add, [part(contract, x, y, weight) for part in parts])
+
+
+Contract = Callable[[str, Sequence[Tensor]], Tensor]
+
+
+class Summand:
+    """The paths of one mode.
+
+    Attributes:
+        description: The problem of their contraction.
+    """
+
+    def __init__(self, whole: o3.TensorProduct, name: str, layout: str, on_graph: bool):
+        mode, (paths, numbers) = MODES[name], _paths(whole, name)
+        slots = [i.i_in1 for i in paths], [i.i_in2 for i in paths]
+        irreps_in, irreps_out, starts = (whole.irreps_in1, whole.irreps_in2), whole.irreps_out, [i.i_out for i in paths]
+        layout_in = layout_out = layout
+        self._before = self._after = None
+        if mode.of_pairs:
+            self._before = [_Pairs(irreps, layout, used) for irreps, used in zip(irreps_in, slots, strict=True)]
+            irreps_in, layout_in = tuple(pairs.irreps for pairs in self._before), IR_MUL
+        if mode.after is not None:
+            copies = [1 if mode.factors is Factors.BOTH else irreps_in[1][slot].mul for slot in slots[1]]
+            self._after = mode.after(paths, copies, irreps_out, layout)
+            irreps_out, layout_out, starts = o3.Irreps(self._after.slots), IR_MUL, self._after.starts
+        weighted, factors = [i.has_weight and not mode.mixes for i in paths], [i.path_weight for i in paths]
+        self.description = product(
+            mode.factors,
+            (*irreps_in, irreps_out),
+            zip(*slots, starts, weighted, factors, strict=True),
+            (layout_in, layout_out),
+            apart=mode.after is not None,
+            on_graph=on_graph,
+            shared_weights=whole.shared_weights,
+        )
+        self._exchanged, self._has_weights = mode.factors is Factors.RIGHT, any(weighted)
+        self._numbers = None if numbers == [(0, whole.weight_numel)] else numbers
+
+    def __call__(self, contract: Contract, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """This part of the result."""
+        if self._numbers is not None:
+            weight = join([weight.narrow(-1, start, end - start) for start, end in self._numbers])
+        if self._before is not None:
+            x, y = self._before[0](x, 0), self._before[1](y, 1)
+        operands = (y, x) if self._exchanged else (x, y)
+        out = contract(self.description, (*operands, weight) if self._has_weights else operands)
+        return out if self._after is None else self._after(out, weight)
+
+
+def _modes(whole: o3.TensorProduct) -> list[str]:
+    """The modes of the paths that have channels, in the order of the instructions."""
+    return list(dict.fromkeys(i.connection_mode for i in whole.instructions if prod(i.path_shape)))
+
+
+def _paths(whole: o3.TensorProduct, mode: str) -> tuple[list, list[tuple[int, int]]]:
+    """The paths of a mode that have channels, and the numbers in the row of weights that are theirs: start and end."""
+    paths, numbers, start = [], [], 0
+    for instruction in whole.instructions:
+        end = start + prod(instruction.path_shape) * instruction.has_weight
+        if instruction.connection_mode == mode and prod(instruction.path_shape):
+            paths.append(instruction)
+            numbers.append((start, end))
+        start = end
+    return paths, _joined(numbers)
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers in as few ranges as there may be, at least one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in ranges:
+        if joined and start == joined[-1][1]:
+            start = joined.pop()[0]
+        joined.append((start, end))
+    return joined
+
+
+class _Pairs:
+    """The pairs u<v of channels of the slots that are used, in ir_mul: u for x, v for y."""
+
+    def __init__(self, irreps: o3.Irreps, layout: str, used: Sequence[int]):
+        self._rows, self._used = Rows(irreps, layout), sorted({*used})
+        counts = [(mul * (mul - 1) // 2 if slot in used else 0, ir) for slot, (mul, ir) in enumerate(irreps)]
+        self.irreps = o3.Irreps(counts)
+
+    def __call__(self, features: Tensor, end: int) -> Tensor:
+        blocks = self._rows.split(features)
+        return join([_of_pairs(blocks[slot], end).flatten(1) for slot in self._used])
+
+
+def _of_pairs(block: Tensor, end: int) -> Tensor:
+    """(n, dim, pairs) of (n, dim, channels). e3nn's order of pairs is that of the upper triangle, row by row."""
+    channels = block.shape[-1]
+    return block[..., torch.triu_indices(channels, channels, 1, device=block.device)[end]]
