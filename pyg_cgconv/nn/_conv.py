@@ -58,8 +58,8 @@ class TensorProductConv(MessagePassing):
             :attr:`irreps_out` of the layer has these slots, sorted.
         instructions: e3nn's list of ``(i_in1, i_in2, i_out, mode, has_weight[, path_weight])``, which fixes the order
             of the weights. Those of an e3nn product or of a layer (seven fields) are taken with the factors that they
-            have. Fused kernels serve mode "uvu" and, with shared weights, "uvw" (a convolution without weights, then
-            matrix products at the nodes); others run on the reference backend.
+            have. Fused kernels serve all modes but "uvv"; "uvw", "uuw" and "u<vw" need shared weights (a convolution
+            without weights, then matrix products at the nodes). A list that has others runs on the reference backend.
         layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's
             channels together, the faster).
         shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge.

@@ -85,10 +85,10 @@ class TensorProduct(_Generated):
             C^{p}_{ijk}\, x_{ui}\, y_{vj}
 
     Arguments, attributes, weights and the state dict are e3nn's; `e3nn's page
-    <https://docs.e3nn.org/en/stable/api/o3/o3_tp.html>`_ lists them. Products run by a generated kernel, as do their
-    derivatives of any order, if all paths have mode "uvu", or all "uuu", or all "uvw" with shared weights (then the
-    kernel's result is mixed by matrix products). Others are e3nn's, and say so once, when they are made. With modes
-    "uvu" and "uuu", a gradient by shared weights needs memory for a row of them for each row of x.
+    <https://docs.e3nn.org/en/stable/api/o3/o3_tp.html>`_ lists them. The paths of each mode run by a generated
+    kernel, as do their derivatives of any order. Of modes "uvw", "uuw" and "u<vw", matrix products mix the kernel's
+    result. Products in which these have weights of each row are e3nn's, and say so once, when they are made. With the
+    other modes, a gradient by shared weights needs memory for a row of them for each row of x.
 
     Shapes:
         - **x:** (..., irreps_in1.dim)
