@@ -29,7 +29,7 @@ class _Generated(o3.TensorProduct):
         if reasons:
             warnings.warn(
                 f"{'; '.join(reasons)}; this product is e3nn's, which is slow and keeps intermediates in memory",
-                stacklevel=3,
+                stacklevel=2,
             )
 
     @without_autocast

@@ -62,28 +62,29 @@ def product(
         paths: (slot of x, slot of y, slot of the result, whether it has weights, factor).
         layouts: of x and y, and of the result.
         apart: copy v is written to the v-th slot from the path's slot on; otherwise copies are summed.
-        on_graph: x is of an edge's source, y of the edge, and results are sums over the edges of a target.
+        on_graph: x is of an edge's source, y of the edge, and results are sums over the edges of a target; not with
+            `Factors.RIGHT`.
         shared_weights: all edges or rows have the same weights.
     """
-    left, right, out = irreps
     written = [[i, j, k, bool(weighted), float(factor)] for i, j, k, weighted, factor in paths]
     if factors is Factors.RIGHT:
-        # Coefficients of exchanged factors differ in sign where the sum of the degrees is odd.
-        signs = [(-1) ** (left[i].ir.l + right[j].ir.l + out[k].ir.l) for i, j, k, *_ in written]
-        written = [
-            [j, i, k, weighted, factor * sign] for (i, j, k, weighted, factor), sign in zip(written, signs, strict=True)
-        ]
-        left, right = right, left
+        irreps, written = _exchanged(irreps, written)
     return _written(
         form="product",
         factors=factors,
-        irreps=[str(left), str(right), str(out)],
+        irreps=[str(each) for each in irreps],
         paths=written,
         layouts=layouts,
         apart=apart,
         on_graph=on_graph,
         shared_weights=bool(shared_weights),
     )
+
+
+def _exchanged(irreps: Sequence[o3.Irreps], paths: list[list]) -> tuple[Sequence[o3.Irreps], list[list]]:
+    """The same product of y and x. Its coefficients have the other sign where the sum of the degrees is odd."""
+    x, y, out = irreps
+    return (y, x, out), [[j, i, k, w, c * (-1) ** (x[i].ir.l + y[j].ir.l + out[k].ir.l)] for i, j, k, w, c in paths]
 
 
 def with_own_weights(description: str) -> str:
@@ -152,11 +153,11 @@ def _product(
             weights += [(channels, 1)] * count if factors == Factors.RIGHT else [(channels, count)]
             weight_blocks += count
     target, source = (Index.TARGET, Index.SOURCE) if on_graph else (Index.EDGE, Index.EDGE)
-    row, channel_kind = (channel_row, Channels.EACH) if factors == Factors.BOTH else (copies_row, Channels.NONE)
+    row, channels_of_y = (channel_row, Channels.EACH) if factors == Factors.BOTH else (copies_row, Channels.NONE)
     operands = [
         Operand("g", channel_row(shape(out), layouts[1]), target),
         Operand("x", channel_row(shape(left), layouts[0]), source),
-        Operand("y", row(shape(right), layouts[0]), Index.EDGE, channel_kind),
+        Operand("y", row(shape(right), layouts[0]), Index.EDGE, channels_of_y),
     ]
     if weights:
         operands.append(Operand("w", weight_row(weights), Index.ONE if shared_weights else Index.EDGE))

@@ -21,6 +21,7 @@ from ._layout import Rows
 from ._mixing import Copies, Mixing
 
 IR_MUL = "ir_mul"
+Contract = Callable[[str, Sequence[Tensor]], Tensor]
 
 
 class Mode(NamedTuple):
@@ -85,9 +86,6 @@ def summed(parts: Sequence[Summand], contract: Contract, x: Tensor, y: Tensor, w
     return reduce(torch.add, [part(contract, x, y, weight) for part in parts])
 
 
-Contract = Callable[[str, Sequence[Tensor]], Tensor]
-
-
 class Summand:
     """The paths of one mode.
 
@@ -119,11 +117,12 @@ class Summand:
             shared_weights=whole.shared_weights,
         )
         self._exchanged, self._has_weights = mode.factors is Factors.RIGHT, any(weighted)
-        self._numbers = None if numbers == [(0, whole.weight_numel)] else numbers
+        # Empty where it is the whole row, and where there are no weights.
+        self._numbers = [] if numbers == [(0, whole.weight_numel)] else numbers
 
     def __call__(self, contract: Contract, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         """This part of the result."""
-        if self._numbers is not None:
+        if self._numbers:
             weight = join([weight.narrow(-1, start, end - start) for start, end in self._numbers])
         if self._before is not None:
             x, y = self._before[0](x, 0), self._before[1](y, 1)
@@ -144,13 +143,14 @@ def _paths(whole: o3.TensorProduct, mode: str) -> tuple[list, list[tuple[int, in
         end = start + prod(instruction.path_shape) * instruction.has_weight
         if instruction.connection_mode == mode and prod(instruction.path_shape):
             paths.append(instruction)
-            numbers.append((start, end))
+            if instruction.has_weight:
+                numbers.append((start, end))
         start = end
     return paths, _joined(numbers)
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same numbers in as few ranges as there may be, at least one."""
+    """The same numbers in as few ranges as there may be."""
     joined: list[tuple[int, int]] = []
     for start, end in ranges:
         if joined and start == joined[-1][1]:
@@ -175,4 +175,6 @@ class _Pairs:
 def _of_pairs(block: Tensor, end: int) -> Tensor:
     """(n, dim, pairs) of (n, dim, channels). e3nn's order of pairs is that of the upper triangle, row by row."""
     channels = block.shape[-1]
-    return block[..., torch.triu_indices(channels, channels, 1, device=block.device)[end]]
+    index = torch.triu_indices(channels, channels, 1, device=block.device)[end]
+    # Gradients add up in one order, on a GPU only with the one, on a CPU only with the other.
+    return block[..., index] if block.is_cuda else block.index_select(-1, index)

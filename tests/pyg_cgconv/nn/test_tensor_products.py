@@ -129,6 +129,14 @@ def test_the_square_is_e3nns(device, arguments):
     close(product.to(device), reference.to(device), torch.randn(5, product.irreps_in.dim, device=device))
 
 
+def test_a_square_with_weights_of_each_row_is_e3nns():
+    with pytest.warns(UserWarning, match=r"modes \['u<vw', 'uuw'\] have no fused kernel"):
+        product = TensorSquare("3x1o", "2x0e", shared_weights=False)
+    x, weight = torch.randn(4, 9), torch.randn(4, product.weight_numel)
+    expected = o3.TensorSquare("3x1o", "2x0e", shared_weights=False)(x, weight)
+    torch.testing.assert_close(product(x, weight), expected)
+
+
 @pytest.mark.parametrize("irrep_normalization", ["component", "norm", "none"])
 def test_normalisations_of_squares_are_e3nns(irrep_normalization):
     arguments, options = ("3x1o", "2x0e+2x2e"), {"irrep_normalization": irrep_normalization, "internal_weights": False}

@@ -118,11 +118,12 @@ def test_channels_that_do_not_fit_the_mode_are_named(mode):
 def test_mixing_weights_of_each_row_have_no_kernel(mode):
     arguments = "3x0e", "3x0e", "4x0e", [(0, 0, 0, mode, True)]
     words = rf"^instructions: modes \['{mode}'\] have no fused kernel unless all rows share the weights"
-    with pytest.warns(UserWarning, match=words):
+    with pytest.warns(UserWarning, match=words) as said:
         product = TensorProduct(*arguments, shared_weights=False)
     reference = o3.TensorProduct(*arguments, shared_weights=False)
     inputs = torch.randn(5, 3), torch.randn(5, 3), torch.randn(5, product.weight_numel)
     assert torch.equal(product(*inputs), reference(*inputs))
+    assert [warning.filename for warning in said] == [__file__]
     with pytest.warns(UserWarning, match=words):
         assert TensorProductConv(*arguments).backend == "reference"
 
