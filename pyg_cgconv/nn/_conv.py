@@ -22,12 +22,10 @@ from .._torch import is_plain, refuse_torchscript
 from ..ops import DTYPES, FLOWS, Edges, check_nodes, contract, sorted_edges
 from ..tensor_product import (
     ReferenceProduct,
-    Summand,
     channelwise,
     irreps_of,
     problem_of,
     summands,
-    summed,
     tensor_product,
     without_kernel,
 )
@@ -137,8 +135,7 @@ class TensorProductConv(MessagePassing):
         self.backend = _resolve(backend, without_kernel(product, on_graph=True), self.aggr)
         self.fuse = self.backend != "reference" and not self._has_own_messages()
         self._reference = ReferenceProduct(*irreps, self.instructions, layout, shared_weights)
-        is_fused = self.backend != "reference"
-        self._summands: list[Summand] = summands(product, layout, on_graph=True) if is_fused else []
+        self._summands = None if self.backend == "reference" else summands(product, layout, on_graph=True)
         self._dims = self.irreps_in.dim, self.irreps_edge.dim  # torch.compile cannot trace e3nn's irreps
 
     @without_autocast
@@ -155,13 +152,13 @@ class TensorProductConv(MessagePassing):
         graph = read_graph(edge_index, self.flow)
         nodes = node_counts(pair, size, graph)
         x_source, weight = self._checked(pair[0], graph, edge_attr, weight)
-        if not self._summands or not self.fuse or self._wants_messages():
+        if self._summands is None or not self.fuse or self._wants_messages():
             return self._messages_summed(pair, graph, edge_attr, weight, nodes)
         edges = graph.edges
         if not isinstance(edges, Edges):
             edges = sorted_edges(edges, *nodes, self.flow)
         evaluate = partial(contract, edges=edges, deterministic=self.deterministic)
-        out = summed(self._summands, evaluate, x_source, edge_attr, weight)
+        out = self._summands(evaluate, x_source, edge_attr, weight)
         if self.aggr == "mean":
             out = out / edges.in_degrees.clamp(min=1).unsqueeze(-1)
         return out
@@ -215,7 +212,7 @@ class TensorProductConv(MessagePassing):
     def problem(self) -> Problem | None:
         """What the kernels are generated from, for float32; None on the reference backend. Where instructions have
         several modes, that of the first."""
-        return problem_of(self._summands[0].description, "float32") if self._summands else None
+        return None if self._summands is None else problem_of(self._summands.descriptions[0], "float32")
 
     def _checked(
         self, x: Tensor | None, graph: Graph, edge_attr: Tensor, weight: Tensor | None

@@ -13,7 +13,7 @@ from torch import Tensor
 from .._functions import without_autocast
 from .._torch import refuse_torchscript
 from ..ops import DTYPES, contract
-from ..tensor_product import check_channels, summands, summed, without_kernel
+from ..tensor_product import check_channels, summands, without_kernel
 
 LAYOUT = "mul_ir"
 
@@ -25,7 +25,7 @@ class _Generated(o3.TensorProduct):
         super().__init__(*args, **kwargs)
         check_channels(self)
         reasons = without_kernel(self, on_graph=False)
-        self._summands = [] if reasons else summands(self, LAYOUT, on_graph=False)
+        self._summands = None if reasons else summands(self, LAYOUT, on_graph=False)
         if reasons:
             warnings.warn(
                 f"{'; '.join(reasons)}; this product is e3nn's, which is slow and keeps intermediates in memory",
@@ -37,12 +37,12 @@ class _Generated(o3.TensorProduct):
         refuse_torchscript(self)
         weight = self._row_of(weight) if self.weight_numel else x.new_empty(0)
         self._check(x, y, weight)
-        if not self._summands:
+        if self._summands is None:
             return o3.TensorProduct.forward(self, x, y, weight)
         shapes = [x.shape[:-1], y.shape[:-1], *([] if self.shared_weights else [weight.shape[:-1]])]
         leading = torch.broadcast_shapes(*shapes)
         row = weight if self.shared_weights else _rows(weight, leading)
-        out = summed(self._summands, contract, _rows(x, leading), _rows(y, leading), row)
+        out = self._summands(contract, _rows(x, leading), _rows(y, leading), row)
         return out.reshape(*leading, out.shape[-1])
 
     def _row_of(self, weight: Tensor | list[Tensor] | None) -> Tensor:

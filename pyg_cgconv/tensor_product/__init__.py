@@ -13,13 +13,12 @@ from ._description import problem_of
 from ._instructions import channelwise, check_channels, tensor_product
 from ._layout import IrrepsLike, Rows, channels_last, irreps_of, shape, to_ir_mul, to_mul_ir
 from ._reference import ReferenceProduct
-from ._summands import Summand, summands, summed, without_kernel
+from ._summands import summands, without_kernel
 
 __all__ = [
     "IrrepsLike",
     "ReferenceProduct",
     "Rows",
-    "Summand",
     "channels_last",
     "channelwise",
     "check_channels",
@@ -28,7 +27,6 @@ __all__ = [
     "problem_of",
     "shape",
     "summands",
-    "summed",
     "tensor_product",
     "to_ir_mul",
     "to_mul_ir",

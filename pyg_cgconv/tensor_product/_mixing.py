@@ -15,10 +15,10 @@ from ._layout import Rows
 
 
 class _Path(NamedTuple):
-    """Where a path's products and weights lie (None without weights), and the weights' shape (u, v, w)."""
+    """A path's number, and the shape (u, v, w) of its weights if it has any."""
 
-    products: slice
-    weights: slice | None
+    number: int
+    has_weight: bool
     shape: tuple[int, int, int]
 
 
@@ -46,40 +46,43 @@ class Mixing:
         self.starts: list[int] = []
         self._rows = Rows(irreps_out, layout)
         self._paths: list[list[_Path]] = [[] for _ in irreps_out]
-        start = weight = 0
-        for instruction, v in zip(instructions, copies, strict=True):
+        self._lengths: list[int] = []
+        self._weights: list[int] = []
+        for number, (instruction, v) in enumerate(zip(instructions, copies, strict=True)):
             u, (w, ir) = instruction.path_shape[0], irreps_out[instruction.i_out]
-            end, weight_end = start + u * v * ir.dim, weight + u * v * w * instruction.has_weight
-            weights = slice(weight, weight_end) if instruction.has_weight else None
-            self._paths[instruction.i_out].append(_Path(slice(start, end), weights, (u, v, w)))
+            self._paths[instruction.i_out].append(_Path(number, instruction.has_weight, (u, v, w)))
+            self._lengths.append(u * v * ir.dim)
+            self._weights.append(u * v * w if instruction.has_weight else 0)
             self.starts.append(len(self.slots))
             self.slots += [(u, ir)] * v
-            start, weight = end, weight_end
 
-    def __call__(self, products: Tensor, weight: Tensor) -> Tensor:
+    def __call__(self, products: Tensor, weight: Tensor | None) -> Tensor:
         """The result of the product, from that of the one without weights and the weights (weight_numel,)."""
+        # A gradient by the pieces of one split is one concatenation.
+        pieces = products.split(self._lengths, dim=1)
+        weights = [] if weight is None else weight.split(self._weights, dim=-1)
         blocks = [
-            self._mixed(products, weight, paths, dim)
+            self._mixed(pieces, weights, paths, dim)
             if paths
             else products.new_zeros(products.shape[0], dim, multiplicity)
             for paths, (multiplicity, dim) in zip(self._paths, self._rows.blocks, strict=True)
         ]
         return self._rows.join(blocks)
 
-    def _mixed(self, products: Tensor, weight: Tensor, paths: Sequence[_Path], dim: int) -> Tensor:
+    def _mixed(self, products: Sequence[Tensor], weights: Sequence[Tensor], paths: list[_Path], dim: int) -> Tensor:
         """A block (n, dim, w) of the result."""
-        channels, weights = [], []
-        for columns, numbers, (u, v, w) in paths:
-            block = products[:, columns].unflatten(1, (v, dim, u))
+        channels, matrices = [], []
+        for number, has_weight, (u, v, w) in paths:
+            block = products[number].unflatten(1, (v, dim, u))
             channels.append(block.transpose(1, 2).flatten(2))
-            matrix = products.new_ones(u, v, w) if numbers is None else weight[numbers].view(u, v, w)
-            weights.append(matrix.transpose(0, 1).flatten(0, 1))
-        return join(channels) @ join([w.mT for w in weights]).mT
+            matrix = weights[number].view(u, v, w) if has_weight else block.new_ones(u, v, w)
+            matrices.append(matrix.transpose(0, 1).flatten(0, 1))
+        return join(channels) @ join([matrix.mT for matrix in matrices]).mT
 
 
 class Copies(Mixing):
     """A product of mode "uvuv": nothing is mixed, channel u of copy v becomes channel uv."""
 
-    def _mixed(self, products: Tensor, weight: Tensor, paths: Sequence[_Path], dim: int) -> Tensor:
-        blocks = [products[:, path.products].unflatten(1, (path.shape[1], dim, path.shape[0])) for path in paths]
+    def _mixed(self, products: Sequence[Tensor], weights: Sequence[Tensor], paths: list[_Path], dim: int) -> Tensor:
+        blocks = [products[number].unflatten(1, (v, dim, u)) for number, _, (u, v, _) in paths]
         return reduce(torch.add, [block.permute(0, 2, 3, 1).flatten(2) for block in blocks])

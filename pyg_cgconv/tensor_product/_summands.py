@@ -6,8 +6,9 @@ A contraction acts on each channel alone. What a mode does beyond that comes bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
+from itertools import groupby
 from math import prod
 from typing import NamedTuple
 
@@ -71,22 +72,42 @@ def without_kernel(whole: o3.TensorProduct, on_graph: bool) -> list[str]:
     return reasons
 
 
-def summands(whole: o3.TensorProduct, layout: str, on_graph: bool) -> list[Summand]:
-    """The parts of a product that has kernels; none if it has no paths.
+def summands(whole: o3.TensorProduct, layout: str, on_graph: bool) -> Summands | None:
+    """A product that has kernels; None if it has no paths with channels, and is zero.
 
     Args:
         layout: Order of the numbers in the rows of inputs and result.
         on_graph: Whether x is of an edge's source, y of the edge, and rows of results are sums over edges.
     """
-    return [Summand(whole, mode, layout, on_graph) for mode in _modes(whole)]
+    return Summands(whole, layout, on_graph) if _modes(whole) else None
 
 
-def summed(parts: Sequence[Summand], contract: Contract, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """The result of a product, from its parts; `contract(description, operands)` evaluates a contraction."""
-    return reduce(torch.add, [part(contract, x, y, weight) for part in parts])
+class Summands:
+    """A product as the sum of a contraction for each mode.
+
+    Attributes:
+        descriptions: The problems of the contractions.
+    """
+
+    def __init__(self, whole: o3.TensorProduct, layout: str, on_graph: bool):
+        weighted = [i for i in whole.instructions if i.has_weight and prod(i.path_shape)]
+        runs = [(mode, list(run)) for mode, run in groupby(weighted, lambda i: i.connection_mode)]
+        self._lengths = [sum(prod(i.path_shape) for i in run) for _, run in runs]
+        modes = _modes(whole)
+        self._runs = [[n for n, (other, _) in enumerate(runs) if other == mode] for mode in modes]
+        self._summands = [_Summand(whole, mode, layout, on_graph) for mode in modes]
+        self.descriptions = [summand.description for summand in self._summands]
+
+    def __call__(self, contract: Contract, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """The product's result; `contract(description, operands)` evaluates a contraction."""
+        # A gradient by pieces of one split is one concatenation.
+        pieces = weight.split(self._lengths, dim=-1) if len(self._lengths) > 1 else [weight]
+        weights = [join([pieces[n] for n in runs]) if runs else None for runs in self._runs]
+        results = [summand(contract, x, y, w) for summand, w in zip(self._summands, weights, strict=True)]
+        return reduce(torch.add, results)
 
 
-class Summand:
+class _Summand:
     """The paths of one mode.
 
     Attributes:
@@ -94,7 +115,8 @@ class Summand:
     """
 
     def __init__(self, whole: o3.TensorProduct, name: str, layout: str, on_graph: bool):
-        mode, (paths, numbers) = MODES[name], _paths(whole, name)
+        mode = MODES[name]
+        paths = [i for i in whole.instructions if i.connection_mode == name and prod(i.path_shape)]
         slots = [i.i_in1 for i in paths], [i.i_in2 for i in paths]
         irreps_in, irreps_out, starts = (whole.irreps_in1, whole.irreps_in2), whole.irreps_out, [i.i_out for i in paths]
         layout_in = layout_out = layout
@@ -116,47 +138,22 @@ class Summand:
             on_graph=on_graph,
             shared_weights=whole.shared_weights,
         )
-        self._exchanged, self._has_weights = mode.factors is Factors.RIGHT, any(weighted)
-        # Empty where it is the whole row, and where there are no weights.
-        self._numbers = [] if numbers == [(0, whole.weight_numel)] else numbers
+        self._exchanged, self._mixes = mode.factors is Factors.RIGHT, mode.mixes
 
-    def __call__(self, contract: Contract, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        """This part of the result."""
-        if self._numbers:
-            weight = join([weight.narrow(-1, start, end - start) for start, end in self._numbers])
+    def __call__(self, contract: Contract, x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+        """Their part of the result; the weights are those of these paths, None if there are none."""
         if self._before is not None:
             x, y = self._before[0](x, 0), self._before[1](y, 1)
-        operands = (y, x) if self._exchanged else (x, y)
-        out = contract(self.description, (*operands, weight) if self._has_weights else operands)
-        return out if self._after is None else self._after(out, weight)
+        operands = [y, x] if self._exchanged else [x, y]
+        if weight is not None and not self._mixes:
+            operands.append(weight)
+        out = contract(self.description, operands)
+        return out if self._after is None else self._after(out, weight if self._mixes else None)
 
 
 def _modes(whole: o3.TensorProduct) -> list[str]:
     """The modes of the paths that have channels, in the order of the instructions."""
     return list(dict.fromkeys(i.connection_mode for i in whole.instructions if prod(i.path_shape)))
-
-
-def _paths(whole: o3.TensorProduct, mode: str) -> tuple[list, list[tuple[int, int]]]:
-    """The paths of a mode that have channels, and the numbers in the row of weights that are theirs: start and end."""
-    paths, numbers, start = [], [], 0
-    for instruction in whole.instructions:
-        end = start + prod(instruction.path_shape) * instruction.has_weight
-        if instruction.connection_mode == mode and prod(instruction.path_shape):
-            paths.append(instruction)
-            if instruction.has_weight:
-                numbers.append((start, end))
-        start = end
-    return paths, _joined(numbers)
-
-
-def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same numbers in as few ranges as there may be."""
-    joined: list[tuple[int, int]] = []
-    for start, end in ranges:
-        if joined and start == joined[-1][1]:
-            start = joined.pop()[0]
-        joined.append((start, end))
-    return joined
 
 
 class _Pairs:
