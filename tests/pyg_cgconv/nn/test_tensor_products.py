@@ -266,6 +266,14 @@ def test_wrong_dtypes_are_named():
         product.half()(torch.ones(4, 12).half(), torch.ones(4, 5).half())
 
 
+def test_paths_are_drawn_as_e3nn_draws_them():
+    pytest.importorskip("matplotlib").use("Agg")
+    product, reference = both(*IRREPS, PATHS)
+    (_, ours), (_, theirs) = product.visualize(), reference.visualize()
+    assert [text.get_text() for text in ours.texts] == [text.get_text() for text in theirs.texts]
+    assert len(ours.patches) == len(theirs.patches) > 0
+
+
 def test_missing_weights_are_named():
     with pytest.raises(ValueError, match=r"^weight: missing"):
         TensorProduct(*IRREPS, PATHS, internal_weights=False)(torch.ones(4, 12), torch.ones(4, 5))

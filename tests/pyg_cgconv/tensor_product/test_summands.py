@@ -18,11 +18,11 @@ ON_GRAPHS = tuple(mode for mode in MODES if mode != "uvv")
 
 
 def case_of(mode: str, has_weight: bool = True, layout: str = "mul_ir", shared_weights: bool = True) -> Case:
-    """Three paths of a mode, two of them to one slot, which are not side by side."""
-    paths = [(1, 0, 0), (0, 0, 1), (1, 1, 1), (0, 1, 0)]
+    """Paths of a mode: two slots have two each, which are not side by side, and a third one a cross product."""
+    paths = [(1, 0, 0), (0, 0, 1), (1, 1, 1), (0, 1, 0), (1, 0, 2)]
     mixed = 2 if has_weight else 1
     channels = {"uvw": mixed, "uuw": mixed, "u<vw": mixed, "uvuv": 9}.get(mode, 3)
-    out = o3.Irreps(f"{channels}x0e+{channels}x1o+2x2e")
+    out = o3.Irreps(f"{channels}x0e+{channels}x1o+{channels}x1e+2x2e")
     instructions = [(*path, mode, has_weight) for path in paths]
     case = Case(*map(o3.Irreps, IRREPS), out, instructions, layout, shared_weights, *[None] * 4, targets=4)
     fill(case, sources=3, edges=6, seed=0)
