@@ -23,7 +23,13 @@ from ._version import __version__
 from .ops import Edges
 
 if TYPE_CHECKING:
-    from .nn import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorProductConv
+    from .nn import (
+        ElementwiseTensorProduct,
+        FullyConnectedTensorProduct,
+        TensorProduct,
+        TensorProductConv,
+        TensorSquare,
+    )
     from .potential import ASECalculator as ASECalculator
     from .potential import Potential, RadiusGraph
 
@@ -36,6 +42,7 @@ __all__ = [
     "RadiusGraph",
     "TensorProduct",
     "TensorProductConv",
+    "TensorSquare",
     "__version__",
 ]
 
@@ -50,5 +57,6 @@ if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every 
             "RadiusGraph": ".potential",
             "TensorProduct": ".nn",
             "TensorProductConv": ".nn",
+            "TensorSquare": ".nn",
         },
     )

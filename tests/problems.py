@@ -144,6 +144,56 @@ def cases(draw, max_l: int = 3, most: int = 100, most_paths: int = 6) -> Case:
     return case
 
 
+MODES = ("uvu", "uvv", "uvw", "uuu", "uuw", "uvuv", "uvu<v", "u<vw")
+
+
+@st.composite
+def mixtures(draw, modes: tuple[str, ...] = MODES) -> Case:
+    """Random products whose paths have several of e3nn's modes, on random bipartite graphs.
+
+    Paths share output slots where they can; one slot is left without a path. Weights of mixing paths are shared.
+    """
+    irreps = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([-1, 1])), min_size=1, max_size=2)
+    channels = draw(st.sampled_from([2, 3, 5, 16]))
+    irreps_in, irreps_edge = (
+        o3.Irreps([(channels if n == 0 else draw(st.sampled_from([1, 2, channels])), ir) for n, ir in enumerate(found)])
+        for found in (draw(irreps), draw(irreps))
+    )
+    slots: list = [(3, o3.Irrep("4e"))]
+    instructions: list[tuple] = []
+    for mode in draw(st.lists(st.sampled_from(modes), min_size=2, max_size=3)):
+        paths = [
+            (i, j, ir, a.mul, b.mul)
+            for i, a in enumerate(irreps_in)
+            for j, b in enumerate(irreps_edge)
+            for ir in a.ir * b.ir
+            if (mode.startswith("uv") and mode != "uvu<v") or a.mul == b.mul > 1
+        ]
+        i, j, ir, u, v = draw(st.sampled_from(paths))
+        has_weight = mode in ("uvw", "u<vw") or not instructions or draw(st.booleans())
+        mixed = draw(st.sampled_from([1, 4])) if has_weight else 1
+        w = {"uvv": v, "uvuv": u * v, "uvu<v": u * (u - 1) // 2, "uvw": mixed, "uuw": mixed, "u<vw": mixed}.get(mode, u)
+        fitting = [n for n, slot in enumerate(slots) if slot == (w, ir)]
+        if not fitting or draw(st.booleans()):
+            fitting = [len(slots)]
+            slots.append((w, ir))
+        weight = draw(st.sampled_from([1.0, 0.3]))
+        instructions.append((i, j, draw(st.sampled_from(fitting)), mode, has_weight, weight))
+    mixes = any(mode in ("uvw", "uuw", "u<vw") and weighted for *_, mode, weighted, _ in instructions)
+    case = Case(
+        irreps_in,
+        irreps_edge,
+        o3.Irreps(slots),
+        instructions,
+        draw(st.sampled_from(["mul_ir", "ir_mul"])),
+        mixes or draw(st.booleans()),
+        *[None] * 4,
+        targets=4,
+    )
+    fill(case, sources=3, edges=draw(st.sampled_from([0, 7])), seed=draw(st.integers(0, 2**31)))
+    return case
+
+
 def fill(case: Case, sources: int, edges: int, seed: int) -> None:
     """Random features and edges."""
     case.filled = sources, edges, seed

@@ -8,7 +8,8 @@
     products    NodeProducts: products of a node's features with themselves
     radial      BesselBasis, PolynomialCutoff, RadialNetwork: functions of the distance
     spherical   spherical_harmonics
-    tensor_products  TensorProduct, FullyConnectedTensorProduct, ElementwiseTensorProduct: e3nn's, without a graph
+    tensor_products  TensorProduct, FullyConnectedTensorProduct, ElementwiseTensorProduct, TensorSquare: e3nn's, without
+                a graph
 
 Import from here, not from the modules. TensorProductConv and InteractionBlock need PyTorch Geometric, and are loaded
 when they are first asked for.
@@ -22,7 +23,7 @@ from ._linear import Linear, SpeciesLinear
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._spherical import spherical_harmonics
-from ._tensor_products import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct
+from ._tensor_products import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorSquare
 
 if TYPE_CHECKING:
     from ._blocks import InteractionBlock as InteractionBlock
@@ -42,6 +43,7 @@ __all__ = [
     "SpeciesLinear",
     "TensorProduct",
     "TensorProductConv",
+    "TensorSquare",
     "spherical_harmonics",
 ]
 

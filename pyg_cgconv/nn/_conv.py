@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from e3nn import o3
@@ -20,15 +21,13 @@ from .._functions import without_autocast
 from .._torch import is_plain, refuse_torchscript
 from ..ops import DTYPES, FLOWS, Edges, check_nodes, contract, sorted_edges
 from ..tensor_product import (
-    MIXED,
-    MODE,
-    Mixing,
     ReferenceProduct,
     channelwise,
-    describe,
     irreps_of,
     problem_of,
+    summands,
     tensor_product,
+    without_kernel,
 )
 from ._graph import Graph, node_counts, pair_of, read_graph
 
@@ -57,8 +56,8 @@ class TensorProductConv(MessagePassing):
             :attr:`irreps_out` of the layer has these slots, sorted.
         instructions: e3nn's list of ``(i_in1, i_in2, i_out, mode, has_weight[, path_weight])``, which fixes the order
             of the weights. Those of an e3nn product or of a layer (seven fields) are taken with the factors that they
-            have. Fused kernels serve mode "uvu" and, with shared weights, "uvw" (a convolution without weights, then
-            matrix products at the nodes); others run on the reference backend.
+            have. Fused kernels serve all modes but "uvv"; "uvw", "uuw" and "u<vw" need shared weights (a convolution
+            without weights, then matrix products at the nodes). A list that has others runs on the reference backend.
         layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's
             channels together, the faster).
         shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge.
@@ -133,17 +132,10 @@ class TensorProductConv(MessagePassing):
         self.instructions = product.instructions
         self.weight_numel: int = product.weight_numel
         self.layout, self.shared_weights, self.deterministic = layout, shared_weights, deterministic
-        mixes = shared_weights and {i.connection_mode for i in self.instructions} == {MIXED}
-        self.backend = _resolve(backend, MIXED if mixes else MODE, self.instructions, self.aggr)
+        self.backend = _resolve(backend, without_kernel(product, on_graph=True), self.aggr)
         self.fuse = self.backend != "reference" and not self._has_own_messages()
         self._reference = ReferenceProduct(*irreps, self.instructions, layout, shared_weights)
-        is_fused = self.backend != "reference" and self.instructions
-        self._mixing = Mixing(product, layout, on_graph=True) if is_fused and mixes else None
-        self._description: str | None = None
-        if self._mixing is not None:
-            self._description = self._mixing.description
-        elif is_fused:
-            self._description = describe.convolution(product, layout)
+        self._summands = None if self.backend == "reference" else summands(product, layout, on_graph=True)
         self._dims = self.irreps_in.dim, self.irreps_edge.dim  # torch.compile cannot trace e3nn's irreps
 
     @without_autocast
@@ -160,15 +152,13 @@ class TensorProductConv(MessagePassing):
         graph = read_graph(edge_index, self.flow)
         nodes = node_counts(pair, size, graph)
         x_source, weight = self._checked(pair[0], graph, edge_attr, weight)
-        if self._description is None or not self.fuse or self._wants_messages():
+        if self._summands is None or not self.fuse or self._wants_messages():
             return self._messages_summed(pair, graph, edge_attr, weight, nodes)
         edges = graph.edges
         if not isinstance(edges, Edges):
             edges = sorted_edges(edges, *nodes, self.flow)
-        operands = (x_source, edge_attr) if self._mixing is not None else (x_source, edge_attr, weight)
-        out = contract(self._description, operands, edges, self.deterministic)
-        if self._mixing is not None:
-            out = self._mixing(out, weight)
+        evaluate = partial(contract, edges=edges, deterministic=self.deterministic)
+        out = self._summands(evaluate, x_source, edge_attr, weight)
         if self.aggr == "mean":
             out = out / edges.in_degrees.clamp(min=1).unsqueeze(-1)
         return out
@@ -220,8 +210,9 @@ class TensorProductConv(MessagePassing):
 
     @property
     def problem(self) -> Problem | None:
-        """What the kernels are generated from, for float32; None on the reference backend."""
-        return None if self._description is None else problem_of(self._description, "float32")
+        """What the kernels are generated from, for float32; None on the reference backend. Where instructions have
+        several modes, that of the first."""
+        return None if self._summands is None else problem_of(self._summands.descriptions[0], "float32")
 
     def _checked(
         self, x: Tensor | None, graph: Graph, edge_attr: Tensor, weight: Tensor | None
@@ -269,10 +260,9 @@ class TensorProductConv(MessagePassing):
         return f"{self.__class__.__name__}({irreps}, layout={self.layout!r}, backend={self.backend!r})"
 
 
-def _resolve(backend: str, known: str, instructions: Sequence, aggr: object) -> str:
-    """The backend that runs: fused kernels know one mode, sums and means."""
-    modes = sorted({i.connection_mode for i in instructions} - {known})
-    reasons = [f"instructions: modes {modes} have no fused kernel"] if modes else []
+def _resolve(backend: str, without_kernel: list[str], aggr: object) -> str:
+    """The backend that runs: fused kernels know sums and means."""
+    reasons = list(without_kernel)
     if aggr not in SUMS:
         reasons.append(f"aggr: {aggr!r} has no fused kernel, only {', '.join(map(repr, SUMS))} have")
     if not reasons or backend == "reference":

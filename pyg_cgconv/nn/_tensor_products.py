@@ -13,10 +13,9 @@ from torch import Tensor
 from .._functions import without_autocast
 from .._torch import refuse_torchscript
 from ..ops import DTYPES, contract
-from ..tensor_product import MIXED, MODE, Mixing, describe
+from ..tensor_product import check_channels, summands, without_kernel
 
 LAYOUT = "mul_ir"
-ELEMENTWISE = "uuu"
 
 
 class _Generated(o3.TensorProduct):
@@ -24,17 +23,13 @@ class _Generated(o3.TensorProduct):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        modes = sorted({i.connection_mode for i in self.instructions})
-        self._mixing = Mixing(self, LAYOUT, on_graph=False) if modes == [MIXED] and self.shared_weights else None
-        self._description = None if self._mixing is None else self._mixing.description
-        if modes in ([MODE], [ELEMENTWISE]):
-            self._description = describe.rows(self, LAYOUT)
-        if modes and self._description is None:
+        check_channels(self)
+        reasons = without_kernel(self, on_graph=False)
+        self._summands = None if reasons else summands(self, LAYOUT, on_graph=False)
+        if reasons:
             warnings.warn(
-                f"instructions: modes {modes} have no generated kernel; this product is e3nn's, which is slow and "
-                f"keeps intermediates in memory. Instructions that are all {MODE!r}, all {ELEMENTWISE!r}, or all "
-                f"{MIXED!r} with shared weights, have one.",
-                stacklevel=3,
+                f"{'; '.join(reasons)}; this product is e3nn's, which is slow and keeps intermediates in memory",
+                stacklevel=2,
             )
 
     @without_autocast
@@ -42,16 +37,12 @@ class _Generated(o3.TensorProduct):
         refuse_torchscript(self)
         weight = self._row_of(weight) if self.weight_numel else x.new_empty(0)
         self._check(x, y, weight)
-        if self._description is None:
+        if self._summands is None:
             return o3.TensorProduct.forward(self, x, y, weight)
         shapes = [x.shape[:-1], y.shape[:-1], *([] if self.shared_weights else [weight.shape[:-1]])]
         leading = torch.broadcast_shapes(*shapes)
-        x, y = _rows(x, leading), _rows(y, leading)
-        if self._mixing is not None:
-            out = self._mixing(contract(self._description, (x, y)), weight)
-        else:
-            row = weight if self.shared_weights else _rows(weight, leading)
-            out = contract(self._description, (x, y, row))
+        row = weight if self.shared_weights else _rows(weight, leading)
+        out = self._summands(contract, _rows(x, leading), _rows(y, leading), row)
         return out.reshape(*leading, out.shape[-1])
 
     def _row_of(self, weight: Tensor | list[Tensor] | None) -> Tensor:
@@ -94,10 +85,10 @@ class TensorProduct(_Generated):
             C^{p}_{ijk}\, x_{ui}\, y_{vj}
 
     Arguments, attributes, weights and the state dict are e3nn's; `e3nn's page
-    <https://docs.e3nn.org/en/stable/api/o3/o3_tp.html>`_ lists them. Products run by a generated kernel, as do their
-    derivatives of any order, if all paths have mode "uvu", or all "uuu", or all "uvw" with shared weights (then the
-    kernel's result is mixed by matrix products). Others are e3nn's, and say so once, when they are made. With modes
-    "uvu" and "uuu", a gradient by shared weights needs memory for a row of them for each row of x.
+    <https://docs.e3nn.org/en/stable/api/o3/o3_tp.html>`_ lists them. The paths of each mode run by a generated
+    kernel, as do their derivatives of any order. Of modes "uvw", "uuw" and "u<vw", matrix products mix the kernel's
+    result. Products in which these have weights of each row are e3nn's, and say so once, when they are made. With the
+    other modes, a gradient by shared weights needs memory for a row of them for each row of x.
 
     Shapes:
         - **x:** (..., irreps_in1.dim)
@@ -128,3 +119,17 @@ class ElementwiseTensorProduct(_Generated, o3.ElementwiseTensorProduct):
     Arguments are e3nn's: ``irreps_in1``, ``irreps_in2``, ``filter_ir_out`` and ``irrep_normalization``. Shapes and
     errors are those of :class:`TensorProduct`.
     """
+
+
+class TensorSquare(_Generated, o3.TensorSquare):
+    """The product of :class:`e3nn.o3.TensorSquare`, name for name: of features with themselves, each pair of channels
+    once.
+
+    Arguments are e3nn's: ``irreps_in``, ``irreps_out``, ``filter_ir_out`` and ``irrep_normalization``. With
+    ``irreps_out`` weights mix all products (modes "uvw", "u<vw" and "uuw"); without it there are no weights (modes
+    "uvuv", "uvu<v" and "uuu"). A call is ``square(x, weight=None)``. Shapes and errors are those of
+    :class:`TensorProduct`.
+    """
+
+    def forward(self, x: Tensor, weight: Tensor | list[Tensor] | None = None) -> Tensor:  # type: ignore[override]
+        return super().forward(x, x, weight)

@@ -2,32 +2,33 @@
 
 instructions   e3nn's lists of paths, made or checked
 description    a problem as a string, and what the kernel generator reads of it
-mixing         mode "uvw" with shared weights: a product without weights, and a linear map
+mixing         modes whose paths have products of their own: linear maps of the channels of a product without weights
+summands       e3nn's modes: a product as a sum of parts, a contraction each
 layout         the two orders of a row's numbers: mul_ir and ir_mul
 reference      the product in plain PyTorch, by e3nn
 """
 
 from . import _description as describe
 from ._description import problem_of
-from ._instructions import MODE, channelwise, tensor_product
+from ._instructions import channelwise, check_channels, tensor_product
 from ._layout import IrrepsLike, Rows, channels_last, irreps_of, shape, to_ir_mul, to_mul_ir
-from ._mixing import MIXED, Mixing
 from ._reference import ReferenceProduct
+from ._summands import summands, without_kernel
 
 __all__ = [
-    "MIXED",
-    "MODE",
     "IrrepsLike",
-    "Mixing",
     "ReferenceProduct",
     "Rows",
     "channels_last",
     "channelwise",
+    "check_channels",
     "describe",
     "irreps_of",
     "problem_of",
     "shape",
+    "summands",
     "tensor_product",
     "to_ir_mul",
     "to_mul_ir",
+    "without_kernel",
 ]

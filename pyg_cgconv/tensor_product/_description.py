@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from functools import cache
 from itertools import accumulate, groupby
 
 import torch
@@ -37,38 +38,56 @@ _ZERO = 1e-12
 """Coefficients below this are rounding noise: the smallest true one for l up to 8 is 1.3e-3."""
 
 
-def convolution(product: o3.TensorProduct, layout: str) -> str:
-    """The convolution with a tensor product whose paths all have mode "uvu"."""
-    return _of_product("convolution", product, layout)
+class Factors(StrEnum):
+    """Which factors of a product have channels, and how they meet."""
+
+    LEFT = "left"  # the channels are x's; each meets every copy of y
+    RIGHT = "right"  # the channels are y's; each meets every copy of x
+    BOTH = "both"  # channel u of x meets channel u of y
 
 
-def rows(product: o3.TensorProduct, layout: str) -> str:
-    """The tensor product itself, of rows, without a graph; its paths all have mode "uvu", or all "uuu"."""
-    modes = {i.connection_mode for i in product.instructions}
-    return _of_product("elementwise" if modes == {"uuu"} else "product", product, layout)
+def product(
+    factors: Factors,
+    irreps: Sequence[o3.Irreps],
+    paths: Iterable[tuple[int, int, int, bool, float]],
+    layouts: tuple[str, str],
+    *,
+    apart: bool,
+    on_graph: bool,
+    summed: bool = True,
+    shared_weights: bool,
+) -> str:
+    """A product whose paths act on each channel alone. With `Factors.RIGHT` its operands are y, x and the weights.
 
-
-def _of_product(form: str, product: o3.TensorProduct, layout: str) -> str:
-    paths = [[i.i_in1, i.i_in2, i.i_out, bool(i.has_weight), float(i.path_weight)] for i in product.instructions]
+    Args:
+        irreps: of x, y and the result.
+        paths: (slot of x, slot of y, slot of the result, whether it has weights, factor).
+        layouts: of x and y, and of the result.
+        apart: copy v is written to the v-th slot from the path's slot on; otherwise copies are summed.
+        on_graph: x is of an edge's source, y of the edge; not with `Factors.RIGHT`.
+        summed: results are sums over the edges of a target, where there is a graph.
+        shared_weights: all edges or rows have the same weights.
+    """
+    written = [[i, j, k, bool(weighted), float(factor)] for i, j, k, weighted, factor in paths]
+    if factors is Factors.RIGHT:
+        irreps, written = _exchanged(irreps, written)
     return _written(
-        form=form,
-        irreps=[str(product.irreps_in1), str(product.irreps_in2), str(product.irreps_out)],
-        paths=paths,
-        layout=layout,
-        shared_weights=bool(product.shared_weights),
+        form="product",
+        factors=factors,
+        irreps=[str(each) for each in irreps],
+        paths=written,
+        layouts=layouts,
+        apart=apart,
+        on_graph=on_graph,
+        summed=summed,
+        shared_weights=bool(shared_weights),
     )
 
 
-def outer(product: o3.TensorProduct, layout: str, on_graph: bool, summed: bool = True) -> str:
-    """The product of each channel u of the first factor with each copy v of the second, without weights: for each path
-    rows (v, component, u), one path after the other.
-
-    Args:
-        summed: over the edges of a node, where there is a graph.
-    """
-    paths = [[i.i_in1, i.i_in2, i.i_out, float(i.path_weight)] for i in product.instructions]
-    irreps = [str(product.irreps_in1), str(product.irreps_in2), str(product.irreps_out)]
-    return _written(form="outer", irreps=irreps, paths=paths, layout=layout, on_graph=on_graph, summed=summed)
+def _exchanged(irreps: Sequence[o3.Irreps], paths: list[list]) -> tuple[Sequence[o3.Irreps], list[list]]:
+    """The same product of y and x. Its coefficients have the other sign where the sum of the degrees is odd."""
+    x, y, out = irreps
+    return (y, x, out), [[j, i, k, w, c * (-1) ** (x[i].ir.l + y[j].ir.l + out[k].ir.l)] for i, j, k, w, c in paths]
 
 
 def with_own_weights(description: str) -> str:
@@ -105,10 +124,12 @@ def linear(irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> str:
 
 
 def maps(paths: Iterable[tuple[int, int, int, int]], irreps_out: o3.Irreps, layout: str, on_graph: bool) -> str:
-    """Linear maps of what :func:`outer` makes, with weights of each edge or row.
+    """Linear maps with weights of each edge or row, from rows in ir_mul: for each path and copy v, channels u of the
+    irrep of its slot in the result.
 
     Args:
-        paths: the channels u and copies v of the factors, the channels w of the result, and its slot.
+        paths: (channels u, copies v, channels w of the result, its slot).
+        on_graph: results are sums over the edges of a target.
     """
     return _written(form="maps", paths=list(paths), irreps=str(irreps_out), layout=layout, on_graph=on_graph)
 
@@ -122,10 +143,7 @@ def problem_of(description: str, dtype: str) -> Problem:
     """The problem of a description, for "float32" or "float64" numbers."""
     content = json.loads(description)
     forms: dict[str, Callable[..., Problem]] = {
-        "convolution": partial(_product, target=Index.TARGET, source=Index.SOURCE),
-        "product": partial(_product, target=Index.EDGE, source=Index.EDGE),
-        "elementwise": _elementwise,
-        "outer": _outer,
+        "product": _product,
         "square": _square,
         "linear": _linear,
         "maps": _maps,
@@ -138,67 +156,42 @@ def problem_of(description: str, dtype: str) -> Problem:
 
 
 def _product(
-    irreps: list[str], paths: list, layout: str, shared_weights: bool, target: Index, source: Index
+    factors: str,
+    irreps: list[str],
+    paths: list,
+    layouts: list[str],
+    apart: bool,
+    on_graph: bool,
+    summed: bool,
+    shared_weights: bool,
 ) -> Problem:
-    """A product in which each row has its operands, or the ends of an edge have them."""
-    irreps_in, irreps_edge, irreps_out = map(o3.Irreps, irreps)
-    edge_blocks = _starts(multiplicity for multiplicity, _ in irreps_edge)
-    weight_shapes, weight_blocks, result = [], 0, []
-    for i_in, i_edge, i_out, has_weight, factor in paths:
-        coefficients = _coefficients(irreps_in[i_in].ir, irreps_edge[i_edge].ir, irreps_out[i_out].ir, factor)
-        copies = irreps_edge[i_edge].mul
-        for copy in range(copies):
-            weight = weight_blocks + copy if has_weight else None
-            result.append(Path((i_out, i_in, edge_blocks[i_edge] + copy, weight), coefficients))
-        if has_weight:
-            weight_shapes.append((irreps_in[i_in].mul, copies))
-            weight_blocks += copies
-    operands = (
-        Operand("g", channel_row(shape(irreps_out), layout), target),
-        Operand("x", channel_row(shape(irreps_in), layout), source),
-        Operand("y", copies_row(shape(irreps_edge), layout), Index.EDGE, Channels.NONE),
-        Operand("w", weight_row(weight_shapes), Index.ONE if shared_weights else Index.EDGE),
-    )
-    return Problem(operands, ("g", "x", "y", "w"), tuple(result))
-
-
-def _elementwise(irreps: list[str], paths: list, layout: str, shared_weights: bool) -> Problem:
-    """A product of rows, channel by channel: both factors have channels."""
     left, right, out = map(o3.Irreps, irreps)
+    copies = [1 if factors == Factors.BOTH else multiplicity for multiplicity, _ in right]
+    starts = list(accumulate(copies, initial=0))
     weights: list[tuple[int, int]] = []
-    result = []
+    weight_blocks, result = 0, []
     for i_left, i_right, i_out, has_weight, factor in paths:
         coefficients = _coefficients(left[i_left].ir, right[i_right].ir, out[i_out].ir, factor)
-        result.append(Path((i_out, i_left, i_right, len(weights) if has_weight else None), coefficients))
+        channels, count = left[i_left].mul, copies[i_right]
+        for copy in range(count):
+            weight = weight_blocks + copy if has_weight else None
+            blocks = i_out + copy if apart else i_out, i_left, starts[i_right] + copy, weight
+            result.append(Path(blocks, coefficients))
         if has_weight:
-            weights.append((left[i_left].mul, 1))
-    operands = (
-        Operand("g", channel_row(shape(out), layout), Index.EDGE),
-        Operand("x", channel_row(shape(left), layout), Index.EDGE),
-        Operand("y", channel_row(shape(right), layout), Index.EDGE),
-        Operand("w", weight_row(weights), Index.ONE if shared_weights else Index.EDGE),
-    )
-    return Problem(operands, ("g", "x", "y", "w"), tuple(result))
-
-
-def _outer(irreps: list[str], paths: list, layout: str, on_graph: bool, summed: bool) -> Problem:
-    left, right, out = map(o3.Irreps, irreps)
-    starts = _starts(multiplicity for multiplicity, _ in right)
-    results: list[tuple[int, int]] = []
-    products = []
-    for i_left, i_right, i_out, factor in paths:
-        coefficients = _coefficients(left[i_left].ir, right[i_right].ir, out[i_out].ir, factor)
-        for copy in range(right[i_right].mul):
-            products.append(Path((len(results), i_left, starts[i_right] + copy, None), coefficients))
-            results.append((left[i_left].mul, out[i_out].ir.dim))
+            # e3nn's order of weights is u, v.
+            weights += [(channels, 1)] * count if factors == Factors.RIGHT else [(channels, count)]
+            weight_blocks += count
     target = Index.TARGET if on_graph and summed else Index.EDGE
     source = Index.SOURCE if on_graph else Index.EDGE
-    operands = (
-        Operand("g", channel_row(results, "ir_mul"), target),
-        Operand("x", channel_row(shape(left), layout), source),
-        Operand("y", copies_row(shape(right), layout), Index.EDGE, Channels.NONE),
-    )
-    return Problem(operands, ("g", "x", "y", ABSENT), tuple(products))
+    row, channels_of_y = (channel_row, Channels.EACH) if factors == Factors.BOTH else (copies_row, Channels.NONE)
+    operands = [
+        Operand("g", channel_row(shape(out), layouts[1]), target),
+        Operand("x", channel_row(shape(left), layouts[0]), source),
+        Operand("y", row(shape(right), layouts[0]), Index.EDGE, channels_of_y),
+    ]
+    if weights:
+        operands.append(Operand("w", weight_row(weights), Index.ONE if shared_weights else Index.EDGE))
+    return Problem(tuple(operands), ("g", "x", "y", "w" if weights else ABSENT), tuple(result))
 
 
 def _square(irreps: list[str], paths: list) -> Problem:
@@ -259,10 +252,6 @@ def _joined_row(slots: o3.Irreps, channels: int) -> Row:
         blocks += [Block(offset + n * channels, channels, ir.dim, stride, 1) for n in range(count)]
         offset += stride * ir.dim
     return Row(tuple(blocks), offset)
-
-
-def _starts(counts: Iterable[int]) -> list[int]:
-    return list(accumulate(counts, initial=0))
 
 
 Coefficients = tuple[tuple[int, int, int, float], ...]

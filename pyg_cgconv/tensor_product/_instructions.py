@@ -13,7 +13,7 @@ from .._checks import check_choice
 
 MODE = "uvu"
 MODES = (MODE, "uvw", "uvv", "uuw", "uuu", "uvuv", "uvu<v", "u<vw")
-"""e3nn's ways in which a path connects channels. The generated kernels of a convolution know the first."""
+"""e3nn's ways in which a path connects channels; `_summands` says how each is computed."""
 
 
 def channelwise(irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_filter: o3.Irreps) -> tuple[o3.Irreps, list]:
@@ -61,12 +61,32 @@ def tensor_product(
         product = o3.TensorProduct(irreps_in, irreps_edge, irreps_out, paths, internal_weights=False, **options)
     except (AssertionError, IndexError, TypeError) as error:
         raise _rejected(*given, why=error) from error
-    # e3nn checks this only when it generates code.
-    if any(
-        i.connection_mode == MODE and irreps_in[i.i_in1].mul != irreps_out[i.i_out].mul for i in product.instructions
-    ):
-        raise _rejected(*given)
+    check_channels(product)
     return product
+
+
+def check_channels(product: o3.TensorProduct) -> None:
+    """Raises a ValueError unless the multiplicities of each path fit its mode: e3nn checks it when it generates code,
+    and so not always."""
+    for i in product.instructions:
+        channels = product.irreps_in1[i.i_in1].mul, product.irreps_in2[i.i_in2].mul, product.irreps_out[i.i_out].mul
+        if 0 not in i.path_shape and not _fits(i.connection_mode, *channels, i.has_weight):
+            given = product.irreps_in1, product.irreps_in2, product.irreps_out, product.instructions
+            raise _rejected(*given, why=f"mode {i.connection_mode!r} does not fit {tuple(i[:3])}")
+
+
+def _fits(mode: str, u: int, v: int, w: int, has_weight: bool) -> bool:
+    """Whether there is such a path from u and v to w channels."""
+    return {
+        "uvu": u == w,
+        "uvv": v == w,
+        "uvw": has_weight,
+        "uuu": u == v == w,
+        "uuw": u == v and (has_weight or w == 1),
+        "uvuv": u * v == w,
+        "uvu<v": u == v and u * (u - 1) // 2 == w,
+        "u<vw": u == v and has_weight,
+    }[mode]
 
 
 _NORMALISED = 7
@@ -114,7 +134,7 @@ def _path(instruction: Sequence, slots: tuple[int, int, int]) -> tuple:
 def _rejected(irreps_in, irreps_edge, irreps_out, instructions, why: object = "") -> ValueError:
     return ValueError(
         f"instructions: e3nn rejects the paths of {irreps_in} x {irreps_edge} -> {irreps_out}; each must be (i_in1, "
-        "i_in2, i_out, mode, has_weight[, path_weight]) with irreps that can be coupled and, for mode 'uvu', equal "
-        f"multiplicities of irreps_in[i_in1] and irreps_out[i_out]. Given: {instructions}"
+        "i_in2, i_out, mode, has_weight[, path_weight]) with irreps that can be coupled and multiplicities that fit "
+        f"the mode (for 'uvu', equal ones of irreps_in[i_in1] and irreps_out[i_out]). Given: {instructions}"
         + (f"; {why}" if str(why) else "")
     )

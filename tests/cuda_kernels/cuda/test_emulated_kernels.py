@@ -7,12 +7,13 @@ from e3nn import o3
 
 pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
 
-from pyg_cgconv.nn import NodeProducts
+from pyg_cgconv.nn import NodeProducts, TensorProduct
 from pyg_cgconv.ops import contract
 from pyg_cgconv.tensor_product import describe, problem_of
 from tests.emulated import HOPPER, emulated_gpu, folded
 from tests.problems import Case, error, fill
 from tests.pyg_cgconv.ops.test_derivatives import compare
+from tests.rotations import float64
 
 # Source, target: of five targets one has no edges, one has most of them; one of four sources has no edges.
 EDGES = [(0, 1), (2, 4), (1, 4), (0, 4), (0, 0), (1, 4), (2, 3), (2, 4), (0, 4), (1, 3), (2, 4), (0, 4), (1, 4), (2, 0)]
@@ -109,6 +110,28 @@ def test_shared_weights():
 @pytest.mark.parametrize("row_edges", [None, 3])
 def test_graphs_without_edges(row_edges):
     check(vectors(5, layout="mul_ir", edges=[]), torch.float64, row_edges=row_edges)
+
+
+@pytest.mark.parametrize(("deterministic", "row_edges"), [(False, 3), (True, None)])
+def test_modes_with_channels_on_the_edge(deterministic, row_edges):
+    """Of scalars and vectors, and of pairs of their channels, which lie in ir_mul."""
+    irreps, paths = "5x0e+5x1o", [(0, 1, 1, "uuu", True), (1, 1, 0, "uuu", False), (1, 0, 2, "u<vw", True)]
+    result = Case(*map(o3.Irreps, (irreps, irreps, f"{irreps}+2x1o")), paths, "mul_ir", True, *[None] * 4, TARGETS)
+    fill(result, SOURCES, len(EDGES), seed=0)
+    result.edge_index = torch.tensor(EDGES).T
+    check(result, torch.float64, deterministic=deterministic, row_edges=row_edges)
+
+
+def test_channels_of_the_second_factor():
+    torch.manual_seed(0)
+    with float64():
+        arguments = "2x0e+1x1o", "33x0e", "33x0e+33x1o", [(0, 0, 0, "uvv", True), (1, 0, 1, "uvv", True)]
+        product, reference = TensorProduct(*arguments), o3.TensorProduct(*arguments)
+        inputs = torch.randn(4, 5), torch.randn(4, 33), torch.randn(product.weight_numel)
+    g = torch.randn(4, product.irreps_out.dim, dtype=torch.float64)
+    with emulated_gpu(walks=2):
+        found = torch.autograd.functional.vjp(product, inputs, g)
+    torch.testing.assert_close(found, torch.autograd.functional.vjp(reference, inputs, g))
 
 
 def test_products_of_features():

@@ -204,7 +204,7 @@ def test_operator_is_sound(device):
     edges = Edges(edge_index, *[len(x)] * 2)
     inputs = [x.requires_grad_(), edge_attr, weight.requires_grad_()]
     lists = [*edges.by_target, *edges.by_source]
-    arguments = (layer._description, FORWARD.spec, inputs, lists, len(x), False)
+    arguments = (layer._summands.descriptions[0], FORWARD.spec, inputs, lists, len(x), False)
     torch.library.opcheck(torch.ops.pyg_cgconv.contract.default, arguments)
 
 

@@ -7,15 +7,32 @@ import warnings
 import pytest
 import torch
 from e3nn import o3
-from hypothesis import given
-from hypothesis import strategies as st
 
 import pyg_cgconv
-from pyg_cgconv import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct
-from tests.random_examples import examples
+from pyg_cgconv import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorSquare
 
 PATHS = [(0, 0, 0, "uvu", True), (0, 1, 1, "uvu", True), (1, 1, 0, "uvu", False), (1, 0, 1, "uvu", True)]
 IRREPS = "3x0e+3x1o", "2x0e+1o", "3x0e+3x1o"
+
+EVERY_MODE = (
+    "3x0e+3x1o",
+    "3x0e+3x1o",
+    "3x0e+3x1o+9x1e+1x0e",
+    [
+        (0, 0, 0, "uvu", True),
+        (0, 1, 1, "uvw", True),
+        (1, 1, 0, "uuu", True),
+        (1, 0, 1, "uvu<v", True),
+        (0, 1, 1, "uvv", True),
+        (0, 0, 0, "u<vw", True),
+        (1, 1, 2, "uvuv", False),
+        (1, 1, 3, "uuw", False),
+    ],
+)
+
+
+def rows_of(product) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(4, product.irreps_in1.dim), torch.randn(4, product.irreps_in2.dim)
 
 
 @pytest.fixture(autouse=True)
@@ -84,14 +101,14 @@ def test_leading_dimensions_broadcast(shapes):
 def test_elementwise_paths_have_a_kernel(device, weighted):
     irreps, paths = o3.Irreps("4x0e+4x1o+4x1e"), [(0, 1, 1), (1, 1, 0), (1, 2, 1), (2, 2, 2)]
     product, reference = both(irreps, irreps, irreps, [(*path, "uuu", weighted) for path in paths])
-    assert product._description is not None
+    assert product._summands
     close(product.to(device), reference.to(device), *(torch.randn(5, irreps.dim, device=device) for _ in range(2)))
 
 
 def test_the_fully_connected_product_is_e3nns(device):
     arguments = "3x0e+2x1o", "2x0e+1o", "4x0e+3x1o+2x1e+5x3e"  # nothing leads to 3e
     product, reference = both(*arguments, ours=FullyConnectedTensorProduct, theirs=o3.FullyConnectedTensorProduct)
-    assert product._description is not None
+    assert product._summands
     close(product.to(device), reference.to(device), *(torch.randn(6, n, device=device) for n in (9, 5)))
 
 
@@ -101,41 +118,33 @@ def test_the_elementwise_product_is_e3nns(device):
     close(product.to(device), reference.to(device), *(torch.randn(5, 11, device=device) for _ in range(2)))
 
 
-@st.composite
-def problems(draw):
-    """Irreps and instructions of one mode that has a kernel."""
-    mode = draw(st.sampled_from(["uvu", "uuu", "uvw"]))
-    irrep = st.tuples(st.integers(0, 2), st.sampled_from([-1, 1]))
-    multiplicity = draw(st.sampled_from([1, 3, 8]))
-    left = o3.Irreps([(multiplicity, ir) for ir in draw(st.lists(irrep, min_size=1, max_size=2))])
-    copies = multiplicity if mode == "uuu" else draw(st.integers(1, 2))
-    right = o3.Irreps([(copies, ir) for ir in draw(st.lists(irrep, min_size=1, max_size=2))])
-    paths = [(i, j, ir) for i, a in enumerate(left) for j, b in enumerate(right) for ir in a.ir * b.ir]
-    chosen = draw(st.lists(st.sampled_from(paths), min_size=1, max_size=3))
-    out = o3.Irreps([(multiplicity, "3e"), *((multiplicity, ir) for *_, ir in chosen)])  # nothing leads to the first
-    shared = mode == "uvw" or draw(st.booleans())
-    instructions = [(i, j, n + 1, mode, mode == "uvw" or draw(st.booleans())) for n, (i, j, _) in enumerate(chosen)]
-    return left, right, out, instructions, shared
+@pytest.mark.parametrize(
+    "arguments",
+    [("3x0e+2x1o",), ("3x0e+2x1o", "4x0e+2x1e+5x2e+1x3o"), ("2x0e+2x1o", None, ["0e", "1e"]), ("1x0e", "2x0e")],
+    ids=str,
+)
+def test_the_square_is_e3nns(device, arguments):
+    product, reference = both(*arguments, ours=TensorSquare, theirs=o3.TensorSquare)
+    assert product._summands
+    close(product.to(device), reference.to(device), torch.randn(5, product.irreps_in.dim, device=device))
 
 
-@examples(6)
-@given(problem=problems())
-def test_random_products_are_e3nns(device, problem):
-    *arguments, shared = problem
-    product, reference = both(*arguments, shared_weights=shared, internal_weights=False)
-    shapes = (
-        (7, arguments[0].dim),
-        (7, arguments[1].dim),
-        ((product.weight_numel,) if shared else (7, product.weight_numel)),
-    )
-    close(product.to(device), reference.to(device), *(torch.randn(*shape, device=device) for shape in shapes))
+def test_a_square_with_weights_of_each_row_is_e3nns():
+    with pytest.warns(UserWarning, match=r"modes \['u<vw', 'uuw'\] have no fused kernel"):
+        product = TensorSquare("3x1o", "2x0e", shared_weights=False)
+    x, weight = torch.randn(4, 9), torch.randn(4, product.weight_numel)
+    expected = o3.TensorSquare("3x1o", "2x0e", shared_weights=False)(x, weight)
+    torch.testing.assert_close(product(x, weight), expected)
 
 
-def test_other_modes_are_e3nns_and_say_so():
-    with pytest.warns(UserWarning, match=r"^instructions: modes \['uvv'\] have no generated kernel"):
-        product, reference = both("3x0e", "2x0e", "2x0e", [(0, 0, 0, "uvv", True)])
-    x, y = torch.randn(4, 3), torch.randn(4, 2)
-    torch.testing.assert_close(product(x, y), reference(x, y))
+@pytest.mark.parametrize("irrep_normalization", ["component", "norm", "none"])
+def test_normalisations_of_squares_are_e3nns(irrep_normalization):
+    arguments, options = ("3x1o", "2x0e+2x2e"), {"irrep_normalization": irrep_normalization, "internal_weights": False}
+    product, reference = both(*arguments, ours=TensorSquare, theirs=o3.TensorSquare, **options)
+    x, weight = torch.randn(2, 3, 9), torch.randn(product.weight_numel)
+    torch.testing.assert_close(product(x, weight), reference(x, weight))
+    torch.testing.assert_close(product(x, list(product.weight_views(weight))), reference(x, weight))
+    assert str(product) == str(reference)
 
 
 def test_products_without_paths_are_zero_without_a_word():
@@ -154,33 +163,77 @@ def test_weights_come_in_any_form_that_e3nn_takes():
     torch.testing.assert_close(product(x, y, list(product.weight_views(weight))), expected)
 
 
-def test_right_is_e3nns():
-    product, reference = both(*IRREPS, PATHS, compile_right=True)
+def test_views_of_weights_are_e3nns():
+    product, reference = both(*EVERY_MODE)
+    for ours, theirs in zip(product.weight_views(), reference.weight_views(), strict=True):
+        assert torch.equal(ours, theirs)
+    view = product.weight_view_for_instruction(1)
+    assert torch.equal(view, reference.weight_view_for_instruction(1))
+    x, y = rows_of(product)
+    before = product(x, y)
+    with torch.no_grad():
+        view.zero_()
+        reference.weight_view_for_instruction(1).zero_()
+    assert not torch.allclose(product(x, y), before)
+    torch.testing.assert_close(product(x, y), reference(x, y))
+
+
+@pytest.mark.parametrize("paths", [PATHS, [(0, 1, 1, "uvw", True), (1, 0, 1, "uvv", True)]], ids=["uvu", "uvw, uvv"])
+def test_right_is_e3nns(paths):
+    irreps = ("3x0e+3x1o", "2x0e+1o", "3x0e+3x1o") if paths is PATHS else ("3x0e+1o", "2x0e+1o", "3x0e+2x1o")
+    product, reference = both(*irreps, paths, compile_right=True)
     y = torch.randn(4, 5)
     torch.testing.assert_close(product.right(y), reference.right(y))
 
 
-def test_copies_and_pickles_compute_the_same():
-    product = TensorProduct(*IRREPS, PATHS)
-    x, y = torch.randn(4, 12), torch.randn(4, 5)
+@pytest.mark.parametrize("arguments", [(*IRREPS, PATHS), EVERY_MODE], ids=["uvu", "every mode"])
+def test_copies_and_pickles_compute_the_same(arguments):
+    product = TensorProduct(*arguments)
+    x, y = rows_of(product)
     for copied in (copy.deepcopy(product), pickle.loads(pickle.dumps(product))):
         assert torch.equal(copied(x, y), product(x, y))
 
 
-def test_forward_mode_and_vmap():
-    product, reference = both(*IRREPS, PATHS)
-    x, y, change = torch.randn(4, 12), torch.randn(4, 5), torch.randn(4, 12)
+@pytest.mark.parametrize("arguments", [(*IRREPS, PATHS), EVERY_MODE], ids=["uvu", "every mode"])
+def test_forward_mode_and_vmap(arguments):
+    product, reference = both(*arguments)
+    (x, y), (change, _) = rows_of(product), rows_of(product)
     tangent = torch.func.jvp(lambda x: product(x, y), (x,), (change,))[1]
     torch.testing.assert_close(tangent, reference(change, y))  # linear in x
     each = torch.vmap(product, in_dims=(0, None))(torch.stack([x, change]), y)
     torch.testing.assert_close(each, torch.stack([reference(x, y), reference(change, y)]))
 
 
-def test_compiled_without_graph_breaks():
-    product = TensorProduct(*IRREPS, PATHS)
-    x, y = torch.randn(4, 12), torch.randn(4, 5)
+def test_weights_under_vmap_and_hessians():
+    paths = [(0, 0, 0, "uvv", True), (0, 1, 1, "u<vw", True)]
+    product, reference = both("3x0e", "3x0e+3x1o", "3x0e+2x1o", paths, internal_weights=False)
+    x, y = rows_of(product)
+    weights = torch.randn(2, product.weight_numel)
+    each = torch.vmap(lambda weight: product(x, y, weight))(weights)
+    torch.testing.assert_close(each, torch.stack([reference(x, y, weight) for weight in weights]))
+    found, expected = (
+        torch.func.hessian(lambda x, call=call: call(x, y, weights[0]).square().sum())(x)
+        for call in (product, reference)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("arguments", [(*IRREPS, PATHS), EVERY_MODE], ids=["uvu", "every mode"])
+def test_compiled_without_graph_breaks(arguments):
+    product = TensorProduct(*arguments)
+    x, y = (t.requires_grad_() for t in rows_of(product))
     compiled = torch.compile(product, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, y), product(x, y))
+    found, expected = (torch.autograd.grad(call(x, y).square().sum(), (x, y)) for call in (compiled, product))
+    torch.testing.assert_close(found, expected)
+
+
+def test_every_mode_is_exported():
+    product = TensorProduct(*EVERY_MODE)
+    rows = torch.export.Dim("rows")
+    program = torch.export.export(product, rows_of(product), dynamic_shapes=({0: rows}, {0: rows})).module()
+    x, y = (t[:3] for t in rows_of(product))
+    torch.testing.assert_close(program(x, y), product(x, y))
 
 
 def test_autocast_computes_in_float32():
@@ -213,6 +266,14 @@ def test_wrong_dtypes_are_named():
         product.half()(torch.ones(4, 12).half(), torch.ones(4, 5).half())
 
 
+def test_paths_are_drawn_as_e3nn_draws_them():
+    pytest.importorskip("matplotlib").use("Agg")
+    product, reference = both(*IRREPS, PATHS)
+    (_, ours), (_, theirs) = product.visualize(plot_weight=False), reference.visualize(plot_weight=False)
+    assert [text.get_text() for text in ours.texts] == [text.get_text() for text in theirs.texts]
+    assert len(ours.patches) == len(theirs.patches) > 0
+
+
 def test_missing_weights_are_named():
     with pytest.raises(ValueError, match=r"^weight: missing"):
         TensorProduct(*IRREPS, PATHS, internal_weights=False)(torch.ones(4, 12), torch.ones(4, 5))
@@ -220,3 +281,4 @@ def test_missing_weights_are_named():
 
 def test_the_package_has_the_products():
     assert pyg_cgconv.TensorProduct is TensorProduct
+    assert pyg_cgconv.TensorSquare is pyg_cgconv.nn.TensorSquare

@@ -41,18 +41,6 @@ def test_convolutions_are_e3nns_with_their_derivatives(device, options):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-11, atol=1e-11)
 
 
-def test_weights_of_each_edge_have_no_kernel():
-    with pytest.warns(UserWarning, match=r"^instructions: modes \['uvw'\] have no fused kernel"):
-        assert TensorProductConv(*IRREPS, INSTRUCTIONS).backend == "reference"
-
-
-def test_mixed_modes_have_no_kernel():
-    paths = [(0, 0, 0, "uvu", True), (0, 1, 1, "uvw", True)]
-    with pytest.warns(UserWarning, match="have no fused kernel"):
-        layer = TensorProductConv("3x0e", "0e+1o", "3x0e+2x1o", paths, shared_weights=True)
-    assert layer.backend == "reference"
-
-
 def test_no_edges_give_zeros():
     layer, _ = layers(torch.device("cpu"))
     out = layer(
