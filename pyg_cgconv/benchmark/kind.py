@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cuda_kernels.contraction import backward, double_backward, forward
 
+from .._torch import keep_compiled_graphs
 from .graphs import Graph
 
 ORDERS = {"forward": forward, "backward": backward, "double_backward": double_backward}
@@ -67,6 +68,12 @@ class Contender:
     layout: str = "mul_ir"
     arrange: Callable[..., Sequence[Tensor]] = _as_they_are
     how: str = ""
+
+
+def compiled(module: torch.nn.Module) -> Callable[..., Tensor]:
+    """The module by torch.compile, with a backward that can be called again and again."""
+    keep_compiled_graphs()
+    return torch.compile(module)
 
 
 class Kind(ABC):

@@ -15,7 +15,7 @@ from cuda_kernels.operations import multiply_adds
 from .. import nn
 from ..nn._products import pairs
 from ..tensor_product import ReferenceProduct, describe, problem_of
-from . import cue
+from . import cue, kind
 from .graphs import Graph
 from .kind import ALL, ORDERS, SITE, Contender, Form, Kind, Missing, Operand, weights
 
@@ -63,7 +63,7 @@ class LinearMap(Kind):
 
     def e3nn(self, form: Form, *, compiled: bool = False) -> Contender:
         layer = self._layer.to(form.device, form.dtype)
-        return Contender(torch.compile(layer) if compiled else layer)
+        return Contender(kind.compiled(layer) if compiled else layer)
 
     def cuequivariance(self, form: Form, *, method: str | None = None) -> Contender:
         run, how = cue.linear(self._layer.irreps_in, self._layer.irreps_out, form, method)
@@ -101,7 +101,7 @@ class Square(Kind):
 
     def e3nn(self, form: Form, *, compiled: bool = False) -> Contender:
         product = _reference(*self.irreps).product(form.dtype, form.device)
-        run = torch.compile(product) if compiled else product
+        run = kind.compiled(product) if compiled else product
         return Contender(lambda x: run(x, x))
 
     def cuequivariance(self, form: Form, *, method: str | None = None) -> Contender:

@@ -16,7 +16,7 @@ from cuda_kernels.operations import multiply_adds
 
 from ..nn import FullyConnectedTensorProduct, TensorProduct, TensorProductConv
 from ..tensor_product import MIXED, MODE, ReferenceProduct, channelwise, describe, problem_of, tensor_product
-from . import cue
+from . import cue, kind
 from .graphs import Graph
 from .kind import ALL, NODE, ORDERS, SITE, Contender, Form, Kind, Missing, Operand, weights
 
@@ -128,9 +128,7 @@ class RowProduct(Kind):
 
     def e3nn(self, form: Form, *, compiled: bool = False) -> Contender:
         product = _reference(self.product)
-        if compiled:
-            return Contender(torch.compile(product.product(form.dtype, form.device)))
-        return Contender(product)
+        return Contender(kind.compiled(product.product(form.dtype, form.device)) if compiled else product)
 
     def cuequivariance(self, form: Form, *, method: str | None = None) -> Contender:
         run, how = self._cuequivariance(form, method)
@@ -142,8 +140,9 @@ class RowProduct(Kind):
         return Contender(multiplied, "ir_mul", how=how)
 
     def _cuequivariance(self, form: Form, method: str | None) -> tuple[Callable, str]:
-        polynomial = cue.channelwise if self.product.mode == MODE else cue.fully_connected
-        return polynomial(*self.product.irreps, form, method)
+        if self.product.mode == MODE:
+            return cue.channelwise(*self.product.irreps, form, method)
+        return cue.fully_connected(*self.product.irreps, form, method, self.product.shared_weights)
 
     def openequivariance(self, form: Form, *, deterministic: bool = False) -> Contender:
         if deterministic:
