@@ -13,7 +13,6 @@ from torch.func import functional_call
 from cuda_kernels.operations import multiply_adds
 
 from .. import nn
-from ..nn._products import pairs
 from ..tensor_product import ReferenceProduct, describe, problem_of
 from . import cue, kind
 from .graphs import Graph
@@ -127,6 +126,6 @@ def _node_products(irreps: str, irreps_kept: str) -> nn.NodeProducts:
 
 @cache
 def _reference(irreps: str, irreps_kept: str) -> ReferenceProduct:
-    factors = _node_products(irreps, irreps_kept).factors
-    slots, instructions = pairs(factors, o3.Irreps(irreps_kept))
-    return ReferenceProduct(factors, factors, slots, instructions, "mul_ir", shared_weights=True)
+    layer = _node_products(irreps, irreps_kept)
+    arguments = layer.factors, layer.factors, layer.slots, layer.instructions
+    return ReferenceProduct(*arguments, "mul_ir", shared_weights=True)
