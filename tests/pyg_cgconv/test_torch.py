@@ -222,10 +222,10 @@ def test_torchscript_is_refused_by_name(module, arguments, wrap):
     module(*arguments)  # no trace of a trace is left
 
 
-def test_compiled_graphs_are_kept(monkeypatch):
-    monkeypatch.setattr(torch._functorch.config, "donated_buffer", True)
-    _torch.keep_compiled_graphs()
-    assert torch._functorch.config.donated_buffer is False
+def test_compiled_graphs_are_kept():
+    with torch._functorch.config.patch(donated_buffer=True):
+        _torch.keep_compiled_graphs()
+        assert torch._functorch.config.donated_buffer is False
 
 
 @pytest.mark.cuda
