@@ -165,3 +165,9 @@ def current_device() -> int:
 def current_stream(device: int) -> int:
     """The handle of a GPU's current stream."""
     return torch._C._cuda_getCurrentRawStream(device)
+
+
+def keep_compiled_graphs() -> None:
+    """From now on, torch.compile makes backward passes that can be called again (`retain_graph`). Those that it makes
+    otherwise free what was saved."""
+    torch._functorch.config.donated_buffer = False

@@ -151,7 +151,7 @@ MODES = ("uvu", "uvv", "uvw", "uuu", "uuw", "uvuv", "uvu<v", "u<vw")
 def mixtures(draw, modes: tuple[str, ...] = MODES) -> Case:
     """Random products whose paths have several of e3nn's modes, on random bipartite graphs.
 
-    Paths share output slots where they can; one slot is left without a path. Weights of mixing paths are shared.
+    Paths share output slots where they can; one slot is left without a path.
     """
     irreps = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([-1, 1])), min_size=1, max_size=2)
     channels = draw(st.sampled_from([2, 3, 5, 16]))
@@ -179,14 +179,13 @@ def mixtures(draw, modes: tuple[str, ...] = MODES) -> Case:
             slots.append((w, ir))
         weight = draw(st.sampled_from([1.0, 0.3]))
         instructions.append((i, j, draw(st.sampled_from(fitting)), mode, has_weight, weight))
-    mixes = any(mode in ("uvw", "uuw", "u<vw") and weighted for *_, mode, weighted, _ in instructions)
     case = Case(
         irreps_in,
         irreps_edge,
         o3.Irreps(slots),
         instructions,
         draw(st.sampled_from(["mul_ir", "ir_mul"])),
-        mixes or draw(st.booleans()),
+        draw(st.booleans()),
         *[None] * 4,
         targets=4,
     )

@@ -1,8 +1,9 @@
-"""Forward, backward and double backward of this layer and of every installed peer, beside the limit of the machine.
+"""Forward, backward and double backward of this project and of every installed peer, beside the limit of the machine.
 
-The limit is the time to read each input and write each output once at the bandwidth of a large copy, or that of this
-layer's multiply-adds at the rate of a large matrix product, whichever is longer. Every row is first compared with e3nn
-in float64 on the edges of some target nodes.
+A tensor product is a convolution on a graph, and a product of rows on rows. Linear maps and products of rows with
+themselves take a graph's nodes for rows. The limit is the time to read each input and write each output once at the
+bandwidth of a large copy, or that of this project's multiply-adds at the rate of a large matrix product, whichever is
+longer. The output of some nodes, or rows, is first compared with e3nn in float64; an output that differs is not timed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cuda_kernels.problem import LAYOUTS
 
 from . import graphs, peers, timing
 from .measure import ORDERS, STEP, Setting, host_cost, limit, measure
-from .problems import PROBLEMS
+from .problems import NAMES
 
 DEFAULT_PROBLEMS, DEFAULT_GRAPHS = ("mace-large", "mace-medium", "nequip-aspirin"), ("molecules",)
 
@@ -54,7 +55,7 @@ def _measured(options: argparse.Namespace) -> dict:
     bandwidth, arithmetic = timing.bandwidth(device), timing.arithmetic(device, dtype)
     setting = Setting(device, dtype, bandwidth, arithmetic, options.seconds, options.steps)
     contenders = {f"pyg_cgconv {layout}": (peers.ours, layout) for layout in options.layouts}
-    contenders |= {name: (peers.PEERS[name], options.layouts[0]) for name in options.peers}
+    contenders |= {name: (peers.ALL[name], options.layouts[0]) for name in options.peers}
     host = host_cost(device, options.seconds)
     print(
         "host cost of a call with 316 edges:", ", ".join(f"{name} {us:.0f} us" for name, us in host.items()), flush=True
@@ -75,7 +76,7 @@ def _measured(options: argparse.Namespace) -> dict:
 def line(row: dict) -> str:
     """A row of the table, in brackets the fraction that is reached of what the machine can do."""
     ms = row["ms"]
-    cells = [f"{row['problem']:15} {row['graph']:10} {row['peer']:20}"]
+    cells = [f"{row['problem']:15} {row['graph']:10} {row['peer']:22}"]
     cells += [f"{ms[order]:9.3f} ms ({limit(row, order) / ms[order]:4.2f})" for order in ORDERS if order in ms]
     if STEP in ms:
         cells.append(f"step {ms[STEP]:9.3f} ms")
@@ -121,9 +122,9 @@ def _parser() -> argparse.ArgumentParser:
             flag, type=names(choices), default=default, metavar="A,B,...", help=f"{text}: {', '.join(choices)}"
         )
 
-    option("--problems", PROBLEMS, None, "tensor products")
-    option("--graphs", graphs.GRAPHS, None, "what they run on")
-    option("--peers", peers.PEERS, list(peers.PEERS), "what this project is compared with")
+    option("--problems", NAMES, None, "products, linear maps (linear-), products with themselves (square-)")
+    option("--graphs", graphs.NAMES, None, "what they run on")
+    option("--peers", peers.ALL, list(peers.PEERS), "what this project is compared with")
     option("--layouts", LAYOUTS, ["ir_mul", "mul_ir"], "of this project; the first also of peers that know both")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")

@@ -1,10 +1,11 @@
 """Graphs of the sizes and shapes that models meet: molecules, solids, a chain, and one node that everything points
-to."""
+to; and rows without a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +44,28 @@ def _regular(nodes: int, edges: int, random: np.random.Generator) -> Tensor:
     return torch.from_numpy(np.stack([random.integers(nodes, size=edges), _even(nodes, edges)]))
 
 
+class Graph(NamedTuple):
+    """Nodes, and edge_index (2, E) int64 sorted by target, or None: then the nodes are rows that know no others."""
+
+    nodes: int
+    edge_index: Tensor | None
+
+    @property
+    def sites(self) -> int:
+        """How many edges there are, or rows."""
+        return self.nodes if self.edge_index is None else self.edge_index.shape[1]
+
+    def to(self, device: torch.device) -> Graph:
+        return self._replace(edge_index=None if self.edge_index is None else self.edge_index.to(device))
+
+    def of_first(self, targets: int) -> tuple[Graph, Tensor]:
+        """What the output of the first nodes depends on, and which edges, or rows, that is: a mask over all of them."""
+        if self.edge_index is None:
+            return Graph(min(targets, self.nodes), None), torch.arange(self.nodes) < targets
+        kept = self.edge_index[1] < targets
+        return Graph(self.nodes, self.edge_index[:, kept]), kept
+
+
 # nodes, edges, and what makes the edges
 GRAPHS: dict[str, tuple[int, int, Callable[[int, int, np.random.Generator], Tensor]]] = {
     "molecule": (21, 316, partial(_molecules, copies=1)),
@@ -53,20 +76,28 @@ GRAPHS: dict[str, tuple[int, int, Callable[[int, int, np.random.Generator], Tens
     "protein": (8_000, 104_000, _chain),
     "hub": (20_001, 360_000, partial(_hub, neighbors=200_000)),
     "regular": (20_001, 360_000, _regular),
+    **{
+        f"edges-{edges // 1000}k": (edges // 20, edges, partial(_solid, jitter=0.4))
+        for edges in (50_000, 100_000, 250_000)
+    },
 }
+ROWS = {"rows-1k": 1_000, "rows-50k": 50_000}
+NAMES = (*GRAPHS, *ROWS)
 
 
 @cache
-def build(name: str, seed: int = 0) -> tuple[int, Tensor]:
-    """Number of nodes, and edge_index (2, E) int64 sorted by target.
+def build(name: str, seed: int = 0) -> Graph:
+    """The graph, or the rows, of this name.
 
     Raises:
-        ValueError: no graph of this name.
+        ValueError: there is none.
     """
+    if name in ROWS:
+        return Graph(ROWS[name], None)
     if name not in GRAPHS:
-        raise ValueError(f"graphs: {name!r} is not one of {', '.join(GRAPHS)}")
+        raise ValueError(f"graphs: {name!r} is not one of {', '.join(NAMES)}")
     nodes, edges, make = GRAPHS[name]
-    return nodes, make(nodes, edges, np.random.default_rng(seed))
+    return Graph(nodes, make(nodes, edges, np.random.default_rng(seed)))
 
 
 def _grid(atoms: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,28 +1,29 @@
-"""A row of the table: one convolution on one graph, compared with e3nn in float64, then timed."""
+"""A row of the table: one problem on one graph, compared with e3nn in float64, then timed."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cuda_kernels.contraction import backward, double_backward, forward
-from cuda_kernels.operations import multiply_adds
-
 from ..nn import TensorProductConv
 from ..tensor_product import shape, to_ir_mul, to_mul_ir
-from . import graphs, peers, timing
+from . import graphs, problems, timing
+from .kind import ORDERS, SITE, Contender, Form, Kind
+from .peers import Make
 
-ORDERS = {"forward": forward, "backward": backward, "double_backward": double_backward}
 STEP = "step"
 CHECKED_NODES = 16
+"""Nodes, or rows, whose results are compared."""
+
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 HOST_BOUND = 1_000
-"""Edges below which a GPU waits for the host, so that the host's time is measured too."""
+"""Edges, or rows, below which a GPU waits for the host, so that the host's time is measured too."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Setting:
     steps: bool
 
 
-def measure(make: Callable, layout: str, problem: str, graph: str, setting: Setting) -> dict:
+def measure(make: Make, layout: str, problem: str, graph: str, setting: Setting) -> dict:
     """A row's figures, or as many as there are, and in "missing" why there are no more.
 
-    - nodes, edges: the graph's.
+    - nodes, edges: the graph's. Rows without a graph are nodes.
+    - numbers: of all inputs, and of the output.
     - floor_ms: for each order, milliseconds to move at copy bandwidth the numbers that must be moved.
     - arithmetic_ms: for each order, milliseconds of this project's multiply-adds at the rate of a matrix product.
+    - how: which of its ways a peer goes, where it has several.
     - ms: milliseconds for each order, and for "step" if wanted; on a GPU those of kernels.
     - host_ms: the same with the host's work, for small graphs on a GPU.
     - memory_MB: peak beside inputs and outputs, for "forward" (and "step") on a GPU.
@@ -51,40 +54,48 @@ def measure(make: Callable, layout: str, problem: str, graph: str, setting: Sett
     """
     row: dict = {"ms": {}}
     try:
-        _fill(row, make, layout, problem, graph, setting)
+        kind = problems.kind_of(problem, graphs.build(graph).to(setting.device))
+        row |= _size(kind, setting)
+        _fill(row, make, layout, kind, setting)
     except torch.OutOfMemoryError:
         row["missing"] = "out of memory"
-    except (ImportError, RuntimeError) as error:
-        row["missing"] = str(error).partition("\n")[0]
+    except (ImportError, RuntimeError, AssertionError) as error:  # some peers assert what they cannot do
+        row["missing"] = str(error).partition("\n")[0] or type(error).__name__
     gc.collect()
     if setting.device.type == "cuda":
         torch.cuda.empty_cache()
     return row
 
 
-def _fill(row: dict, make: Callable, layout: str, problem: str, graph: str, setting: Setting) -> None:
-    device, on_gpu = setting.device, setting.device.type == "cuda"
-    nodes, edge_index = graphs.build(graph)
-    edge_index, edges = edge_index.to(device), edge_index.shape[1]
-    reference = peers.reference(problem)
-    shapes = ((nodes, reference.irreps_in.dim), (edges, reference.irreps_edge.dim), (edges, reference.weight_numel))
-    x, y, w = (rows * dim for rows, dim in shapes)
-    floors = floor(x, y, w, nodes * reference.irreps_out.dim, setting.dtype.itemsize, setting.bandwidth)
-    row |= {"nodes": nodes, "edges": edges, "floor_ms": dict(zip(ORDERS, floors, strict=True))}
-    known = peers.problem_of(problem)
-    each_edge = {order: multiply_adds(known, contraction(known)) for order, contraction in ORDERS.items()}
-    row["arithmetic_ms"] = {order: edges * count / setting.arithmetic for order, count in each_edge.items()}
+def _size(kind: Kind, setting: Setting) -> dict:
+    """How large a problem is, and what it takes at least."""
+    graph, (inputs, out) = kind.graph, kind.numbers()
+    floors = floor(inputs, out, setting.dtype.itemsize, setting.bandwidth)
+    return {
+        "nodes": graph.nodes,
+        "edges": 0 if graph.edge_index is None else graph.sites,
+        "numbers": [inputs, out],
+        "floor_ms": dict(zip(ORDERS, floors, strict=True)),
+        "arithmetic_ms": {order: count / setting.arithmetic for order, count in kind.multiply_adds().items()},
+    }
 
-    peer = make(problem, layout, edge_index, setting.dtype)
-    generator = torch.Generator(device).manual_seed(0)
-    options: dict[str, Any] = dict(device=device, dtype=setting.dtype, generator=generator, requires_grad=True)
-    inputs = [torch.randn(s, **options) for s in shapes]
-    row["error"] = check(peer, problem, edge_index, inputs)
+
+def _fill(row: dict, make: Make, layout: str, kind: Kind, setting: Setting) -> None:
+    device, on_gpu = setting.device, setting.device.type == "cuda"
+    with _default_dtype(setting.dtype):  # e3nn and cuequivariance make coefficients of this dtype
+        contender = make(kind, Form(layout, setting.dtype, device))
+    if contender.how:
+        row["how"] = contender.how
+    given = random_inputs(kind, setting)
+    expected = reference(kind, given)
+    inputs = arranged(contender, kind, given)
+    del given  # weights may be most of the memory, and those that are arranged a copy
+    row["error"] = check(contender, kind, inputs, expected)
     if on_gpu:
         row["memory_MB"] = {}
-    if on_gpu and edges < HOST_BOUND:
+    if on_gpu and kind.graph.sites < HOST_BOUND:
         row["host_ms"] = {}
-    for name, call in calls(peer.run, inputs, setting.steps):
+    for name, call in calls(contender.run, inputs, setting.steps and kind.has_forces):
         row["ms"][name] = timing.milliseconds(call, device, setting.seconds)
         if "memory_MB" in row and name in ("forward", STEP):
             row["memory_MB"][name] = timing.working_memory(call)
@@ -92,17 +103,50 @@ def _fill(row: dict, make: Callable, layout: str, problem: str, graph: str, sett
             row["host_ms"][name] = timing.host_milliseconds(call, device, setting.seconds)
 
 
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def random_inputs(kind: Kind, setting: Setting) -> list[Tensor]:
+    """Inputs in mul_ir and e3nn's order of weights."""
+    generator = torch.Generator(setting.device).manual_seed(0)
+    options: dict[str, Any] = dict(device=setting.device, dtype=setting.dtype, generator=generator)
+    return [torch.randn(operand.shape(kind.graph), **options) for operand in kind.inputs]
+
+
+def reference(kind: Kind, inputs: list[Tensor]) -> Tensor:
+    """The output of the first nodes, by e3nn in float64, in mul_ir."""
+    graph, kept = kind.graph.of_first(CHECKED_NODES)
+    form = Form("mul_ir", torch.float64, torch.device("cpu"))
+    small = [t[kept] if operand.of == SITE else t for operand, t in zip(kind.inputs, inputs, strict=True)]
+    run = kind.on(graph.to(form.device)).e3nn(form).run
+    return run(*(t.to(form.device, form.dtype) for t in small))[:CHECKED_NODES]
+
+
+def arranged(contender: Contender, kind: Kind, inputs: list[Tensor]) -> list[Tensor]:
+    """The inputs as a contender takes them."""
+    if contender.layout == "ir_mul":
+        inputs = [to_ir_mul(t, shape(operand.irreps)) for operand, t in zip(kind.inputs, inputs, strict=True)]
+    return [t.detach().contiguous().requires_grad_() for t in contender.arrange(*inputs)]
+
+
 def host_cost(device: torch.device, seconds: float) -> dict[str, float]:
     """Microseconds of the host's work for a call with the 316 edges of a molecule: of a layer with one channel, whose
     kernels take next to nothing. The output alone; with its gradients; with the gradients of those, too."""
     layer = TensorProductConv("1x0e", "0e", "1x0e")
-    nodes, edge_index = graphs.build("molecule")
-    edge_index, edges = edge_index.to(device), edge_index.shape[1]
-    inputs = [torch.randn(rows, 1, device=device, requires_grad=True) for rows in (nodes, edges, edges)]
-    cotangent = torch.randn(nodes, 1, device=device, requires_grad=True)
+    graph = graphs.build("molecule").to(device)
+    rows = graph.nodes, graph.sites, graph.sites
+    inputs = [torch.randn(number, 1, device=device, requires_grad=True) for number in rows]
+    cotangent = torch.randn(graph.nodes, 1, device=device, requires_grad=True)
 
     def run() -> Tensor:
-        return layer(inputs[0], edge_index, *inputs[1:])
+        return layer(inputs[0], graph.edge_index, *inputs[1:])
 
     def with_gradients(create_graph: bool = False) -> tuple[Tensor, ...]:
         return torch.autograd.grad(run(), inputs, cotangent, create_graph=create_graph)
@@ -121,9 +165,8 @@ def limit(row: dict, order: str) -> float:
     return max(row["floor_ms"][order], row.get("arithmetic_ms", {}).get(order, 0.0))
 
 
-def floor(x: int, y: int, w: int, out: int, item: int, bandwidth: float) -> tuple[float, float, float]:
+def floor(inputs: int, out: int, item: int, bandwidth: float) -> tuple[float, float, float]:
     """Milliseconds for the numbers that must move: forward, backward, double backward."""
-    inputs = x + y + w
     first, second, third = (n * item / bandwidth for n in (inputs + out, 2 * inputs + out, 3 * inputs + 2 * out))
     return first, second, third
 
@@ -154,23 +197,17 @@ def step(run: Callable, x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(energy + forces.square().sum(), (w, x))
 
 
-def check(peer: peers.Convolution, problem: str, edge_index: Tensor, inputs: list[Tensor]) -> float:
-    """The relative error of the first target nodes against e3nn in float64.
+def check(contender: Contender, kind: Kind, inputs: list[Tensor], expected: Tensor) -> float:
+    """The relative error of the first nodes' output.
 
     Raises:
         RuntimeError: it is too large to time what was computed.
     """
-    kept = edge_index[1] < CHECKED_NODES
-    x, y, w = (t.detach().double().cpu() for t in (inputs[0], inputs[1][kept], inputs[2][kept]))
-    reference = peers.reference(problem)
-    if peer.layout == "ir_mul":
-        x = to_mul_ir(x, shape(reference.irreps_in))
-    expected = reference((x, None), edge_index[:, kept].cpu(), y, w, size=(len(x), CHECKED_NODES))
-    if peer.layout == "ir_mul":
-        expected = to_ir_mul(expected, shape(reference.irreps_out))
     with torch.no_grad():
-        result = peer.run(*inputs)[:CHECKED_NODES].double().cpu()
+        result = contender.run(*inputs)[:CHECKED_NODES].double().cpu()
+    if contender.layout == "ir_mul":
+        result = to_mul_ir(result, shape(kind.output.irreps))
     error = ((result - expected).norm() / expected.norm()).item()
     if not error < TOLERANCE[inputs[0].dtype]:
-        raise RuntimeError(f"{problem}: the output differs from e3nn's by {error:.1e}; it was not timed")
+        raise RuntimeError(f"the output differs from e3nn's by {error:.1e}; it was not timed")
     return error

@@ -15,7 +15,10 @@ COLORS = {
     "openequivariance": "#d94801",
     "openequivariance-det": "#fdae6b",
     "cuequivariance": "#238b45",
+    "cuequivariance-fused_tp": "#74c476",
+    "cuequivariance-naive": "#c7e9c0",
     "e3nn": "#969696",
+    "e3nn-compiled": "#525252",
 }
 BAR, GAP, LABEL = 0.11, 0.3, 0.95
 """Inches of a bar's width, between groups, and for a group's label."""

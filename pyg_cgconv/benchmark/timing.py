@@ -9,8 +9,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-HIDING_CYCLES = 4_000_000
-"""About 2 ms of a GPU's time, in which the host gets ahead: what is timed afterwards is kernels, not launches."""
+CYCLES = 2_000_000
+"""About a millisecond of a GPU's time."""
+
+LEAST_HIDING = 2.0
+"""Milliseconds for which a GPU sleeps at least, so that the host gets ahead: what is timed afterwards is kernels, not
+launches."""
 
 LEAST_CALLS = 7
 
@@ -21,9 +25,9 @@ HOST_CALLS = 100
 def milliseconds(function: Callable[[], object], device: torch.device, seconds: float) -> float:
     """The median time of a call, of at least :data:`LEAST_CALLS` and as many as take so many seconds, after two that
     warm up; on a GPU that of its kernels, with the host's cost hidden."""
-    once = _kernels if device.type == "cuda" else _wall
     for _ in range(2):
         function()
+    once = _kernels(_launching(function)) if device.type == "cuda" else _wall
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < LEAST_CALLS or time.perf_counter() < end:
@@ -78,12 +82,24 @@ def _wall(function) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _kernels(function) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+def _launching(function) -> float:
+    """Milliseconds until the host has launched all kernels of a call."""
     torch.cuda.synchronize()
-    torch.cuda._sleep(HIDING_CYCLES)
-    begin.record()
-    function()
-    end.record()
-    torch.cuda.synchronize()
-    return begin.elapsed_time(end)
+    return _wall(function)
+
+
+def _kernels(launching: float) -> Callable[[Callable[[], object]], float]:
+    """Times the kernels of a call that the host launches in so many milliseconds."""
+    cycles = int(CYCLES * max(LEAST_HIDING, 1.5 * launching))
+
+    def once(function) -> float:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        torch.cuda._sleep(cycles)
+        begin.record()
+        function()
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end)
+
+    return once

@@ -64,9 +64,9 @@ class NodeProducts(nn.Module):
         self.irreps_in, self.irreps_out, self.layout = o3.Irreps(irreps_in), o3.Irreps(irreps_out), layout
         self._rows_in, self._rows_out = Rows(self.irreps_in, layout), Rows(self.irreps_out, layout)
         self.factors = o3.Irreps([(channels, ir) for ir in sorted({ir for _, ir in self.irreps_in})])
-        slots, instructions = _products(self.factors, self.irreps_out)
-        self.irreps_products = slots.simplify()
-        arguments = self.factors, self.factors, slots, instructions
+        self.slots, self.instructions = _products(self.factors, self.irreps_out)
+        self.irreps_products = self.slots.simplify()
+        arguments = self.factors, self.factors, self.slots, self.instructions
         self._reference = ReferenceProduct(*arguments, "mul_ir", shared_weights=True)
         self._description = describe.square(tensor_product(*arguments, **_UNCOMPILED)) if fused else None
         # The kernels know ir_mul only: rows are converted once before and once after.

@@ -61,10 +61,11 @@ def without_kernel(whole: o3.TensorProduct, on_graph: bool) -> list[str]:
     right = {mode for mode in _modes(whole) if MODES[mode].factors is Factors.RIGHT}
     if not (right and on_graph):
         return []
-    return [
+    reason = (
         f"instructions: modes {sorted(right)} have no fused kernel on a graph; pyg_cgconv.TensorProduct has one: give "
         "it x[source] and edge_attr, and sum its rows over targets"
-    ]
+    )
+    return [reason]
 
 
 def summands(whole: o3.TensorProduct, layout: str, on_graph: bool) -> Summands | None:

@@ -222,6 +222,12 @@ def test_torchscript_is_refused_by_name(module, arguments, wrap):
     module(*arguments)  # no trace of a trace is left
 
 
+def test_compiled_graphs_are_kept():
+    with torch._functorch.config.patch(donated_buffer=True):
+        _torch.keep_compiled_graphs()
+        assert torch._functorch.config.donated_buffer is False
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_current_device_and_stream_are_torchs():

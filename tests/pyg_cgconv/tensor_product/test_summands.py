@@ -115,17 +115,19 @@ def test_channels_that_do_not_fit_the_mode_are_named(mode):
 
 
 @pytest.mark.parametrize("mode", ["uvw", "uuw", "u<vw"])
-def test_mixing_weights_of_each_row_have_no_kernel(mode):
-    arguments = "3x0e", "3x0e", "4x0e", [(0, 0, 0, mode, True)]
-    words = rf"^instructions: modes \['{mode}'\] have no fused kernel unless all rows share the weights"
-    with pytest.warns(UserWarning, match=words) as said:
-        product = TensorProduct(*arguments, shared_weights=False)
-    reference = o3.TensorProduct(*arguments, shared_weights=False)
-    inputs = torch.randn(5, 3), torch.randn(5, 3), torch.randn(5, product.weight_numel)
-    assert torch.equal(product(*inputs), reference(*inputs))
-    assert [warning.filename for warning in said] == [__file__]
-    with pytest.warns(UserWarning, match=words):
-        assert TensorProductConv(*arguments).backend == "reference"
+def test_mixing_weights_of_each_row_have_kernels(device, mode):
+    paths = [(0, 0, 0, mode, True), (1, 1, 1, mode, True), (0, 0, 0, mode, True)]
+    irreps = map(o3.Irreps, ("3x0e+3x1o", "3x0e+3x1o", "4x0e+5x1e"))
+    case = Case(*irreps, paths, "mul_ir", False, *[None] * 4, targets=4)
+    fill(case, sources=3, edges=6, seed=0)
+    assert_e3nns(device, case)
+
+
+def test_a_path_without_weights_beside_mixing_weights_of_each_row(device):
+    paths = [(0, 0, 0, "uuw", True), (0, 0, 1, "uuw", False), (0, 0, 0, "uuw", True)]
+    case = Case(*map(o3.Irreps, ("3x0e", "3x0e", "4x0e+1x0e")), paths, "ir_mul", False, *[None] * 4, targets=4)
+    fill(case, sources=3, edges=6, seed=0)
+    assert_e3nns(device, case)
 
 
 def test_mode_uvv_has_no_kernel_on_graphs():
