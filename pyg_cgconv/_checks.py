@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from operator import index
 
+import torch
 from torch import Tensor
+
+STORED = torch.bfloat16, torch.float16
+"""Dtypes in which rows of edges may be stored beside features in float32."""
 
 
 def check_choice(name: str, given: object, choices: tuple) -> None:
@@ -23,6 +27,15 @@ def whole_numbers(name: str, given: object) -> list[int]:
         return [index(number) for number in given]  # type: ignore[attr-defined]
     except TypeError as error:
         raise TypeError(f"{name}: expected whole numbers such as (64, 64), got {given!r}") from error
+
+
+def check_stored(name: str, tensor: Tensor, computed: torch.dtype) -> None:
+    """Raises a TypeError unless kernels that compute in one dtype read this tensor."""
+    if tensor.dtype != computed and not (computed == torch.float32 and tensor.dtype in STORED):
+        raise TypeError(
+            f"{name}: dtype {tensor.dtype} differs from that of x, {computed}; convert one of them (beside x in "
+            "float32 others may be bfloat16 or float16)"
+        )
 
 
 def check_one_hot(name: str, one_hot: Tensor, rows: int, species: int) -> None:

@@ -157,8 +157,22 @@ def _copy(target: np.ndarray, values, lanes: Lanes) -> None:
 
 
 def _move(kind: str, instruction: Instruction, registers: Registers) -> Step:
+    if kind == "b32" and tuple in map(type, instruction.operands):
+        return _move_halves(instruction, registers)
     target, value = registers.target(instruction.operands[0], kind), registers.source(instruction.operands[1], kind)
     return lambda lanes: _copy(target, value, lanes)
+
+
+def _move_halves(instruction: Instruction, registers: Registers) -> Step:
+    """A register of 32 bits to two of 16, the lower half first, or back."""
+    target, value = instruction.operands
+    if isinstance(target, tuple):
+        halves = [(registers.target(half, "b16"), 16 * n) for n, half in enumerate(target)]
+        whole = registers.source(value, "b32")
+        return lambda lanes: [_copy(half, whole >> np.uint32(bits), lanes) for half, bits in halves]
+    low, high = (registers.source(half, "b16") for half in value)
+    whole = registers.target(target, "b32")
+    return lambda lanes: _copy(whole, low | (high.astype(np.uint32) << np.uint32(16)), lanes)
 
 
 def _conversion(instruction: Instruction, registers: Registers) -> Step:

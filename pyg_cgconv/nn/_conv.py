@@ -16,7 +16,7 @@ from torch_geometric.nn.resolver import aggregation_resolver
 
 from cuda_kernels.problem import LAYOUTS, Problem
 
-from .._checks import check_choice
+from .._checks import check_choice, check_stored
 from .._functions import without_autocast
 from .._torch import is_plain, refuse_torchscript
 from ..ops import DTYPES, FLOWS, Edges, check_nodes, contract, sorted_edges
@@ -82,7 +82,10 @@ class TensorProductConv(MessagePassing):
         - **edge_attr:** :math:`(|\mathcal{E}|, \text{irreps\_edge.dim})`
         - **weight:** :math:`(|\mathcal{E}|, \text{weight\_numel})`, or :math:`(\text{weight\_numel},)` if shared;
           :obj:`None` where no path has weights
-        - **output:** :math:`(|\mathcal{V}_t|, \text{irreps\_out.dim})`, the dtype (float32 or float64) of all inputs
+        - **output:** :math:`(|\mathcal{V}_t|, \text{irreps\_out.dim})`, the dtype (float32 or float64) of x
+
+    Inputs have one dtype. Beside features in float32, ``edge_attr`` and ``weight`` may be stored in bfloat16 or
+    float16: sums and the output are float32, and gradients have the dtype of their input.
 
     The messages themselves are computed, by the reference backend, where somebody wants to see or change them: a
     subclass has its own ``message``, ``aggregate`` or ``update``, PyG's hooks are registered, an explainer is at work,
@@ -173,6 +176,7 @@ class TensorProductConv(MessagePassing):
         # Of a pair PyG takes the first to be the nodes of row 0, also in the other flow.
         is_pair = x[0] is not x[1] and (is_usual or nodes[0] == nodes[1])
         features, size = x if is_pair else x[0], nodes if is_usual else nodes[::-1]
+        edge_attr, weight = edge_attr.to(x[0].dtype), weight.to(x[0].dtype)
         return self.propagate(plain.long(), x=features, edge_attr=edge_attr, weight=weight, size=size)
 
     def message(self, x_j: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
@@ -229,13 +233,12 @@ class TensorProductConv(MessagePassing):
         weight = self._of_shape("weight", weight, shape)
         device, dtype = x.device, x.dtype
         for name, tensor in (("edge_attr", edge_attr), ("weight", weight)):
-            if tensor.dtype != dtype:
-                raise TypeError(f"{name}: dtype {tensor.dtype} differs from that of x, {dtype}; convert one of them")
+            check_stored(name, tensor, dtype)
         for name, found in (("edge_index", graph.device), ("edge_attr", edge_attr.device), ("weight", weight.device)):
             if found != device:
                 raise ValueError(f"{name}: on {found}, but x is on {device}; move it with .to()")
         if dtype not in DTYPES:
-            raise TypeError(f"x: dtype {dtype} has no kernel; convert x, edge_attr and weight to float32 or float64")
+            raise TypeError(f"x: dtype {dtype} has no kernel; convert x to float32 or float64")
         kind = device.type
         if kind not in ("cuda", "cpu") and self.backend != "reference":
             raise ValueError(f"x: on {device}, which has no kernels; move x, or use backend='reference'")

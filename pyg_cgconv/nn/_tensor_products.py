@@ -10,6 +10,7 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
+from .._checks import check_stored
 from .._functions import without_autocast
 from .._torch import refuse_torchscript
 from ..ops import DTYPES, contract
@@ -38,7 +39,7 @@ class _Generated(o3.TensorProduct):
         weight = self._row_of(weight) if self.weight_numel else x.new_empty(0)
         self._check(x, y, weight)
         if self._summands is None:
-            return o3.TensorProduct.forward(self, x, y, weight)
+            return o3.TensorProduct.forward(self, x, y.to(x.dtype), weight.to(x.dtype))
         shapes = [x.shape[:-1], y.shape[:-1], *([] if self.shared_weights else [weight.shape[:-1]])]
         leading = torch.broadcast_shapes(*shapes)
         row = weight if self.shared_weights else _rows(weight, leading)
@@ -65,12 +66,11 @@ class _Generated(o3.TensorProduct):
                 raise ValueError(f"{name}: expected (..., {length}), got {tuple(tensor.shape)}, in {self}")
             if tensor.device != x.device:
                 raise ValueError(f"{name}: on {tensor.device}, but x is on {x.device}; move it with .to()")
-            if tensor.dtype != x.dtype:
-                raise TypeError(f"{name}: dtype {tensor.dtype} differs from that of x, {x.dtype}; convert one of them")
+            check_stored(name, tensor, x.dtype)
         if self.shared_weights and weight.dim() != 1:
             raise ValueError(f"weight: expected ({self.weight_numel},), got {tuple(weight.shape)}, in {self}")
         if x.dtype not in DTYPES:
-            raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x, y and weight to float32 or float64")
+            raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x to float32 or float64")
 
 
 def _rows(tensor: Tensor, leading: torch.Size) -> Tensor:
@@ -86,16 +86,19 @@ class TensorProduct(_Generated):
 
     Arguments, attributes, weights and the state dict are e3nn's; `e3nn's page
     <https://docs.e3nn.org/en/stable/api/o3/o3_tp.html>`_ lists them. The paths of each mode run by a generated
-    kernel, as do their derivatives of any order. Of modes "uvw", "uuw" and "u<vw", matrix products mix the kernel's
-    result. Products in which these have weights of each row are e3nn's, and say so once, when they are made. With the
-    other modes, a gradient by shared weights needs memory for a row of them for each row of x.
+    kernel, as do their derivatives of any order. Of modes "uvw", "uuw" and "u<vw", the kernel's result is mixed by
+    matrix products, or by a further kernel where each row has weights of its own. With the other modes, a gradient by
+    shared weights needs memory for a row of them for each row of x.
 
     Shapes:
         - **x:** (..., irreps_in1.dim)
         - **y:** (..., irreps_in2.dim), of a shape that broadcasts with that of x
         - **weight:** :obj:`None` for internal weights, (weight_numel,) for shared ones, else (..., weight_numel); or a
           list of the instructions' weights
-        - **output:** (..., irreps_out.dim), the dtype (float32 or float64) of all inputs
+        - **output:** (..., irreps_out.dim), the dtype (float32 or float64) of x
+
+    Inputs have one dtype. Beside x in float32, y and the weights may be stored in bfloat16 or float16: sums and the
+    output are float32, and gradients have the dtype of their input.
 
     Raises:
         ValueError: a shape or a device is wrong.

@@ -16,8 +16,10 @@ from ._batch import batched, batched_by_autograd
 from ._edges import Edges, Graph
 from ._formulas import gradients, tangents
 from ._operation import traced_contraction
-from ._run import DTYPES, run, walks_sources
+from ._run import dtype_of, run, walks_sources
 from ._shapes import STORED
+
+NAMES = {dtype: name for name, dtype in STORED.items()}
 
 
 def contract(
@@ -33,18 +35,14 @@ def contract(
         edges: the graph, for a problem that has one.
         deterministic: no atomic additions on a GPU (there are none on a CPU).
     """
-    dtype = operands[0].dtype
-    if any([operand.dtype != dtype for operand in operands]):  # noqa: C419  (the faster)
-        problem = describe.stored(problem, tuple(_stored(operand.dtype, dtype) for operand in operands))
+    first = operands[0].dtype
+    if any([operand.dtype != first for operand in operands]):  # noqa: C419  (the faster)
+        problem = describe.stored(problem, tuple(NAMES.get(operand.dtype) for operand in operands))
     if torch.compiler.is_compiling() and not in_forward_mode():
         return traced_contraction(problem, None, operands, edges, deterministic)[0]
-    known = problem_of(problem, DTYPES[dtype])
+    known = problem_of(problem, dtype_of(operands))
     call = Call(problem, known, edges, deterministic)
     return call(call.first, operands)[0]
-
-
-def _stored(dtype: torch.dtype, other: torch.dtype) -> str | None:
-    return None if dtype == other else next(name for name, kind in STORED.items() if kind == dtype)
 
 
 class Call:

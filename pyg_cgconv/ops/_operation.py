@@ -17,7 +17,7 @@ from .._torch import below_autograd, in_forward_mode, is_recorded, recorded_once
 from ..tensor_product import problem_of
 from ._edges import EdgeList, Edges, Graph, listed_by_source
 from ._formulas import gradients, tangents
-from ._run import DTYPES, run, walks_sources
+from ._run import dtype_of, run, walks_sources
 from ._shapes import Shapes
 
 FORWARD = "forward"
@@ -51,7 +51,7 @@ def _parsed(problem: Problem, contraction: str) -> Contraction:
 
 
 def _contract_real(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
-    known, graph = problem_of(problem, DTYPES[operands[0].dtype]), _graph(lists, sources)
+    known, graph = problem_of(problem, dtype_of(operands)), _graph(lists, sources)
     has_to_walk_sources = contraction != FORWARD and walks_sources(operands[0], deterministic)
     if graph is not None and graph.by_source is None and has_to_walk_sources:
         # Of a program that did not foresee derivatives when it was traced.
@@ -60,7 +60,7 @@ def _contract_real(problem, contraction, operands, lists, sources, deterministic
 
 
 def _contract_fake(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
-    known = problem_of(problem, "float32")
+    known = problem_of(problem, dtype_of(operands))
     shapes = Shapes(known, _parsed(known, contraction))
     rows = shapes.rows(operands, _graph(lists, sources))
     empty = operands[0].new_empty

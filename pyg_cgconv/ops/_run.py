@@ -19,6 +19,11 @@ from ._plan import Plan
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
+def dtype_of(operands: Sequence[Tensor]) -> str:
+    """The dtype that a contraction of these operands is computed in; some may be stored in a lower one."""
+    return next(DTYPES[operand.dtype] for operand in operands if operand.dtype in DTYPES)
+
+
 def run(
     problem: Problem, contraction: Contraction, operands: Sequence[Tensor], graph: Graph | None, deterministic: bool
 ) -> list[Tensor]:

@@ -23,13 +23,13 @@ STORED = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 class Output(NamedTuple):
     """An output of a contraction: its name, where its number of rows stands, the length of a row, whether there is one
-    row for all, and its dtype where that is not the problem's."""
+    row for all, and its dtype."""
 
     name: str
     rows: int
     length: int
     is_shared: bool
-    dtype: torch.dtype | None
+    dtype: torch.dtype
 
 
 class Shapes:
@@ -62,9 +62,9 @@ class Shapes:
 
 
 def outputs(problem: Problem, names: Sequence[str]) -> list[Output]:
-    return [_output(problem.operand(name), name) for name in names]
+    return [_output(problem.operand(name), name, problem.dtype) for name in names]
 
 
-def _output(operand: Operand, name: str) -> Output:
-    dtype = STORED[operand.stored] if operand.stored else None
+def _output(operand: Operand, name: str, computed: str) -> Output:
+    dtype = STORED[operand.stored] if operand.stored else getattr(torch, computed)
     return Output(name, ROWS[operand.index], operand.row.length, operand.index is Index.ONE, dtype)

@@ -63,7 +63,7 @@ class Mixing:
         """The result of the product, from that of the one without weights and the weights (weight_numel,)."""
         # A gradient by the pieces of one split is one concatenation.
         pieces = products.split(self._lengths, dim=1)
-        weights = [] if weight is None else weight.split(self._weights, dim=-1)
+        weights = [] if weight is None else weight.to(products.dtype).split(self._weights, dim=-1)
         blocks = [
             self._mixed(pieces, weights, paths, dim)
             if paths
@@ -81,9 +81,10 @@ class Mixing:
         if weight is not None and all(self._weights):
             return weight
         pieces = iter([] if weight is None else weight.split([n for n in self._weights if n], dim=-1))
+        ones = products if weight is None else weight
         return join(
             [
-                next(pieces) if length else products.new_ones(products.shape[0], u * v * w)
+                next(pieces) if length else ones.new_ones(products.shape[0], u * v * w)
                 for length, (u, v, w, _) in zip(self._weights, self._shapes, strict=True)
             ]
         )
