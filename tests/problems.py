@@ -211,7 +211,7 @@ def fill(case: Case, sources: int, edges: int, seed: int) -> None:
 def error(result: Tensor, expected: Tensor) -> float:
     """The norm of the difference over the norm of the expected (1 where that is zero)."""
     result = result.detach().to("cpu", torch.float64)
-    expected = expected.detach()
+    expected = expected.detach().cpu()
     if not result.isfinite().all() or result.shape != expected.shape:
         return float("inf")
     return ((result - expected).norm() / (expected.norm() or 1.0)).item()
