@@ -5,6 +5,7 @@
     polynomial    the arithmetic of one path, by sums over its coefficients; operations counts it
     passes        walks over the sites, so that each row has one owner
     linear        the tables of linear maps, whose weights mix channels
+    maps          linear maps with weights of each site
     body          arithmetic as LLVM IR, the same for CPU and GPU
     cache         compiled kernels on disk; ownership: only where nobody else can change them; elf: their file format
     cpu, cuda     schedule, kernel and launch on each machine
