@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from e3nn import o3
@@ -195,15 +196,28 @@ class TensorProductConv(MessagePassing):
             return self._reference.scatter(inputs, index, dim_size, "mean" if self.aggr == "mean" else "sum")
         return super().aggregate(inputs, index, ptr, dim_size)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As PyG's; but ``aggr`` and ``aggr_module`` of a layer that was made are one aggregation, whichever is set."""
+        if name not in ("aggr", "aggr_module") or "backend" not in self.__dict__:
+            super().__setattr__(name, value)
+            return
+        module = aggregation_resolver(_known_aggregation(value))
+        aggr = [str(each) for each in value] if isinstance(value, (list, tuple)) else str(value)
+        _resolve(self.backend, MODE, (), aggr)
+        super().__setattr__("aggr", aggr)
+        super().__setattr__("aggr_module", module)
+
     def _has_own_messages(self) -> bool:
         """Whether a subclass has a say in messages."""
         methods = "propagate", "message", "aggregate", "update", "message_and_aggregate"
         return any(getattr(type(self), name) is not getattr(TensorProductConv, name) for name in methods)
 
     def _wants_messages(self) -> bool:
-        """Whether somebody wants to see or change messages: an explainer, PyG's hooks, a method that was set."""
+        """Whether somebody wants to see or change messages: an explainer, PyG's hooks, a method or another aggregation
+        that was set."""
         return bool(
             self.explain
+            or self.aggr not in SUMS
             or self._propagate_forward_pre_hooks
             or self._propagate_forward_hooks
             or self._message_forward_pre_hooks

@@ -15,8 +15,18 @@ The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda
 """
 
 from ._contract import contract
-from ._edges import FLOWS, EdgeList, Edges, check_nodes, told_sizes
+from ._edges import FLOWS, EdgeList, Edges, check_nodes, checks_on_host, told_sizes
 from ._run import DTYPES
 from ._shared_edges import sorted_edges
 
-__all__ = ["DTYPES", "FLOWS", "EdgeList", "Edges", "check_nodes", "contract", "sorted_edges", "told_sizes"]
+__all__ = [
+    "DTYPES",
+    "FLOWS",
+    "EdgeList",
+    "Edges",
+    "check_nodes",
+    "checks_on_host",
+    "contract",
+    "sorted_edges",
+    "told_sizes",
+]

@@ -190,6 +190,13 @@ def told_sizes(edge_index: object, flow: str) -> tuple[int | None, int | None]:
 
 def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor, Tensor, bool]:
     """Source and target of each edge, and whether edges are sorted by target."""
+    for given in edge_index if _is_pair(edge_index) else (edge_index,):
+        if isinstance(given, Tensor) and given.layout != torch.strided:
+            raise ValueError(
+                f"edge_index: expected (2, E), or a pair of tensors (E,), got {given.layout} {tuple(given.shape)}; give "
+                "the layer the transposed adjacency matrix adj_t itself, or make "
+                "Edges(adj_t.coalesce().indices().flip(0), sources, targets) of one in COO form"
+            )
     if isinstance(edge_index, Tensor):
         plain, is_sorted = edge_index, False
         if is_edge_index(edge_index):
