@@ -193,8 +193,8 @@ def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor
     for given in edge_index if _is_pair(edge_index) else (edge_index,):
         if isinstance(given, Tensor) and given.layout != torch.strided:
             raise ValueError(
-                f"edge_index: expected (2, E), or a pair of tensors (E,), got {given.layout} {tuple(given.shape)}; give "
-                "the layer the transposed adjacency matrix adj_t itself, or make "
+                f"edge_index: expected (2, E), or a pair of tensors (E,), got {given.layout} {tuple(given.shape)}; "
+                "give the layer the transposed adjacency matrix adj_t itself, or make "
                 "Edges(adj_t.coalesce().indices().flip(0), sources, targets) of one in COO form"
             )
     if isinstance(edge_index, Tensor):
