@@ -11,7 +11,7 @@ from e3nn import o3
 from torch import Tensor
 
 from .._functions import without_autocast
-from .._torch import refuse_torchscript
+from .._torch import NotScripted, refuse_torchscript
 from ..ops import DTYPES, contract
 from ..tensor_product import MIXED, MODE, Mixing, describe
 
@@ -19,7 +19,7 @@ LAYOUT = "mul_ir"
 ELEMENTWISE = "uuu"
 
 
-class _Generated(o3.TensorProduct):
+class _Generated(NotScripted, o3.TensorProduct):
     """What the products have in common: all of e3nn's, and a forward by a generated kernel."""
 
     def __init__(self, *args: Any, **kwargs: Any):
