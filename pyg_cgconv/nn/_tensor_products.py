@@ -12,14 +12,14 @@ from torch import Tensor
 
 from .._checks import check_stored
 from .._functions import without_autocast
-from .._torch import refuse_torchscript
+from .._torch import NotScripted, refuse_torchscript
 from ..ops import DTYPES, contract
 from ..tensor_product import check_channels, summands, without_kernel
 
 LAYOUT = "mul_ir"
 
 
-class _Generated(o3.TensorProduct):
+class _Generated(NotScripted, o3.TensorProduct):
     """What the products have in common: all of e3nn's, and a forward by a generated kernel."""
 
     def __init__(self, *args: Any, **kwargs: Any):
