@@ -232,13 +232,13 @@ class TensorProductConv(MessagePassing):
             weight = weight[0]
         weight = self._of_shape("weight", weight, shape)
         device, dtype = x.device, x.dtype
+        if dtype not in DTYPES:
+            raise TypeError(f"x: dtype {dtype} has no kernel; convert x to float32 or float64")
         for name, tensor in (("edge_attr", edge_attr), ("weight", weight)):
             check_stored(name, tensor, dtype)
         for name, found in (("edge_index", graph.device), ("edge_attr", edge_attr.device), ("weight", weight.device)):
             if found != device:
                 raise ValueError(f"{name}: on {found}, but x is on {device}; move it with .to()")
-        if dtype not in DTYPES:
-            raise TypeError(f"x: dtype {dtype} has no kernel; convert x to float32 or float64")
         kind = device.type
         if kind not in ("cuda", "cpu") and self.backend != "reference":
             raise ValueError(f"x: on {device}, which has no kernels; move x, or use backend='reference'")

@@ -241,8 +241,8 @@ def test_copies_work_and_carry_no_parameters(duplicate):
 
 
 def test_other_modes_run_on_the_reference_and_say_so():
-    arguments = ("4x0e", "0e", "2x0e", [(0, 0, 0, "uvw", True)])
-    with pytest.warns(UserWarning, match=r"instructions: .*uvw.*reference"):
+    arguments = ("4x0e", "2x0e", "2x0e", [(0, 0, 0, "uvv", True)])
+    with pytest.warns(UserWarning, match=r"instructions: .*uvv.*reference"):
         layer = TensorProductConv(*arguments)
     assert layer.backend == "reference"
     layer(*graph(layer, dtype=torch.float32))

@@ -45,6 +45,7 @@ def double():
 
 def both(*arguments, ours=TensorProduct, theirs=o3.TensorProduct, **options):
     product, reference = ours(*arguments, **options), theirs(*arguments, **options)
+    reference.load_state_dict(product.state_dict())  # there and back: the names are the same
     product.load_state_dict(reference.state_dict())
     return product, reference
 
