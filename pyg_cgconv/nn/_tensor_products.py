@@ -153,7 +153,8 @@ class TensorProduct(_Generated):
 class FullyConnectedTensorProduct(_Generated, o3.FullyConnectedTensorProduct):
     """The product of :class:`e3nn.o3.FullyConnectedTensorProduct`, name for name: all paths, each with mode "uvw".
 
-    With shared weights, the default, a generated kernel makes the products of channels, and matrix products mix them.
+    A generated kernel makes the products of channels. With shared weights, the default, matrix products mix them, else
+    a further kernel does.
     Arguments are e3nn's: ``irreps_in1``, ``irreps_in2``, ``irreps_out``, ``irrep_normalization`` and
     ``path_normalization``. Shapes and errors are those of :class:`TensorProduct`.
     """

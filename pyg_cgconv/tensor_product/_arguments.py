@@ -46,7 +46,8 @@ def checked_arguments(construct: Callable, args: Sequence, kwargs: Mapping[str, 
         if given.get(name) is not None and slots is not None and len(given[name]) != len(slots):
             raise ValueError(f"{name}: expected {len(slots)} numbers, one for each slot of {slots}, got {given[name]}")
     if "instructions" in given and None not in irreps:
-        given["instructions"] = paths_of(*irreps, given["instructions"], most=6)  # type: ignore[arg-type]
+        left, right, out = irreps
+        given["instructions"] = paths_of(left, right, out, given["instructions"], most=6)
     return given
 
 

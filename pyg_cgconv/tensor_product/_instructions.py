@@ -80,12 +80,14 @@ def paths_of(
 
 
 @contextmanager
-def rejections_named(*given: Any) -> Iterator[None]:
-    """Within it, what is wrong with instructions raises a ValueError that says so; `given` are irreps and these."""
+def rejections_named(
+    irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_out: o3.Irreps, instructions: object
+) -> Iterator[None]:
+    """Within it, what is wrong with instructions raises a ValueError that says so."""
     try:
         yield
     except (AssertionError, IndexError, TypeError) as error:
-        raise _rejected(*given, why=error) from error
+        raise _rejected(irreps_in, irreps_edge, irreps_out, instructions, why=error) from error
 
 
 def check_channels(product: o3.TensorProduct) -> None:

@@ -17,7 +17,6 @@ from pyg_cgconv.nn import (
     NodeProducts,
     RadialNetwork,
     TensorProductConv,
-    TensorSquare,
     spherical_harmonics,
 )
 
@@ -35,9 +34,7 @@ class Network(nn.Module):
         self.conv = TensorProductConv("4x0e", "0e+1o", "0e+1o")
         mixture = [(0, 0, 0, "uvw", True), (1, 0, 1, "uvu", True)]
         self.mixing = TensorProductConv(self.conv.irreps_out, "0e", "4x0e+4x1o", mixture)
-        self.shared = TensorProductConv("4x0e+4x1o", "0e", "4x0e+4x1o", mixture, shared_weights=True)
-        self.row = nn.Parameter(torch.randn(self.shared.weight_numel))
-        self.full, self.square = FullyConnectedTensorProduct(*["4x0e+4x1o"] * 3), TensorSquare("4x0e+4x1o", "1x0e")
+        self.full = FullyConnectedTensorProduct("4x0e+4x1o", "4x0e+4x1o", "1x0e")
         weights = self.conv.weight_numel, self.mixing.weight_numel
         self.radial, self.radial_mixing = (RadialNetwork(1, (4,), n) for n in weights)
         self.products = NodeProducts(self.conv.irreps_out, 4, "4x0e+4x1o")
@@ -51,9 +48,7 @@ class Network(nn.Module):
         sh = spherical_harmonics(vectors / distance, 1)
         x = self.conv(x, edge_index, sh, self.radial(distance))
         mixed = self.mixing(x, edge_index, sh[:, :1], self.radial_mixing(distance))
-        mixed = self.shared(mixed, edge_index, sh[:, :1], self.row)
-        squares = self.square(self.full(mixed, mixed).tanh())
-        return (self.linear(self.products(x)) + squares).sum()
+        return (self.linear(self.products(x)) + self.full(mixed, mixed)).sum()
 
     def forward(self, positions: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
         positions = positions.detach().requires_grad_()
