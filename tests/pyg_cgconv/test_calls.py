@@ -204,9 +204,9 @@ def test_the_switch_for_deterministic_algorithms_is_obeyed(warn_only, monkeypatc
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             found = orders(layer, given)
-            eager = len(asked)
-            compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-            assert_close(slopes(compiled, given), slopes(layer, given))
+        eager = len(asked)
+        compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+        assert_close(slopes(compiled, given), slopes(layer, given))
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(asked)
