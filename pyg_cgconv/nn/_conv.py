@@ -60,13 +60,14 @@ class TensorProductConv(MessagePassing):
             without weights, then matrix products at the nodes). A list that has others runs on the reference backend.
         layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's
             channels together, the faster).
-        shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge.
+        shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge, but for
+            those that mix channels it does not.
         irrep_normalization: e3nn's: "component" (its default), "norm" or "none".
         path_normalization: e3nn's: "element" (its default), "path" or "none".
         aggr: "add" (or "sum"), or "mean" over the incoming edges. PyG's other aggregations need each message: they run
             on the reference backend.
         deterministic: Sum in one fixed order, also in derivatives, so that equal inputs give equal bits. The CPU
-            kernels and the forward on a GPU always do.
+            kernels and the forward on a GPU always do. :func:`torch.use_deterministic_algorithms` asks for it, too.
         backend: "cuda" or "cpu" for the fused kernels, "reference" for e3nn's tensor product and scatter (slow; any
             mode), "auto" for the fused kernels of the device that the input is on.
         flow: "source_to_target", or "target_to_source" if row 0 of ``edge_index`` is the target. Pairs ``x`` and
@@ -135,7 +136,7 @@ class TensorProductConv(MessagePassing):
         self.instructions = product.instructions
         self.weight_numel: int = product.weight_numel
         self.layout, self.shared_weights, self.deterministic = layout, shared_weights, deterministic
-        self.backend = backend_for(backend, without_kernel(product, on_graph=True), self.aggr)
+        self.backend = backend_for(backend, without_kernel(product), self.aggr)
         self.fuse = self.backend != "reference" and not self._has_own_messages()
         self._reference = ReferenceProduct(*irreps, self.instructions, layout, shared_weights)
         self._summands = None if self.backend == "reference" else summands(product, layout, on_graph=True)
@@ -245,13 +246,13 @@ class TensorProductConv(MessagePassing):
             weight = weight[0]
         weight = self._of_shape("weight", weight, shape)
         device, dtype = x.device, x.dtype
+        if dtype not in DTYPES:
+            raise TypeError(f"x: dtype {dtype} has no kernel; convert x to float32 or float64")
         for name, tensor in (("edge_attr", edge_attr), ("weight", weight)):
             check_stored(name, tensor, dtype)
         for name, found in (("edge_index", graph.device), ("edge_attr", edge_attr.device), ("weight", weight.device)):
             if found != device:
                 raise ValueError(f"{name}: on {found}, but x is on {device}; move it with .to()")
-        if dtype not in DTYPES:
-            raise TypeError(f"x: dtype {dtype} has no kernel; convert x to float32 or float64")
         kind = device.type
         if kind not in ("cuda", "cpu") and self.backend != "reference":
             raise ValueError(f"x: on {device}, which has no kernels; move x, or use backend='reference'")

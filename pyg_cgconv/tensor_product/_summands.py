@@ -74,10 +74,10 @@ OF_MANY = {
 """The same modes with more copies: their products' channels are gathered before."""
 
 
-def without_kernel(whole: o3.TensorProduct, on_graph: bool) -> list[str]:
-    """Why a product, of rows or on a graph, has no kernel; empty if it has one."""
+def without_kernel(whole: o3.TensorProduct) -> list[str]:
+    """Why a product has no kernel on a graph; empty if it has one. Of rows, all have."""
     right = {mode for mode in _modes(whole) if MODES[mode].factors is Factors.RIGHT}
-    if not (right and on_graph):
+    if not right:
         return []
     reason = (
         f"instructions: modes {sorted(right)} have no fused kernel on a graph; pyg_cgconv.TensorProduct has one: give "

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -275,6 +276,19 @@ def test_wrong_calls_are_named(change, raised, words):
     arguments |= {name: function(arguments[name]) for name, function in change.items()}
     with pytest.raises(raised, match=words):
         layer(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("mode", "shared_weights", "numbers"), [("uvw", False, (9, 8)), ("uvw", True, (8,)), ("uuu", False, (9, 2))]
+)
+def test_wrong_weights_of_other_modes_are_named(mode, shared_weights, numbers):
+    layer = TensorProductConv("2x0e", "2x0e", "2x0e", [(0, 0, 0, mode, True)], shared_weights=shared_weights)
+    x, edge_index, edge_attr, weight = graph(layer, edges=9)
+    assert tuple(weight.shape) == numbers
+    with pytest.raises(ValueError, match=re.escape(f"weight: expected shape {numbers}, got (2, 3), in {layer} with ")):
+        layer(x, edge_index, edge_attr, weight.new_ones(2, 3))
+    with pytest.raises(TypeError, match=re.escape(f"weight: expected a tensor of shape {numbers}, got NoneType")):
+        layer(x, edge_index, edge_attr)
 
 
 def test_half_precision_is_refused_by_name():
