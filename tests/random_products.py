@@ -64,17 +64,14 @@ class Derivatives(NamedTuple):
     deterministic: bool = False
 
 
-def _case(
-    random: Random, *, most: int = 70, most_paths: int = 3, max_l: int = 3, on_graph: bool | None = None
-) -> Case:
+def _case(random: Random, *, most: int = 70, most_paths: int = 3, max_l: int = 3, on_graph: bool | None = None) -> Case:
     """A product of rows, or on a bipartite graph, of one or two modes, of up to so many channels and paths.
 
     Paths share slots of the result where they can; one slot is left without a path.
     """
     on_graph = random.random() < 0.5 if on_graph is None else on_graph
-    weights = random.choice(["none", "shared", "own", "own"])
-    allowed = [m for m in (ON_GRAPHS if on_graph else MODES) if weights != "none" or m not in ALWAYS_WEIGHTED]
-    modes = random.choices(allowed, k=random.choice([1, 1, 1, 2]))
+    modes = random.choices(ON_GRAPHS if on_graph else MODES, k=random.choice([1, 1, 1, 2]))
+    weights = random.choice(["shared", "own"] if {*modes} & {*ALWAYS_WEIGHTED} else ["none", "shared", "own"])
     irreps_in, irreps_edge = _factors(random, modes, most, max_l)
     modes += random.choices(modes, k=random.randint(0, most_paths - len(modes)))
     slots: list = [(3, o3.Irrep("7e"))]

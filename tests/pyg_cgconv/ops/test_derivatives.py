@@ -10,6 +10,8 @@ from tests.problems import Case, error, fill
 from tests.random_examples import examples
 from tests.random_products import Derivatives, problems
 
+pytestmark = pytest.mark.filterwarnings("error:.*which is slow")
+
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-8, torch.float16: 2**-10}
 """Relative errors of results; those of half precision are rounded once."""
 
@@ -23,8 +25,9 @@ def derivatives(function, inputs, wanted: Derivatives):
     outputs, of_outputs = [function(*variables)], wanted.dtypes[:1]
     results = [("out", wanted.dtypes[0], outputs[0])]
     for chosen in wanted.orders:
-        exact = [torch.randn(t.shape, generator=generator).to(dtype) for t, dtype in zip(outputs, of_outputs, strict=True)]
-        cotangents = [c.to(t).requires_grad_() for c, t in zip(exact, outputs, strict=True)]
+        random = [torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in outputs]
+        rounded = [t.to(dtype) for t, dtype in zip(random, of_outputs, strict=True)]
+        cotangents = [c.to(t).requires_grad_() for c, t in zip(rounded, outputs, strict=True)]
         inner = sum((t * c).sum() for t, c in zip(outputs, cotangents, strict=True))
         leaves = [variables[n] for n in chosen]
         variables, dtypes, before = variables + cotangents, [*dtypes, *of_outputs], dtypes
