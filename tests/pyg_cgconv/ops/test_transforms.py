@@ -54,7 +54,7 @@ def assert_equal(results, expected, tolerance=1e-11):
 def transformed_cases(draw):
     """A problem, which of its inputs are varied, and transforms: these share most kernels, whose compilation takes the
     time."""
-    case = draw(cases(max_l=2, most=5, most_paths=2, on_graph=True))
+    case = draw(cases(max_l=2, most=5, on_graph=True))
     names = draw(st.lists(st.sampled_from(sorted(TRANSFORMS)), min_size=4, max_size=4, unique=True))
     inputs = [0, 1, 2] if case.weight.shape[-1] else [0, 1]
     return case, sorted(draw(st.sets(st.sampled_from(inputs), min_size=1))), names
