@@ -105,7 +105,7 @@ def _derivatives(random: Random, has_weight: bool) -> Derivatives:
     stored = [*product((torch.float32, *_HALF), repeat=2)][1:]
     dtypes = random.choice([(torch.float64,) * 3, (torch.float32,) * 3, (torch.float32, *random.choice(stored))])
     variables, outputs, orders = 3 if has_weight else 2, 1, []
-    for _ in range(random.choice([1, 1, 1, 2, 2, 2, 3])):
+    for _ in range(random.choice([1, 1, 1, 1, 2, 2, 3])):
         by = random.choice([subset for n in range(variables) for subset in combinations(range(variables), n + 1)])
         orders.append(by)
         variables, outputs = variables + outputs, len(by)

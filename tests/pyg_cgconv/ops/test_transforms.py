@@ -61,7 +61,7 @@ def transformed_cases(draw):
 
 
 @pytest.mark.slow
-@examples(8)
+@examples(6)
 @given(drawn=transformed_cases())
 def test_random_problems(device, drawn):
     case, varied, names = drawn
