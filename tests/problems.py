@@ -1,18 +1,19 @@
-"""Convolutions to test with: the named ones of published models, random ones, and a slow obvious oracle."""
+"""Products to test with: the named ones of published models, any list of paths, and a slow obvious oracle."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from e3nn import o3
-from hypothesis import strategies as st
 from torch import Tensor
 
 from cuda_kernels.contraction import backward, double_backward, forward
 from cuda_kernels.problem import Channels, Index, Operand, Path, Problem, Row
-from pyg_cgconv import TensorProductConv
+from pyg_cgconv import TensorProduct, TensorProductConv
 from pyg_cgconv.benchmark.problems import PROBLEMS
+from tests.rotations import float64
 
 
 def named(name: str, **options) -> TensorProductConv:
@@ -38,7 +39,7 @@ FORWARD, BACKWARD, DOUBLE_BACKWARD = (
 
 @dataclass
 class Case:
-    """A convolution and float64 inputs for it."""
+    """A convolution, or without a graph a product of rows in mul_ir, and float64 inputs for it."""
 
     irreps_in: o3.Irreps
     irreps_edge: o3.Irreps
@@ -51,6 +52,7 @@ class Case:
     edge_attr: Tensor = field(repr=False)
     weight: Tensor = field(repr=False)
     targets: int
+    on_graph: bool = True
     filled: tuple[int, int, int] | None = None  # sources, edges and seed, as :func:`fill` got them
 
     def layer(self, **options) -> TensorProductConv:
@@ -71,26 +73,33 @@ class Case:
     def inputs(self, device="cpu", dtype=torch.float64) -> list[Tensor]:
         return [t.to(device, dtype, copy=True).requires_grad_() for t in (self.x, self.edge_attr, self.weight)]
 
-    def oracle(self, x: Tensor, edge_attr: Tensor, weight: Tensor) -> Tensor:
+    def computed(self, device="cpu", **options) -> Callable[..., Tensor]:
+        """The product by the kernels of a device, of x, edge_attr and, unless no path has any, weight."""
+        if not self.on_graph:
+            return TensorProduct(*self._arguments, shared_weights=self.shared_weights, internal_weights=False)
+        layer, edge_index = self.layer(backend=torch.device(device).type, **options), self.edge_index.to(device)
+
+        def convolution(x: Tensor, edge_attr: Tensor, weight: Tensor | None = None) -> Tensor:
+            return layer((x, None), edge_index, edge_attr, weight, size=self.size)
+
+        return convolution
+
+    def oracle(self, x: Tensor, edge_attr: Tensor, weight: Tensor | None = None) -> Tensor:
         """e3nn's tensor product in float64 on gathered features, added up edge by edge."""
-        torch.set_default_dtype(torch.float64)  # e3nn keeps its coefficients at the default dtype of this moment
-        try:
-            product = o3.TensorProduct(
-                self.irreps_in,
-                self.irreps_edge,
-                self.irreps_out,
-                self.instructions,
-                shared_weights=self.shared_weights,
-                internal_weights=False,
-            )
-        finally:
-            torch.set_default_dtype(torch.float32)
+        with float64():
+            product = o3.TensorProduct(*self._arguments, shared_weights=self.shared_weights, internal_weights=False)
+        if not self.on_graph:
+            return product(x, edge_attr, weight)
         if self.layout == "ir_mul":
             x, edge_attr = swapped(x, self.irreps_in, True), swapped(edge_attr, self.irreps_edge, True)
         source, target = self.edge_index
         messages = product(x[source], edge_attr, weight)
         out = torch.zeros(self.targets, self.irreps_out.dim, dtype=x.dtype).index_add(0, target, messages)
         return swapped(out, self.irreps_out, False) if self.layout == "ir_mul" else out
+
+    @property
+    def _arguments(self) -> tuple:
+        return self.irreps_in, self.irreps_edge, self.irreps_out, self.instructions
 
 
 def swapped(features: Tensor, irreps: o3.Irreps, component_major: bool) -> Tensor:
@@ -104,97 +113,8 @@ def swapped(features: Tensor, irreps: o3.Irreps, component_major: bool) -> Tenso
     return features[:, order] if component_major else features[:, order.argsort()]
 
 
-_MULTIPLICITIES = [1, 2, 5, 7, 16, 32, 33, 48, 64, 100]
-
-
-@st.composite
-def cases(draw, max_l: int = 3, most: int = 100, most_paths: int = 6) -> Case:
-    """Random uvu convolutions, of up to so many channels and paths, on random bipartite graphs."""
-
-    def irreps(multiplicity, low: int, high: int) -> o3.Irreps:
-        one = st.tuples(multiplicity, st.tuples(st.integers(0, max_l), st.sampled_from([-1, 1])))
-        return o3.Irreps(draw(st.lists(one, min_size=low, max_size=high)))
-
-    channels = st.sampled_from([mul for mul in _MULTIPLICITIES if mul <= most])
-    irreps_in, irreps_edge = irreps(channels, 1, 3), irreps(st.integers(1, 2), 1, 3)
-    paths = [(i, j, ir) for i, a in enumerate(irreps_in) for j, b in enumerate(irreps_edge) for ir in a.ir * b.ir]
-    paths = draw(st.lists(st.sampled_from(paths), min_size=1, max_size=most_paths))
-    # Each path gets a slot of its own, or shares one that fits; slots are in any order, and one is left without a path.
-    slots: list = [(3, o3.Irrep("1e"))]
-    instructions = []
-    for i, j, ir in paths:
-        slot = (irreps_in[i].mul, ir)
-        if slot not in slots[1:] or draw(st.booleans()):
-            slots.append(slot)
-        position = draw(st.sampled_from([n for n, s in enumerate(slots) if n and s == slot]))
-        instructions.append(
-            (i, j, position, "uvu", draw(st.booleans()) or not instructions, draw(st.sampled_from([1.0, 0.3])))
-        )
-    case = Case(
-        irreps_in,
-        irreps_edge,
-        o3.Irreps(slots),
-        instructions,
-        draw(st.sampled_from(["mul_ir", "ir_mul"])),
-        draw(st.sampled_from([False, False, True])),
-        *[None] * 4,
-        draw(st.integers(0, 9)),
-    )
-    fill(case, draw(st.integers(1, 9)), draw(st.integers(0, 30)) if case.targets else 0, draw(st.integers(0, 2**31)))
-    return case
-
-
-MODES = ("uvu", "uvv", "uvw", "uuu", "uuw", "uvuv", "uvu<v", "u<vw")
-
-
-@st.composite
-def mixtures(draw, modes: tuple[str, ...] = MODES) -> Case:
-    """Random products whose paths have several of e3nn's modes, on random bipartite graphs.
-
-    Paths share output slots where they can; one slot is left without a path.
-    """
-    irreps = st.lists(st.tuples(st.integers(0, 2), st.sampled_from([-1, 1])), min_size=1, max_size=2)
-    channels = draw(st.sampled_from([2, 3, 5, 16]))
-    irreps_in, irreps_edge = (
-        o3.Irreps([(channels if n == 0 else draw(st.sampled_from([1, 2, channels])), ir) for n, ir in enumerate(found)])
-        for found in (draw(irreps), draw(irreps))
-    )
-    slots: list = [(3, o3.Irrep("4e"))]
-    instructions: list[tuple] = []
-    for mode in draw(st.lists(st.sampled_from(modes), min_size=2, max_size=3)):
-        paths = [
-            (i, j, ir, a.mul, b.mul)
-            for i, a in enumerate(irreps_in)
-            for j, b in enumerate(irreps_edge)
-            for ir in a.ir * b.ir
-            if (mode.startswith("uv") and mode != "uvu<v") or a.mul == b.mul > 1
-        ]
-        i, j, ir, u, v = draw(st.sampled_from(paths))
-        has_weight = mode in ("uvw", "u<vw") or not instructions or draw(st.booleans())
-        mixed = draw(st.sampled_from([1, 4])) if has_weight else 1
-        w = {"uvv": v, "uvuv": u * v, "uvu<v": u * (u - 1) // 2, "uvw": mixed, "uuw": mixed, "u<vw": mixed}.get(mode, u)
-        fitting = [n for n, slot in enumerate(slots) if slot == (w, ir)]
-        if not fitting or draw(st.booleans()):
-            fitting = [len(slots)]
-            slots.append((w, ir))
-        weight = draw(st.sampled_from([1.0, 0.3]))
-        instructions.append((i, j, draw(st.sampled_from(fitting)), mode, has_weight, weight))
-    case = Case(
-        irreps_in,
-        irreps_edge,
-        o3.Irreps(slots),
-        instructions,
-        draw(st.sampled_from(["mul_ir", "ir_mul"])),
-        draw(st.booleans()),
-        *[None] * 4,
-        targets=4,
-    )
-    fill(case, sources=3, edges=draw(st.sampled_from([0, 7])), seed=draw(st.integers(0, 2**31)))
-    return case
-
-
 def fill(case: Case, sources: int, edges: int, seed: int) -> None:
-    """Random features and edges."""
+    """Random features and edges; without a graph there are as many rows as edges."""
     case.filled = sources, edges, seed
     generator = torch.Generator().manual_seed(seed)
 
@@ -202,7 +122,8 @@ def fill(case: Case, sources: int, edges: int, seed: int) -> None:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     weights = case.layer(backend="reference").weight_numel
-    case.x, case.edge_attr = random(sources, case.irreps_in.dim), random(edges, case.irreps_edge.dim)
+    case.x = random(sources if case.on_graph else edges, case.irreps_in.dim)
+    case.edge_attr = random(edges, case.irreps_edge.dim)
     case.weight = random(weights) if case.shared_weights else random(edges, weights)
     ends = [torch.randint(max(1, n), (edges,), generator=generator) for n in (sources, case.targets)]
     case.edge_index = torch.stack(ends)

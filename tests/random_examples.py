@@ -1,8 +1,15 @@
-"""How many random examples a test takes."""
+"""How many random examples a test takes, and what waits for the profile that takes most."""
 
+import pytest
 from hypothesis import settings
 
 
 def examples(count: int) -> settings:
     """``count`` of them; the profile ``fast`` of tests/conftest.py takes a fourth of it, and ``long`` ten times it."""
     return settings(max_examples=max(1, count * settings.default.max_examples // 100))
+
+
+def only_long():
+    """Marks of a test that takes too long for each run: `make test-long` has it."""
+    is_long = settings.default.max_examples > 100
+    return [pytest.mark.hypothesis, pytest.mark.skipif(not is_long, reason="takes long; make test-long runs it")]

@@ -1,4 +1,5 @@
-"""Edge features and weights in bfloat16 or float16, against e3nn in float64 with the same numbers."""
+"""Edge features and weights in bfloat16 or float16, against e3nn in float64 with the same numbers; random ones are in
+test_derivatives.py."""
 
 import pytest
 import torch
@@ -50,8 +51,7 @@ def check(function, reference, inputs):
         assert error(result.detach().cpu().double(), right) < ROUNDING[result.dtype]
 
 
-@pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize(("dtype", "layout"), zip(HALF, ("mul_ir", "ir_mul"), strict=True), ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_on_graphs(device, name, dtype, layout):
     irreps, instructions = LAYERS[name]
@@ -68,18 +68,17 @@ def test_on_graphs(device, name, dtype, layout):
     )
 
 
-@pytest.mark.parametrize("shared_weights", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_on_rows(device, name, shared_weights):
+def test_on_rows_with_shared_weights(device, name):
     irreps, instructions = LAYERS[name]
     if instructions is None:
         layer = TensorProductConv(*irreps)
         irreps, instructions = (*irreps[:2], layer.irreps_out), [i[:5] for i in layer.instructions]
-    options = dict(shared_weights=shared_weights, internal_weights=False)
+    options = dict(shared_weights=True, internal_weights=False)
     product = TensorProduct(*irreps, instructions, **options)
     reference = o3.TensorProduct(*irreps, instructions, **options).double()
     x, y = (torch.randn(EDGES, i.dim, device=device) for i in (product.irreps_in1, product.irreps_in2))
-    w = torch.randn(*([] if shared_weights else [EDGES]), product.weight_numel, device=device)
+    w = torch.randn(product.weight_numel, device=device)
     check(product, reference, [x, y.bfloat16(), w.half()])
 
 

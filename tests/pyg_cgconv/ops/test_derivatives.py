@@ -1,59 +1,63 @@
-"""Every order of derivative of the fused convolution against e3nn in float64."""
+"""Random products, on graphs and of rows, and their derivatives of any order, against e3nn in float64."""
 
 import pytest
 import torch
 from e3nn import o3
 from hypothesis import given
+from torch.func import grad, jvp
 
-from tests.problems import Case, cases, error, fill
+from tests.problems import Case, error, fill
 from tests.random_examples import examples
+from tests.random_products import Derivatives, problems
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+pytestmark = pytest.mark.filterwarnings("error:.*which is slow")
 
-
-def orders(convolution, inputs, cotangents):
-    """Output, first derivatives, and the derivatives of their inner product with fixed random cotangents."""
-    out = convolution(*inputs)
-    first = torch.autograd.grad(out, inputs, cotangents[0], create_graph=True)
-    inner = sum((g * c).sum() for g, c in zip(first, cotangents[1:], strict=True))
-    second = torch.autograd.grad(inner, (*inputs, cotangents[0]), allow_unused=True)
-    return [
-        out,
-        *first,
-        *(torch.zeros_like(i) if g is None else g for g, i in zip(second, (*inputs, cotangents[0]), strict=True)),
-    ]
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-8, torch.float16: 2**-10}
+"""Relative errors of results; those of half precision are rounded once."""
 
 
-def compare(case: Case, device, dtype, **options) -> None:
-    layer = case.layer(backend=device.type, **options)
-    exact = [t.to(dtype).double() for t in case.inputs()]
-    generator = torch.Generator().manual_seed(1)
-    shapes = [(case.targets, case.irreps_out.dim), *(t.shape for t in exact)]
-    cotangents = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).double() for shape in shapes]
+def derivatives(function, inputs, wanted: Derivatives):
+    """The output, then for each order the derivatives of the inner product of the order before with fixed random
+    cotangents."""
+    by = {number for order in wanted.orders for number in order}
+    variables = [t.detach().requires_grad_(n in by) for n, t in enumerate(inputs)]
+    dtypes, generator = list(wanted.dtypes[: len(inputs)]), torch.Generator().manual_seed(1)
+    outputs, of_outputs = [function(*variables)], wanted.dtypes[:1]
+    results = [("out", wanted.dtypes[0], outputs[0])]
+    for chosen in wanted.orders:
+        random = [torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in outputs]
+        rounded = [t.to(dtype) for t, dtype in zip(random, of_outputs, strict=True)]
+        cotangents = [c.to(t).requires_grad_() for c, t in zip(rounded, outputs, strict=True)]
+        inner = sum((t * c).sum() for t, c in zip(outputs, cotangents, strict=True))
+        leaves = [variables[n] for n in chosen]
+        variables, dtypes, before = variables + cotangents, [*dtypes, *of_outputs], dtypes
+        outputs = torch.autograd.grad(inner, leaves, create_graph=True, allow_unused=True, materialize_grads=True)
+        of_outputs = [before[n] for n in chosen]
+        results += [(f"by {n} of {chosen}", dtype, t) for n, dtype, t in zip(chosen, of_outputs, outputs, strict=True)]
+    return results
 
-    def on(where, kind):
-        return [t.detach().to(where, kind).requires_grad_() for t in exact], [
-            t.to(where, kind).requires_grad_() for t in cotangents
-        ]
 
-    def fused(x, edge_attr, weight):
-        return layer((x, None), case.edge_index.to(device), edge_attr, weight, size=case.size)
-
-    results = orders(fused, *on(device, dtype))
-    expected = orders(case.oracle, *on("cpu", torch.float64))
-    names = ["out", "grad_x", "grad_y", "grad_w", "grad2_x", "grad2_y", "grad2_w", "grad2_out"]
-    errors = {name: error(a, b) for name, a, b in zip(names, results, expected, strict=True)}
-    assert max(errors.values()) < TOLERANCE[dtype], errors
+def check(case: Case, wanted: Derivatives, device) -> None:
+    number = 3 if case.weight.shape[-1] else 2
+    options = {"deterministic": wanted.deterministic} if case.on_graph else {}
+    stored = [t.detach().to(dtype) for t, dtype in zip(case.inputs(), wanted.dtypes, strict=True)][:number]
+    found = derivatives(case.computed(device, **options), [t.to(device) for t in stored], wanted)
+    expected = derivatives(case.oracle, [t.double() for t in stored], wanted)
+    for (name, dtype, result), (_, _, exact) in zip(found, expected, strict=True):
+        assert result.dtype == dtype
+        assert error(result, exact) < TOLERANCE[dtype], (name, dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)], ids=str)
-@pytest.mark.parametrize("deterministic", [False, True])
-@examples(8)
-@given(case=cases())
-def test_random_problems(device, dtype, deterministic, case):
-    if device.type == "cpu" and deterministic:
-        pytest.skip("the CPU kernels always are")
-    compare(case, device, dtype, deterministic=deterministic)
+def compare(case: Case, device, dtype, deterministic: bool = False) -> None:
+    """All derivatives of first and second order."""
+    inputs = (0, 1, 2) if case.weight.shape[-1] else (0, 1)
+    check(case, Derivatives((dtype,) * 3, (inputs, (*inputs, len(inputs))), deterministic), device)
+
+
+@examples(60)
+@given(problem=problems())
+def test_random_problems(device, problem):
+    check(*problem, device)
 
 
 @pytest.mark.slow
@@ -63,3 +67,32 @@ def test_high_degrees(device):
     case = Case(*irreps, instructions, "mul_ir", False, *[None] * 4, targets=4)
     fill(case, sources=3, edges=9, seed=0)
     compare(case, device, torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("mode", "irreps_edge", "shared_weights"),
+    [("uvu", "1o", False), ("uvw", "1o", True), ("uvw", "1o", False), ("uuu", "2x1o", False)],
+)
+def test_second_and_third_derivatives_are_slopes(device, mode, irreps_edge, shared_weights):
+    """A Hessian and a third derivative, times the same change of all inputs, against finite differences."""
+    irreps = o3.Irreps("2x1o"), o3.Irreps(irreps_edge), o3.Irreps("2x1e")
+    paths = [(0, 0, 0, mode, True)]
+    case = Case(*irreps, paths, "mul_ir", shared_weights, *[None] * 4, targets=2)
+    fill(case, sources=2, edges=4, seed=0)
+    inputs = tuple(t.detach() for t in case.inputs(device))
+    generator = torch.Generator().manual_seed(1)
+    changes = tuple(torch.randn(t.shape, generator=generator, dtype=torch.float64).to(device) for t in inputs)
+    product = case.computed(device)
+
+    def gradient(*inputs):
+        return torch.cat([g.flatten() for g in grad(lambda *x: product(*x).pow(3).sum(), (0, 1, 2))(*inputs)])
+
+    def changed(function):
+        return lambda *inputs: jvp(function, inputs, changes)[1]
+
+    def slope(function, step=1e-5):
+        ahead, behind = ([t + sign * step * c for t, c in zip(inputs, changes, strict=True)] for sign in (1, -1))
+        return (function(*ahead) - function(*behind)) / (2 * step)
+
+    assert error(changed(gradient)(*inputs), slope(gradient)) < 1e-8
+    assert error(changed(changed(gradient))(*inputs), slope(changed(gradient))) < 1e-8

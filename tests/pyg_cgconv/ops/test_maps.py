@@ -3,14 +3,11 @@
 import pytest
 import torch
 from e3nn import o3
-from hypothesis import given
-from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 from pyg_cgconv.ops import Edges, contract
 from pyg_cgconv.tensor_product import describe
 from tests.problems import error
-from tests.random_examples import examples
 from tests.transforms import TRANSFORMS
 
 NODES = 3
@@ -77,27 +74,6 @@ def derivatives(function, case: Case, orders: int):
 WIDE = ((10, 1, 10, 0), (48, 1, 12, 1), (9, 3, 130, 2)), "10x1o+12x0e+130x1e"
 ODD = ((3, 1, 5, 0), (4, 2, 7, 1), (2, 1, 5, 0)), "5x0e+7x1o+2x0o"
 ALIKE = ((4, 1, 8, 0), (4, 1, 8, 1), (4, 1, 8, 0), (40, 1, 8, 1)), "8x1o+8x1e"
-
-
-@st.composite
-def cases(draw):
-    degrees = draw(st.lists(st.integers(0, 2), min_size=1, max_size=3))
-    irreps = o3.Irreps([(draw(st.integers(1, 40)), (degree, 1)) for degree in degrees])
-    sizes, slots = st.integers(1, 33), st.integers(0, len(irreps) - 1)
-    paths = tuple(
-        (draw(sizes), draw(st.integers(1, 3)), irreps[slot].mul, slot)
-        for slot in draw(st.lists(slots, min_size=1, max_size=4))
-    )
-    layout, on_graph = draw(st.sampled_from(["mul_ir", "ir_mul"])), draw(st.booleans())
-    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
-    return paths, irreps, layout, on_graph, draw(st.integers(0, 12)), dtype
-
-
-@pytest.mark.slow
-@examples(12)
-@given(case=cases())
-def test_random_maps(device, case):
-    check(Case(*case, device=device), 1e-4 if case[-1] == torch.float32 else 1e-12, orders=2)
 
 
 @pytest.mark.parametrize(

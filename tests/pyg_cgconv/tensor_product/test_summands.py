@@ -1,95 +1,52 @@
-"""Products of every mode of e3nn, and lists that mix modes, against e3nn in float64."""
-
-import warnings
+"""Products of every mode of e3nn, and lists that mix modes, against e3nn in float64; random ones are in
+test_derivatives.py."""
 
 import pytest
 import torch
 from e3nn import o3
-from hypothesis import given
 
 from pyg_cgconv import TensorProduct, TensorProductConv
-from tests.problems import MODES, Case, error, fill, mixtures
+from tests.problems import Case, error, fill
 from tests.pyg_cgconv.ops.test_derivatives import compare
-from tests.random_examples import examples
-from tests.rotations import float64
+from tests.random_products import MODES, ON_GRAPHS
+from tests.rotations import rotations, turned
+
+pytestmark = pytest.mark.filterwarnings("error:.*which is slow")
 
 IRREPS = "3x0e+3x1o", "3x1o+3x0e"
-ON_GRAPHS = tuple(mode for mode in MODES if mode != "uvv")
+ROWS_AND_GRAPHS = [(mode, False) for mode in MODES] + [(mode, True) for mode in ON_GRAPHS]
 
 
-def case_of(mode: str, has_weight: bool = True, layout: str = "mul_ir", shared_weights: bool = True) -> Case:
+def case_of(mode: str, on_graph: bool) -> Case:
     """Paths of a mode: two slots have two each, which are not side by side, and a third one a cross product."""
     paths = [(1, 0, 0), (0, 0, 1), (1, 1, 1), (0, 1, 0), (1, 0, 2)]
-    mixed = 2 if has_weight else 1
-    channels = {"uvw": mixed, "uuw": mixed, "u<vw": mixed, "uvuv": 9}.get(mode, 3)
+    channels = {"uvw": 2, "uuw": 2, "u<vw": 2, "uvuv": 9}.get(mode, 3)
     out = o3.Irreps(f"{channels}x0e+{channels}x1o+{channels}x1e+2x2e")
-    instructions = [(*path, mode, has_weight) for path in paths]
-    case = Case(*map(o3.Irreps, IRREPS), out, instructions, layout, shared_weights, *[None] * 4, targets=4)
+    return of_paths((*IRREPS, out), [(*path, mode, True) for path in paths], on_graph=on_graph)
+
+
+def of_paths(irreps, instructions, shared_weights: bool = True, on_graph: bool = False) -> Case:
+    layout = "ir_mul" if on_graph else "mul_ir"
+    irreps = map(o3.Irreps, irreps)
+    case = Case(*irreps, instructions, layout, shared_weights, *[None] * 4, targets=4, on_graph=on_graph)
     fill(case, sources=3, edges=6, seed=0)
     return case
 
 
-def of_rows(case: Case):
-    """Ours and e3nn's product in float64, each of rows in e3nn's layout, and the rows."""
-    arguments = case.irreps_in, case.irreps_edge, case.irreps_out, case.instructions
-    options = {"shared_weights": case.shared_weights, "internal_weights": False}
-    with float64(), warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        products = TensorProduct(*arguments, **options), o3.TensorProduct(*arguments, **options)
-    x, y, weight = case.inputs()
-    return *products, [x[case.edge_index[0]].detach(), y.detach(), weight.detach()]
+@pytest.mark.parametrize(("mode", "on_graph"), ROWS_AND_GRAPHS)
+def test_each_mode(device, mode, on_graph):
+    compare(case_of(mode, on_graph), device, torch.float64)
 
 
-def orders(product, inputs) -> list[torch.Tensor]:
-    """The output, the gradients of its cubes, and the gradients of theirs."""
-    leaves = [t.clone().requires_grad_() for t in inputs]
-    out = product(*leaves)
-    first = torch.autograd.grad(out.pow(3).sum(), leaves, create_graph=True)
-    return [out, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), leaves)]
-
-
-def assert_e3nns(device, case: Case) -> None:
-    product, reference, inputs = of_rows(case)
-    found = orders(product.to(device), [t.to(device) for t in inputs])
-    for result, expected in zip(found, orders(reference, inputs), strict=True):
-        assert error(result, expected) < 1e-12
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_each_mode_of_rows(device, mode):
-    assert_e3nns(device, case_of(mode))
-
-
-@pytest.mark.parametrize("mode", ON_GRAPHS)
-def test_each_mode_on_graphs(device, mode):
-    compare(case_of(mode, layout="ir_mul"), device, torch.float64)
-
-
-@examples(3)
-@given(case=mixtures())
-def test_random_products_of_rows(device, case):
-    assert_e3nns(device, case)
-
-
-@examples(3)
-@given(case=mixtures(ON_GRAPHS))
-def test_random_products_on_graphs(device, case):
-    compare(case, device, torch.float64)
-
-
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("uvw", "u<vw")])
-def test_paths_without_weights(device, mode):
-    case = case_of(mode, has_weight=False, shared_weights=False)
-    product, reference, (x, y, _) = of_rows(case)
-    torch.testing.assert_close(product.to(device)(x.to(device), y.to(device)).cpu(), reference(x, y))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_rows_in_float32(device, mode):
-    product, reference, inputs = of_rows(case_of(mode))
-    found = product.float().to(device)(*[t.float().to(device) for t in inputs])
-    assert found.dtype == torch.float32
-    assert 1e-12 < error(found, reference(*inputs)) < 1e-6
+@pytest.mark.parametrize(("mode", "on_graph"), ROWS_AND_GRAPHS)
+def test_each_mode_turns_and_inverts_with_its_inputs(device, mode, on_graph):
+    case = case_of(mode, on_graph)
+    product, (x, y, weight) = case.computed(device), (t.detach() for t in case.inputs(device))
+    out = product(x, y, weight)
+    for rotation in rotations():
+        factors = zip((x, y), (case.irreps_in, case.irreps_edge), strict=True)
+        found = product(*(turned(t, irreps, rotation, case.layout) for t, irreps in factors), weight)
+        assert error(found, turned(out, case.irreps_out, rotation, case.layout)) < 1e-8  # e3nn's matrices have 1e-10
 
 
 @pytest.mark.parametrize("mode", ["uvu<v", "u<vw"])
@@ -114,20 +71,9 @@ def test_channels_that_do_not_fit_the_mode_are_named(mode):
         TensorProduct(*irreps, [(0, 0, 0, mode, weighted)], compile_left_right=False)
 
 
-@pytest.mark.parametrize("mode", ["uvw", "uuw", "u<vw"])
-def test_mixing_weights_of_each_row_have_kernels(device, mode):
-    paths = [(0, 0, 0, mode, True), (1, 1, 1, mode, True), (0, 0, 0, mode, True)]
-    irreps = map(o3.Irreps, ("3x0e+3x1o", "3x0e+3x1o", "4x0e+5x1e"))
-    case = Case(*irreps, paths, "mul_ir", False, *[None] * 4, targets=4)
-    fill(case, sources=3, edges=6, seed=0)
-    assert_e3nns(device, case)
-
-
 def test_a_path_without_weights_beside_mixing_weights_of_each_row(device):
     paths = [(0, 0, 0, "uuw", True), (0, 0, 1, "uuw", False), (0, 0, 0, "uuw", True)]
-    case = Case(*map(o3.Irreps, ("3x0e", "3x0e", "4x0e+1x0e")), paths, "ir_mul", False, *[None] * 4, targets=4)
-    fill(case, sources=3, edges=6, seed=0)
-    assert_e3nns(device, case)
+    compare(of_paths(("3x0e", "3x0e", "4x0e+1x0e"), paths, shared_weights=False), device, torch.float64)
 
 
 def test_mode_uvv_has_no_kernel_on_graphs():
@@ -143,17 +89,12 @@ def test_mode_uvv_has_no_kernel_on_graphs():
 def test_weights_in_turns_are_those_of_their_paths():
     """Weights of a mode that are not side by side in the row."""
     paths = [(0, 0, n, mode, True) for n, mode in enumerate(("uvu", "uuu", "uvu", "uvuv"))]
-    case = Case(
-        *map(o3.Irreps, ("3x0e", "3x0e", "3x0e+3x0e+3x0e+9x0e")), paths, "mul_ir", False, *[None] * 4, targets=4
-    )
-    fill(case, sources=3, edges=5, seed=0)
-    assert_e3nns(torch.device("cpu"), case)
+    compare(of_paths(("3x0e", "3x0e", "3x0e+3x0e+3x0e+9x0e"), paths), torch.device("cpu"), torch.float64)
 
 
 def test_slots_that_no_path_leads_to_are_zero():
-    case = case_of("u<vw")
-    product, _, inputs = of_rows(case)
-    found = product(*inputs)
+    case = case_of("u<vw", on_graph=False)
+    found = case.computed()(*case.inputs())
     assert not found[:, -case.irreps_out[-1].dim :].any()
     assert found.any()
 
