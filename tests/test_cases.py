@@ -7,40 +7,37 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CALLS, SUMMANDS, MAPS = "test_calls.py", "tensor_product/test_summands.py", "ops/test_maps.py"
-GRAPHS, ROWS = f"{SUMMANDS}::test_each_mode_on_graphs", f"{SUMMANDS}::test_each_mode_of_rows"
-MIXING = f"{SUMMANDS}::test_mixing_weights_of_each_row_have_kernels"
+MODES, RANDOM = f"{SUMMANDS}::test_each_mode", "ops/test_derivatives.py::test_random_problems"
+MIXING = f"{SUMMANDS}::test_a_path_without_weights_beside_mixing_weights_of_each_row"
 TRANSFORMS = "ops/test_transforms.py"
 TESTS = {
-    "mode uvu": [GRAPHS, ROWS, "ops/test_derivatives.py::test_random_problems"],
-    "mode uvw": [GRAPHS, ROWS, MIXING, "nn/test_stored.py::test_on_graphs"],
-    "mode uvv": [ROWS, f"{SUMMANDS}::test_mode_uvv_has_no_kernel_on_graphs"],
-    "mode uuu": [GRAPHS, ROWS],
-    "mode uvuv": [GRAPHS, ROWS],
-    "mode uuw": [GRAPHS, ROWS, MIXING],
-    "mode uvu<v": [GRAPHS, ROWS],
-    "mode u<vw": [GRAPHS, ROWS, MIXING],
-    "several modes in one list": [
-        f"{SUMMANDS}::test_random_products_on_graphs",
-        f"{SUMMANDS}::test_random_products_of_rows",
-    ],
-    "weights of each edge or row": ["ops/test_derivatives.py::test_random_problems", MIXING],
-    "shared weights": ["ops/test_derivatives.py::test_random_problems", GRAPHS, ROWS],
+    "mode uvu": [MODES, RANDOM],
+    "mode uvw": [MODES, MIXING, "nn/test_stored.py::test_on_graphs"],
+    "mode uvv": [MODES, f"{SUMMANDS}::test_mode_uvv_has_no_kernel_on_graphs"],
+    "mode uuu": [MODES],
+    "mode uvuv": [MODES],
+    "mode uuw": [MODES, MIXING],
+    "mode uvu<v": [MODES],
+    "mode u<vw": [MODES, MIXING],
+    "several modes in one list": [RANDOM, f"{SUMMANDS}::test_weights_in_turns_are_those_of_their_paths"],
+    "weights of each edge or row": [RANDOM, MIXING],
+    "shared weights": [RANDOM, MODES],
     "paths without weights": [
-        f"{SUMMANDS}::test_paths_without_weights",
+        RANDOM,
         "tensor_product/test_instructions.py::test_paths_that_all_have_no_weights",
     ],
-    "on a graph": [GRAPHS, "ops/test_derivatives.py::test_random_problems"],
+    "on a graph": [MODES, RANDOM],
     "on a bipartite graph": ["nn/test_conv.py::test_bipartite", f"{CALLS}::test_graphs_of_several_types"],
-    "of rows, without a graph": [ROWS, f"{SUMMANDS}::test_random_products_of_rows"],
-    "edge features of multiplicity above 1": ["ops/test_derivatives.py::test_random_problems", GRAPHS],
+    "of rows, without a graph": [MODES, RANDOM],
+    "edge features of multiplicity above 1": [RANDOM, MODES],
     "storage in bfloat16 or float16, sums in float32": [
         "nn/test_stored.py::test_on_graphs",
         "nn/test_stored.py::test_on_rows",
     ],
-    "first derivatives": [GRAPHS, ROWS, "ops/test_derivatives.py::test_random_problems"],
-    "second derivatives": [GRAPHS, ROWS, "ops/test_derivatives.py::test_random_problems"],
+    "first derivatives": [MODES, RANDOM],
+    "second derivatives": [MODES, RANDOM],
     "third derivatives": [
-        f"{TRANSFORMS}::test_third_derivatives_are_slopes_of_second_ones",
+        "ops/test_derivatives.py::test_second_and_third_derivatives_are_slopes",
         f"{MAPS}::test_derivatives_to_third_order",
     ],
     "forward mode": [
@@ -62,7 +59,7 @@ TESTS = {
         "test_export.py::test_programs_work_in_a_fresh_process",
         "nn/test_tensor_products.py::test_every_mode_is_exported",
     ],
-    "CPU": [GRAPHS, ROWS],
+    "CPU": [MODES],
     "sums that repeat bit for bit on a GPU": [
         "nn/test_conv.py::test_results_repeat_bit_for_bit",
         "ops/test_cuda.py::test_the_forward_repeats_bit_for_bit_where_nodes_are_cut",
