@@ -32,7 +32,7 @@ TESTS = {
     "edge features of multiplicity above 1": [RANDOM, MODES],
     "storage in bfloat16 or float16, sums in float32": [
         "nn/test_stored.py::test_on_graphs",
-        "nn/test_stored.py::test_on_rows",
+        "nn/test_stored.py::test_on_rows_with_shared_weights",
     ],
     "first derivatives": [MODES, RANDOM],
     "second derivatives": [MODES, RANDOM],
