@@ -35,7 +35,7 @@ class Mode(NamedTuple):
     """
 
     factors: Factors
-    pairs: Callable[[int, int], Tensor] | None = None
+    pairs: Callable[[int, int, torch.device], Tensor] | None = None
     after: type[Mixing] | None = None
 
     @property
@@ -44,14 +44,14 @@ class Mode(NamedTuple):
         return self.after is Mixing
 
 
-def _upper(u: int, v: int) -> Tensor:
+def _upper(u: int, v: int, device: torch.device) -> Tensor:
     """The pairs u<v, (2, pairs). e3nn's order of them is that of the upper triangle, row by row."""
-    return torch.triu_indices(u, v, 1)
+    return torch.triu_indices(u, v, 1, device=device)
 
 
-def _every(u: int, v: int) -> Tensor:
+def _every(u: int, v: int, device: torch.device) -> Tensor:
     """All pairs, (2, u v)."""
-    return torch.cartesian_prod(torch.arange(u), torch.arange(v)).mT
+    return torch.cartesian_prod(torch.arange(u, device=device), torch.arange(v, device=device)).mT
 
 
 MODES = {
@@ -139,11 +139,7 @@ class _Summand:
         has_maps = mode.mixes and not whole.shared_weights
         if mode.pairs is not None:
             used = list(dict.fromkeys(zip(*slots, strict=True)))
-            channels = [mode.pairs(irreps_in[0][i].mul, irreps_in[1][j].mul) for i, j in used]
-            self._before = [
-                _Pairs(irreps, layout, [pair[end] for pair in used], [index[end] for index in channels])
-                for end, irreps in enumerate(irreps_in)
-            ]
+            self._before = [_Pairs(irreps_in, end, layout, used, mode.pairs) for end in (0, 1)]
             irreps_in, layout_in = tuple(pairs.irreps for pairs in self._before), IR_MUL
             slots = ([used.index(pair) for pair in zip(*slots, strict=True)],) * 2
         if mode.after is not None:
@@ -191,26 +187,37 @@ class _Pairs:
     """Channels of one factor for pairs of slots, in ir_mul.
 
     Args:
-        irreps, layout: the factor's.
-        used: its slot in each pair of slots.
-        channels: of that slot those that come in pairs.
+        irreps: of both factors.
+        end: which of them it is.
+        layout: the factor's.
+        used: pairs of slots.
+        channels: of two slots with u and v channels, those that come in pairs, on a device.
 
     Attributes:
         irreps: a slot for each pair of slots.
     """
 
-    def __init__(self, irreps: o3.Irreps, layout: str, used: Sequence[int], channels: Sequence[Tensor]):
-        self._rows, self._used, self._channels = Rows(irreps, layout), used, channels
-        self.irreps = o3.Irreps([(len(index), irreps[slot].ir) for slot, index in zip(used, channels, strict=True)])
+    def __init__(
+        self,
+        irreps: Sequence[o3.Irreps],
+        end: int,
+        layout: str,
+        used: Sequence[tuple[int, int]],
+        channels: Callable[[int, int, torch.device], Tensor],
+    ):
+        self._rows, self._end, self._channels = Rows(irreps[end], layout), end, channels
+        self._slots = [(pair[end], irreps[0][pair[0]].mul, irreps[1][pair[1]].mul) for pair in used]
+        counts = [channels(u, v, torch.device("cpu")).shape[1] for _, u, v in self._slots]
+        self.irreps = o3.Irreps([(n, irreps[end][pair[end]].ir) for n, pair in zip(counts, used, strict=True)])
 
     def __call__(self, features: Tensor) -> Tensor:
-        blocks = self._rows.split(features)
-        chosen = [_chosen(blocks[slot], index) for slot, index in zip(self._used, self._channels, strict=True)]
+        blocks, device = self._rows.split(features), features.device
+        # Made there, as nothing is copied to a GPU while a CUDA graph is captured.
+        chosen = [_chosen(blocks[slot], self._channels(u, v, device)[self._end]) for slot, u, v in self._slots]
         return join([block.flatten(1) for block in chosen])
 
 
 def _chosen(block: Tensor, channels: Tensor) -> Tensor:
     """These channels of (n, dim, channels)."""
-    channels = channels.to(block.device)
     # Gradients add up in one order, on a GPU only with the one, on a CPU only with the other.
     return block[..., channels] if block.is_cuda else block.index_select(-1, channels)
