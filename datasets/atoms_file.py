@@ -11,7 +11,8 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from datasets.atoms_labels import checked_labels, read_labels
-from datasets.atoms_stress import take_full_stress, unread_names, with_full_stress
+from datasets.atoms_stress import STRESS_KEYS, take_full_stress, unread_names, with_full_stress
+from datasets.label_names import by_keys, to_leave_out
 from datasets.npz import HEAVIEST_ELEMENT
 from datasets.structure_dataset import StructureDataset
 
@@ -141,7 +142,7 @@ def _read_frames(paths: list[Path], format: str | None, labels, keys: dict[str, 
     if unread:
         warnings.warn(
             f"{', '.join(sorted({path.name for path in unread.values()}))}: no stress is read, but there is "
-            f"{', '.join(sorted(unread))}: name it by stress_key or virial_key, or leave stress out of `labels`",
+            f"{', '.join(sorted(unread))}: name it by {by_keys(*STRESS_KEYS)}, or {to_leave_out('stress')}",
             stacklevel=2,
         )
     if any("stress" in frame for frame in frames) or "stress" in (labels or ()):
@@ -162,8 +163,8 @@ def _complete_stress(frames: list[Data], places: list[str]) -> None:
     of_several = [number for number in missing if frames[number].num_nodes > 1]
     if of_several and any("stress" in frame for frame in frames if frame.num_nodes > 1):
         raise ValueError(
-            f"{places[of_several[0]]} has no stress, but others have; leave it out with labels=('energy', 'forces'), "
-            "or read these frames on their own"
+            f"{places[of_several[0]]} has no stress, but other frames have: put those without a stress into a file of "
+            f"their own, which is read by itself, or {to_leave_out('stress')}"
         )
     for number in missing:
         frames[number].stress = torch.full((1, 3, 3), torch.nan, dtype=torch.float64)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from datasets.atoms_stress import stress_of
-from datasets.label_names import names_like, numbers_of, refuse_rivals, results_of, value_of
+from datasets.atoms_stress import STRESS_KEYS, stress_of
+from datasets.label_names import by_keys, names_like, numbers_of, refuse_rivals, results_of, to_leave_out, value_of
 
 LABELS = ("energy", "forces", "stress")
 
@@ -82,8 +82,8 @@ def _called(name: str, keys: dict[str, str | None]) -> str:
 def _what_there_is(atoms, name: str) -> str:
     names = [*names_like(atoms, name), *(names_like(atoms, "virial") if name == "stress" else [])]
     likely = f", perhaps {' or '.join(map(repr, names))}," if names else ""
-    keys = "`stress_key` or `virial_key`" if name == "stress" else f"`{name}_key`"
+    keys = by_keys(*(STRESS_KEYS if name == "stress" else (f"{name}_key",)))
     return (
         f"there are calculator results {sorted(results_of(atoms))}, info {sorted(atoms.info)} and arrays "
-        f"{sorted(atoms.arrays)}: give one{likely} as {keys}, or leave {name} out of `labels`"
+        f"{sorted(atoms.arrays)}: give one{likely} as {keys}, or {to_leave_out(name)}"
     )

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from datasets.label_names import names_like, numbers_of, refuse, value_of
+from datasets.label_names import names_like, numbers_of, refuse, to_leave_out, value_of
 
 # Under these a virial is read without being named, as a stress is under ASE's name.
 VIRIALS = ("virial", "virials")
+STRESS_KEYS = ("stress_key", "virial_key")
 # Two components, or two stresses, that differ by less are the same: relative to the largest component, as of a file
 # that prints four digits; but at least so much, in eV/Angstrom^3 (0.2 MPa), as of a relaxed structure without stress.
 RELATIVE_ROUNDING, ROUNDING = 1e-3, 1e-6
@@ -58,7 +59,7 @@ def _first_of_equals(atoms, candidates: Iterable[tuple[str, str | None]], place:
         first_name, first = found[0]
         if not _same(first, stress):
             difference = np.abs(first - stress).max()
-            refuse(place, "stress", "stress_key or virial_key", first_name, name, difference)
+            refuse(place, "stress", STRESS_KEYS, first_name, name, difference)
     return found[0][1] if found else None
 
 
@@ -75,13 +76,13 @@ def _stress(atoms, kind: str, name: str, value, place: str) -> np.ndarray:
     if kind == "virial" and atoms.cell.volume == 0:
         raise ValueError(
             f"{place} has a virial {name!r}, but its cell {atoms.cell.array.tolist()} has no volume to divide it by: "
-            "give the cell, or leave stress out of `labels`"
+            f"give the cell, or {to_leave_out('stress')}"
         )
     stress = -given / atoms.cell.volume if kind == "virial" else given
     if not _same(stress, stress.T):
         raise ValueError(
             f"{place} has a {kind} that is not symmetric, {name!r}: {given.tolist()}; expected xy = yx, xz = zx and "
-            "yz = zy: correct it, or leave stress out of `labels`"
+            f"yz = zy: correct it, or {to_leave_out('stress')}"
         )
     return (stress + stress.T)[None] / 2
 

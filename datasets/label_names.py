@@ -78,12 +78,24 @@ def refuse_rivals(atoms, name: str, value: np.ndarray, place: str) -> None:
         other = numbers_of(value_of(atoms, name, rival), name, len(atoms), place)
         difference = np.abs(other.reshape(value.shape) - value).max()
         if difference > ROUNDING:
-            refuse(place, name, f"{name}_key", name, rival, difference)
+            refuse(place, name, (f"{name}_key",), name, rival, difference)
 
 
-def refuse(place: str, label: str, keys: str, one: str, other: str, difference: float) -> NoReturn:
+def by_keys(*keys: str) -> str:
+    """What a user writes to name a label, in Python or on the command line."""
+    named, options = (" or ".join(each) for each in ([f"`{key}`" for key in keys], [f"--{key}" for key in keys]))
+    return f"{named} (on the command line {options})"
+
+
+def to_leave_out(label: str) -> str:
+    """What a user writes to do without a label. The command line always reads an energy."""
+    others = {"stress": "[energy,forces]", "forces": "[energy]"}.get(label)
+    return f"leave {label} out of `labels`" + (f" (on the command line --labels {others})" if others else "")
+
+
+def refuse(place: str, label: str, keys: tuple[str, ...], one: str, other: str, difference: float) -> NoReturn:
     """Raises ValueError for two labels, of the names ``one`` and ``other``, of which ``keys`` would choose one."""
     raise ValueError(
         f"{place} has two labels for the {label}, {one!r} and {other!r}, which differ by {difference:.4g} "
-        f"{UNITS[label]}: name the one to be read, by {keys} (on the command line --{keys.replace(' or ', ' or --')})"
+        f"{UNITS[label]}: name the one to be read, by {by_keys(*keys)}"
     )

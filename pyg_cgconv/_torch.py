@@ -139,6 +139,13 @@ def refuse_torchscript(module: torch.nn.Module, is_scripted: bool = False) -> No
         )
 
 
+class NotScripted:
+    """What is no module of TorchScript, and says so in a sentence instead of TorchScript's own about its code."""
+
+    def __prepare_scriptable__(self):
+        refuse_torchscript(self, is_scripted=True)  # type: ignore[arg-type]
+
+
 def assert_on_device(condition: Tensor, message: str) -> None:
     """Fail where the tensor is, without waiting for it; the message must not change from call to call."""
     torch._assert_async(condition, message)

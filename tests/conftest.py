@@ -48,9 +48,14 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(autouse=True, scope="session")
 def fresh_kernel_cache(tmp_path_factory):
-    """Kernels are compiled by the code under test, whatever the user's cache holds."""
+    """Kernels are compiled by the code under test, whatever the user's cache holds; once for all processes."""
     if "PYG_CGCONV_CACHE" not in os.environ:
-        os.environ["PYG_CGCONV_CACHE"] = str(tmp_path_factory.mktemp("kernels"))
+        folder = tmp_path_factory.getbasetemp()
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            folder = folder.parent  # that of the run
+        folder = folder / "kernels"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        os.environ["PYG_CGCONV_CACHE"] = str(folder)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])

@@ -1,7 +1,7 @@
 """Layers and parts of equivariant networks, as torch modules.
 
     conv        TensorProductConv: gather, tensor product with edge features, sum over neighbours
-    graph       what that layer takes for a graph
+    graph       what that layer takes for a graph; aggregation: how it sums
     blocks      InteractionBlock: a round of message passing
     linear      Linear, SpeciesLinear: maps of channels
     gate        Gate: the nonlinearity

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from e3nn import o3
@@ -29,10 +29,10 @@ from ..tensor_product import (
     tensor_product,
     without_kernel,
 )
+from ._aggregation import SUMS, backend_for, known_aggregation
 from ._graph import Graph, node_counts, pair_of, read_graph
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
-SUMS = ("add", "sum", "mean")
 
 
 class TensorProductConv(MessagePassing):
@@ -61,13 +61,14 @@ class TensorProductConv(MessagePassing):
             edge they are products of the edges, then linear maps whose results are summed.
         layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's
             channels together, the faster).
-        shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge.
+        shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge, but for
+            those that mix channels it does not.
         irrep_normalization: e3nn's: "component" (its default), "norm" or "none".
         path_normalization: e3nn's: "element" (its default), "path" or "none".
         aggr: "add" (or "sum"), or "mean" over the incoming edges. PyG's other aggregations need each message: they run
             on the reference backend.
         deterministic: Sum in one fixed order, also in derivatives, so that equal inputs give equal bits. The CPU
-            kernels and the forward on a GPU always do.
+            kernels and the forward on a GPU always do. :func:`torch.use_deterministic_algorithms` asks for it, too.
         backend: "cuda" or "cpu" for the fused kernels, "reference" for e3nn's tensor product and scatter (slow; any
             mode), "auto" for the fused kernels of the device that the input is on.
         flow: "source_to_target", or "target_to_source" if row 0 of ``edge_index`` is the target. Pairs ``x`` and
@@ -118,7 +119,7 @@ class TensorProductConv(MessagePassing):
         check_choice("flow", flow, FLOWS)
         check_choice("irrep_normalization", irrep_normalization, (None, "component", "norm", "none"))
         check_choice("path_normalization", path_normalization, (None, "element", "path", "none"))
-        super().__init__(aggr=_known_aggregation(aggr), node_dim=0, flow=flow)
+        super().__init__(aggr=known_aggregation(aggr), node_dim=0, flow=flow)
         self.irreps_in, self.irreps_edge = irreps_of("irreps_in", irreps_in), irreps_of("irreps_edge", irreps_edge)
         self.irreps_out = irreps_of("irreps_out", irreps_out)
         if instructions is None:
@@ -136,7 +137,7 @@ class TensorProductConv(MessagePassing):
         self.instructions = product.instructions
         self.weight_numel: int = product.weight_numel
         self.layout, self.shared_weights, self.deterministic = layout, shared_weights, deterministic
-        self.backend = _resolve(backend, without_kernel(product, on_graph=True), self.aggr)
+        self.backend = backend_for(backend, without_kernel(product), self.aggr)
         self.fuse = self.backend != "reference" and not self._has_own_messages()
         self._reference = ReferenceProduct(*irreps, self.instructions, layout, shared_weights)
         self._summands = None if self.backend == "reference" else summands(product, layout, on_graph=True)
@@ -190,15 +191,28 @@ class TensorProductConv(MessagePassing):
             return self._reference.scatter(inputs, index, dim_size, "mean" if self.aggr == "mean" else "sum")
         return super().aggregate(inputs, index, ptr, dim_size)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As PyG's; but ``aggr`` and ``aggr_module`` of a layer that was made are one aggregation, whichever is set."""
+        if name not in ("aggr", "aggr_module") or "backend" not in self.__dict__:
+            super().__setattr__(name, value)
+            return
+        module = aggregation_resolver(known_aggregation(value))
+        aggr = [str(each) for each in value] if isinstance(value, (list, tuple)) else str(value)
+        backend_for(self.backend, [], aggr)
+        super().__setattr__("aggr", aggr)
+        super().__setattr__("aggr_module", module)
+
     def _has_own_messages(self) -> bool:
         """Whether a subclass has a say in messages."""
         methods = "propagate", "message", "aggregate", "update", "message_and_aggregate"
         return any(getattr(type(self), name) is not getattr(TensorProductConv, name) for name in methods)
 
     def _wants_messages(self) -> bool:
-        """Whether somebody wants to see or change messages: an explainer, PyG's hooks, a method that was set."""
+        """Whether somebody wants to see or change messages: an explainer, PyG's hooks, a method or another aggregation
+        that was set."""
         return bool(
             self.explain
+            or self.aggr not in SUMS
             or self._propagate_forward_pre_hooks
             or self._propagate_forward_hooks
             or self._message_forward_pre_hooks
@@ -233,13 +247,13 @@ class TensorProductConv(MessagePassing):
             weight = weight[0]
         weight = self._of_shape("weight", weight, shape)
         device, dtype = x.device, x.dtype
+        if dtype not in DTYPES:
+            raise TypeError(f"x: dtype {dtype} has no kernel; convert x to float32 or float64")
         for name, tensor in (("edge_attr", edge_attr), ("weight", weight)):
             check_stored(name, tensor, dtype)
         for name, found in (("edge_index", graph.device), ("edge_attr", edge_attr.device), ("weight", weight.device)):
             if found != device:
                 raise ValueError(f"{name}: on {found}, but x is on {device}; move it with .to()")
-        if dtype not in DTYPES:
-            raise TypeError(f"x: dtype {dtype} has no kernel; convert x to float32 or float64")
         kind = device.type
         if kind not in ("cuda", "cpu") and self.backend != "reference":
             raise ValueError(f"x: on {device}, which has no kernels; move x, or use backend='reference'")
@@ -262,35 +276,3 @@ class TensorProductConv(MessagePassing):
     def __repr__(self) -> str:
         irreps = f"{self.irreps_in} x {self.irreps_edge} -> {self.irreps_out}"
         return f"{self.__class__.__name__}({irreps}, layout={self.layout!r}, backend={self.backend!r})"
-
-
-def _resolve(backend: str, without_kernel: list[str], aggr: object) -> str:
-    """The backend that runs: fused kernels know sums and means."""
-    reasons = list(without_kernel)
-    if aggr not in SUMS:
-        reasons.append(f"aggr: {aggr!r} has no fused kernel, only {', '.join(map(repr, SUMS))} have")
-    if not reasons or backend == "reference":
-        return backend
-    if backend != "auto":
-        raise ValueError(f"{'; '.join(reasons)}; backend={backend!r} cannot run it, backend='reference' can")
-    warnings.warn(
-        f"{'; '.join(reasons)}; this layer runs on the reference backend (e3nn), which is slow and keeps every message "
-        "in memory. Pass backend='reference' to say that this is meant.",
-        stacklevel=3,
-    )
-    return "reference"
-
-
-def _known_aggregation(aggr: str | list[str] | Aggregation) -> str | list[str] | Aggregation:
-    """What PyG knows as an aggregation.
-
-    Raises:
-        ValueError: it does not know it.
-    """
-    if not isinstance(aggr, (str, list, tuple, Aggregation)):
-        raise ValueError(f"aggr: expected 'add', 'mean' or another of PyG's aggregations, got {aggr!r}")
-    try:
-        aggregation_resolver(aggr)
-    except ValueError as error:
-        raise ValueError(f"aggr: {error}") from error
-    return aggr

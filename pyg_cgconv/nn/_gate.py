@@ -7,6 +7,7 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from .._functions import silu
+from .._torch import NotScripted
 from ..tensor_product import IrrepsLike, Rows
 from ._linear import distinct
 from ._radial import SILU_GAIN
@@ -14,7 +15,7 @@ from ._radial import SILU_GAIN
 TANH_GAIN = 1.5925374197228321  # makes E[(gain * tanh(z))^2] = 1 for a standard normal z
 
 
-class Gate(nn.Module):
+class Gate(NotScripted, nn.Module):
     r"""The gated nonlinearity: scalars pass through an activation, other irreps are multiplied by activated scalars.
 
     .. math::

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import is_sparse, to_edge_index
 
+from .._torch import untransformed, without_transforms
 from ..ops import FLOWS, Edges, told_sizes
 
 Size = tuple[int | None, int | None]
 UNKNOWN: Size = (None, None)
+SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc)
+"""Forms of a matrix with an entry an edge; BSR and BSC have one a block."""
 
 
 class Graph(NamedTuple):
@@ -35,7 +38,8 @@ def read_graph(given: Any, flow: str) -> Graph:
 
     Raises:
         TypeError: it is none of what a layer takes.
-        ValueError: its shape or dtype is wrong, or it is sparse and the flow is not PyG's usual one.
+        ValueError: its shape or dtype is wrong, or it is sparse and no matrix of edges, or the flow is not PyG's usual
+            one.
     """
     if isinstance(given, Edges):
         return Graph(given, given.num_edges, (given.sources, given.targets), given.device)
@@ -63,12 +67,25 @@ def _of_adjacency(adj_t: Any, flow: str) -> Graph:
             f"edge_index: a sparse adjacency with flow={flow!r}; give the transposed matrix to a layer with "
             f"flow={FLOWS[0]!r}"
         )
-    if isinstance(adj_t, Tensor):
-        (target, source), _ = to_edge_index(adj_t)
-    else:  # torch_sparse's
-        target, source, _ = adj_t.coo()
-    edge_index = torch.stack([source, target])
+    with without_transforms():  # which know no sparse tensors
+        if isinstance(adj_t, Tensor):
+            adj_t = _checked_adjacency(untransformed("edge_index", adj_t))
+            (target, source), _ = to_edge_index(adj_t)
+        else:  # torch_sparse's
+            target, source, _ = adj_t.coo()
+        edge_index = torch.stack([source, target])
     return Graph(edge_index, edge_index.shape[1], (adj_t.size(1), adj_t.size(0)), edge_index.device)
+
+
+def _checked_adjacency(adj_t: Tensor) -> Tensor:
+    if adj_t.layout not in SPARSE or adj_t.dim() != 2 or adj_t.sparse_dim() != 2:
+        form = f", {adj_t.dense_dim()} of them dense" if adj_t.layout in SPARSE and adj_t.dense_dim() else ""
+        raise ValueError(
+            "edge_index: a sparse adjacency is a matrix (targets, sources) in COO, CSR or CSC form, with one number an "
+            f"edge; got {adj_t.layout} of {adj_t.dim()} dimensions{form}. Give its edges as an integer tensor (2, E), "
+            "sources in row 0"
+        )
+    return adj_t
 
 
 def pair_of(x: Any) -> tuple[Tensor | None, Tensor | None]:

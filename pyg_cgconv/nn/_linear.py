@@ -16,6 +16,7 @@ from cuda_kernels.linear import in_fours
 
 from .._checks import check_one_hot
 from .._functions import join, scale_each, without_autocast
+from .._torch import NotScripted
 from ..ops import DTYPES, contract
 from ..tensor_product import IrrepsLike, Rows, channels_last, describe, problem_of
 
@@ -24,7 +25,7 @@ from ..tensor_product import IrrepsLike, Rows, channels_last, describe, problem_
 FUSED_NODES = 2048
 
 
-class Linear(nn.Module):
+class Linear(NotScripted, nn.Module):
     r"""Mixes the channels of equal irreps.
 
     .. math::
@@ -100,7 +101,7 @@ def _check_same(x: Tensor, weights: Tensor) -> None:
         raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x and the layer to float32 or float64")
 
 
-class SpeciesLinear(nn.Module):
+class SpeciesLinear(NotScripted, nn.Module):
     r"""A :class:`Linear` with weights of its own for each species.
 
     .. math::

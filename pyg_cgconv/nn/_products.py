@@ -9,7 +9,7 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from .._functions import without_autocast
-from .._torch import refuse_torchscript
+from .._torch import NotScripted, refuse_torchscript
 from ..ops import contract
 from ..tensor_product import IrrepsLike, ReferenceProduct, Rows, describe, shape, tensor_product, to_ir_mul, to_mul_ir
 from ._linear import Linear
@@ -20,7 +20,7 @@ _UNCOMPILED: dict[str, Any] = {
 }  # only the paths' normalisation is read
 
 
-class NodeProducts(nn.Module):
+class NodeProducts(NotScripted, nn.Module):
     r"""Products of two irreps of a node, channel by channel, between linear maps: MACE's contraction of correlation
     order 2 (Batatia et al., `Higher order equivariant message passing neural networks
     <https://arxiv.org/abs/2206.07697>`_), with the same weights for all species.
@@ -87,9 +87,6 @@ class NodeProducts(nn.Module):
             return contract(self._description, (x,))
         x = to_mul_ir(x, shape(self.factors))
         return to_ir_mul(self._reference(x, x, None), shape(self.irreps_products))
-
-    def __prepare_scriptable__(self):
-        refuse_torchscript(self, is_scripted=True)
 
     def extra_repr(self) -> str:
         return f"{self.factors} -> {self.irreps_products}, layout={self.layout!r}"

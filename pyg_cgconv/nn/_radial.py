@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from .._checks import check_one_hot, whole_numbers
 from .._functions import scale_each, silu
+from .._torch import NotScripted
 
 SILU_GAIN = 1.676532470331092  # makes E[(gain * silu(z))^2] = 1 for a standard normal z
 
 
-class BesselBasis(nn.Module):
+class BesselBasis(NotScripted, nn.Module):
     r"""Radial Bessel functions of Gasteiger et al., `Directional Message Passing for Molecular Graphs
     <https://arxiv.org/abs/2003.03123>`_ (equation 7).
 
@@ -56,7 +57,7 @@ class BesselBasis(nn.Module):
         return f"cutoff={self.cutoff}, num_basis={self.num_basis}"
 
 
-class PolynomialCutoff(nn.Module):
+class PolynomialCutoff(NotScripted, nn.Module):
     r"""The polynomial envelope of Gasteiger et al., `Directional Message Passing for Molecular Graphs
     <https://arxiv.org/abs/2003.03123>`_ (equation 8): 1 at r = 0; value, slope and curvature vanish at the cutoff.
 
@@ -94,7 +95,7 @@ class PolynomialCutoff(nn.Module):
         return f"cutoff={self.cutoff}, power={self.power}"
 
 
-class RadialNetwork(nn.Module):
+class RadialNetwork(NotScripted, nn.Module):
     r"""A multilayer perceptron from a radial basis to the weights of an edge's paths.
 
     .. math::

@@ -32,22 +32,28 @@ def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
         in the layouts "mul_ir" and "ir_mul".
     """
     degrees = [torch.ones_like(directions[:, :1])]
-    for degree in range(lmax):
+    for step in _steps(lmax, directions.dtype, directions.device):
         products = (degrees[-1][:, :, None] * directions[:, None, :]).flatten(1)
-        degrees.append(products @ _step(degree, directions.dtype, directions.device))
+        degrees.append(products @ step)
     return join(degrees)
 
 
+# torch.compile names a constant tensor by the function that returns it, and two of one name are an error. Those in a
+# tuple have names of their own: so this is one tuple, also where there is one step.
 @torch.compiler.assume_constant_result
-def _step(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _computed_step(degree, dtype, device)
+def _steps(lmax: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    return _computed_steps(lmax, dtype, device)
 
 
 @cache
-def _computed_step(degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """c_l C as a matrix (3 (2l+1), 2l+3), from l = ``degree`` to l + 1."""
+def _computed_steps(lmax: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     with without_modes():
-        coupling = o3.wigner_3j(degree, 1, degree + 1, dtype=torch.float64)
-        # Along e3nn's axis, y, only the middle components are not zero: Y_l is sqrt(2l+1) there.
-        on_axis = coupling[degree, 1, degree + 1] * (2 * degree + 1) ** 0.5
-        return (coupling.flatten(0, 1) * ((2 * degree + 3) ** 0.5 / on_axis)).to(device, dtype)
+        return tuple(_step(degree).to(device, dtype) for degree in range(lmax))
+
+
+def _step(degree: int) -> Tensor:
+    """c_l C as a matrix (3 (2l+1), 2l+3), from l = ``degree`` to l + 1."""
+    coupling = o3.wigner_3j(degree, 1, degree + 1, dtype=torch.float64)
+    # Along e3nn's axis, y, only the middle components are not zero: Y_l is sqrt(2l+1) there.
+    on_axis = coupling[degree, 1, degree + 1] * (2 * degree + 1) ** 0.5
+    return coupling.flatten(0, 1) * ((2 * degree + 3) ** 0.5 / on_axis)

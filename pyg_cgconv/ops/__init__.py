@@ -4,7 +4,7 @@
     formulas      a derivative as a call of another contraction
     batch         torch.vmap: a batch of contractions as one
     operation     the operation of torch that traced programs contain
-    edges         a graph's edges, sorted once: Edges
+    edges         a graph's edges, sorted once: Edges; edge_checks: what is refused
     shared_edges  one sort for all calls with one edge_index
     run           a contraction's kernels on a device
     cpu, cuda     passes, memory, launch there; plan: what both make of a contraction
@@ -15,8 +15,19 @@ The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda
 """
 
 from ._contract import contract
-from ._edges import FLOWS, EdgeList, Edges, check_nodes, told_sizes
+from ._edge_checks import check_nodes, checks_on_host
+from ._edges import FLOWS, EdgeList, Edges, told_sizes
 from ._run import DTYPES
 from ._shared_edges import sorted_edges
 
-__all__ = ["DTYPES", "FLOWS", "EdgeList", "Edges", "check_nodes", "contract", "sorted_edges", "told_sizes"]
+__all__ = [
+    "DTYPES",
+    "FLOWS",
+    "EdgeList",
+    "Edges",
+    "check_nodes",
+    "checks_on_host",
+    "contract",
+    "sorted_edges",
+    "told_sizes",
+]

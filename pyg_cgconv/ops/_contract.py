@@ -16,7 +16,7 @@ from ._batch import batched, batched_by_autograd
 from ._edges import Edges, Graph
 from ._formulas import gradients, tangents
 from ._operation import traced_contraction
-from ._run import dtype_of, run, walks_sources
+from ._run import dtype_of, is_deterministic, run, walks_sources
 from ._shapes import STORED
 
 NAMES = {dtype: name for name, dtype in STORED.items()}
@@ -33,7 +33,8 @@ def contract(
             those of edges may be bfloat16 or float16. Rows by target, source or edge are (rows, length), a row for all
             is (length,).
         edges: the graph, for a problem that has one.
-        deterministic: no atomic additions on a GPU (there are none on a CPU).
+        deterministic: no atomic additions on a GPU (there are none on a CPU). Derivatives also follow
+            `torch.use_deterministic_algorithms` as it is when they are computed.
     """
     first = operands[0].dtype
     if any([operand.dtype != first for operand in operands]):  # noqa: C419  (the faster)
@@ -81,11 +82,11 @@ class Call:
         return tuple(traced_contraction(self.description, spec, operands, self.edges, self.deterministic))
 
     def computed(self, contraction: Contraction, operands: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        edges, graph = self.edges, None
+        edges, graph, deterministic = self.edges, None, is_deterministic(self.deterministic)
         if edges is not None:
-            walked = contraction is not self.first and walks_sources(operands[0], self.deterministic)
+            walked = contraction is not self.first and walks_sources(operands[0], deterministic)
             graph = Graph(edges.by_target, edges.by_source if walked else None, edges.sources)
-        return tuple(run(self.problem, contraction, operands, graph, self.deterministic))
+        return tuple(run(self.problem, contraction, operands, graph, deterministic))
 
 
 class _Contract(torch.autograd.Function):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
 
 from .._checks import check_choice
-from .._torch import assert_on_device, is_traced, untransformed, without_transforms
-from ..cuda_graphs import is_captured
+from .._torch import is_traced, untransformed, without_transforms
+from ._edge_checks import check_nodes, check_number, check_sorted, checks_on_host
 
 if TYPE_CHECKING:
     from torch_geometric import EdgeIndex
@@ -95,8 +94,8 @@ class Edges:
         for name, given, number in zip(("sources", "targets"), (sources, targets), told, strict=True):
             if number is not None and number != given:
                 raise ValueError(f"{name}: {given}, but sparse_size of edge_index says {number}; they must agree")
-        _check_number("sources", sources)
-        _check_number("targets", targets)
+        check_number("sources", sources)
+        check_number("targets", targets)
         source, target, is_sorted = _ends(edge_index, flow)
         self.sources, self.targets, self.num_edges = sources, targets, target.shape[0]
         self._by_source: EdgeList | None = None
@@ -113,7 +112,7 @@ class Edges:
             )
         check_nodes(source, target, self.sources, self.targets)
         if is_sorted and checks_on_host(target):
-            _check_sorted(target)
+            check_sorted(target)
         self.source, self.target = (end.to(torch.int32, copy=True) for end in (source, target))
         if is_sorted:
             edges = torch.arange(self.num_edges, dtype=torch.int32, device=target.device)
@@ -139,7 +138,7 @@ class Edges:
     @classmethod
     def identity(cls, nodes: int, device: torch.device | str = "cpu") -> Edges:
         """The graph in which each node is its only neighbour."""
-        _check_number("nodes", nodes)
+        check_number("nodes", nodes)
         node = torch.arange(nodes, device=device)
         return cls((node, node), nodes)
 
@@ -190,6 +189,13 @@ def told_sizes(edge_index: object, flow: str) -> tuple[int | None, int | None]:
 
 def _ends(edge_index: Tensor | tuple[Tensor, Tensor], flow: str) -> tuple[Tensor, Tensor, bool]:
     """Source and target of each edge, and whether edges are sorted by target."""
+    for given in edge_index if _is_pair(edge_index) else (edge_index,):
+        if isinstance(given, Tensor) and given.layout != torch.strided:
+            raise ValueError(
+                f"edge_index: expected (2, E), or a pair of tensors (E,), got {given.layout} {tuple(given.shape)}; "
+                "give the layer the transposed adjacency matrix adj_t itself, or make "
+                "Edges(adj_t.coalesce().indices().flip(0), sources, targets) of one in COO form"
+            )
     if isinstance(edge_index, Tensor):
         plain, is_sorted = edge_index, False
         if is_edge_index(edge_index):
@@ -226,13 +232,6 @@ def _is_pair(edge_index: object) -> TypeGuard[tuple[Tensor, Tensor]]:
     return isinstance(edge_index, (tuple, list)) and [isinstance(end, Tensor) for end in edge_index] == [True, True]
 
 
-def _check_number(name: str, number: int) -> None:
-    if not isinstance(number, (int, torch.SymInt)) or isinstance(number, bool):
-        raise TypeError(f"{name}: expected a number of nodes, got {number!r}")
-    if isinstance(number, int) and number < 0:
-        raise ValueError(f"{name}: expected a number of nodes, 0 or more, got {number}")
-
-
 def _listed(node: Tensor, other: Tensor, nodes: int) -> EdgeList:
     node, edges = torch.sort(node, stable=True)
     return _rows(node, edges.to(torch.int32), other[edges], nodes, _row_edges(edges))
@@ -265,44 +264,3 @@ def _rows(sorted_node: Tensor, edges: Tensor, others: Tensor, nodes: int, most: 
     starts = (first[owners] + (row - begins[owners]) * most).clamp(max=edges.shape[0])
     continuing = torch.searchsorted(ends - counted[1:], row[:more], right=True)
     return EdgeList(starts.to(torch.int32), owners[:-1].to(torch.int32), edges, others, continuing.to(torch.int32))
-
-
-CHECK = "PYG_CGCONV_CHECK"
-"""The environment variable that has indices on a GPU checked on the host, as those on a CPU are: each call then waits
-for the GPU."""
-
-
-def checks_on_host(node: Tensor) -> bool:
-    """Whether the host reads these indices, and may wait for the device that they are on."""
-    if is_traced(node) or node.is_meta:
-        return False
-    return not node.is_cuda or (os.environ.get(CHECK, "0") not in ("", "0") and not is_captured(node))
-
-
-def check_nodes(source: Tensor, target: Tensor, sources: int, targets: int) -> None:
-    """Raises a ValueError, or on a GPU ends the program, unless the ends of all edges are nodes."""
-    on_host = checks_on_host(target) and not is_traced(source)
-    _check_range("source", source, sources, on_host)
-    _check_range("target", target, targets, on_host)
-
-
-def _check_range(end: str, node: Tensor, nodes: int, on_host: bool) -> None:
-    rows = "x" if end == "source" else "the output"
-    inside = ((node >= 0) & (node < nodes)).all()
-    if not on_host:  # to ask the host would stall every call, or cannot be traced
-        assert_on_device(inside, f"edge_index: a {end} node is not one of the rows of {rows}; see {CHECK}")
-    elif not inside:
-        raise ValueError(
-            f"edge_index: a {end} node is not in 0..{nodes - 1}, the rows of {rows}; it has nodes {node.min().item()} "
-            f"to {node.max().item()}. For a bipartite graph give the numbers of nodes: `size` to the layer, `sources` "
-            "and `targets` to Edges."
-        )
-
-
-def _check_sorted(target: Tensor) -> None:
-    if not (target[1:] >= target[:-1]).all():
-        first = int((target[1:] < target[:-1]).nonzero()[0]) + 1
-        raise ValueError(
-            f"edge_index: an EdgeIndex that says it is sorted by its targets, but edge {first} ends at node "
-            f"{int(target[first])}, the one before at {int(target[first - 1])}; leave out sort_order, or sort it"
-        )

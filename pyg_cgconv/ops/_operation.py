@@ -17,7 +17,7 @@ from .._torch import below_autograd, in_forward_mode, is_recorded, recorded_once
 from ..tensor_product import problem_of
 from ._edges import EdgeList, Edges, Graph, listed_by_source
 from ._formulas import gradients, tangents
-from ._run import dtype_of, run, walks_sources
+from ._run import dtype_of, is_deterministic, run, walks_sources
 from ._shapes import Shapes
 
 FORWARD = "forward"
@@ -28,7 +28,7 @@ def traced_contraction(
     description: str, contraction: Contraction | None, operands: Sequence[Tensor], edges: Edges | None, deterministic
 ) -> list[Tensor]:
     """The outputs of a contraction, by default the forward, as a node of the program."""
-    lists, sources = None, 0
+    lists, sources, deterministic = None, 0, is_deterministic(deterministic)
     if edges is not None:
         sources = edges.sources
         differentiated = contraction is not None or any(operand.requires_grad for operand in operands)
@@ -52,6 +52,7 @@ def _parsed(problem: Problem, contraction: str) -> Contraction:
 
 def _contract_real(problem, contraction, operands, lists, sources, deterministic) -> list[Tensor]:
     known, graph = problem_of(problem, dtype_of(operands)), _graph(lists, sources)
+    deterministic = is_deterministic(deterministic)
     has_to_walk_sources = contraction != FORWARD and walks_sources(operands[0], deterministic)
     if graph is not None and graph.by_source is None and has_to_walk_sources:
         # Of a program that did not foresee derivatives when it was traced.

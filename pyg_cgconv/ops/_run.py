@@ -43,6 +43,12 @@ def _plan(problem: Problem, contraction: Contraction, deterministic: bool, devic
     return backend.plan(problem, contraction, deterministic, device)
 
 
+def is_deterministic(asked: bool) -> bool:
+    """Whether sums have one order: because a layer asks for it, or the program by torch's switch (of which
+    ``warn_only`` speaks of operations that have none)."""
+    return asked or torch.are_deterministic_algorithms_enabled()
+
+
 def walks_sources(operand: Tensor, deterministic: bool) -> bool:
     """Whether derivatives walk the edges by source, too, instead of adding to source nodes atomically."""
     return deterministic or not operand.is_cuda

@@ -1,6 +1,6 @@
 """An interatomic potential: energies, forces and stresses of batches of atoms.
 
-    potential     Potential: the model
+    potential     Potential: the model; blocks: its rounds of message passing
     atoms         what it reads of a batch, checked
     derivatives   forces, virial, volume
     arguments     its arguments, checked

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
-from .._torch import untransformed
+from .._torch import untransformed, without_transforms
+from ..ops import checks_on_host
 
 MIN_LENGTH_SQUARED = 1e-12  # Angstrom^2; keeps the derivatives of the length finite where two atoms coincide
 
@@ -55,16 +56,24 @@ def read_atoms(data: Data, species_of_number: Tensor, dtype: torch.dtype) -> Ato
     n = len(pos)
     if z.shape != (n,) or z.is_floating_point() or z.dtype == torch.bool:
         raise ValueError(f"data.z: expected atomic numbers ({n},) as integers, got {z.dtype} of shape {tuple(z.shape)}")
-    if edge_index.dim() != 2 or len(edge_index) != 2 or edge_index.is_floating_point():
-        raise ValueError(f"data.edge_index: expected integers (2, E), got {edge_index.dtype} {tuple(edge_index.shape)}")
+    is_sparse = edge_index.layout != torch.strided
+    if is_sparse or edge_index.dim() != 2 or len(edge_index) != 2 or edge_index.is_floating_point():
+        form = f"{edge_index.layout} {edge_index.dtype}" if is_sparse else edge_index.dtype
+        raise ValueError(
+            f"data.edge_index: expected integers (2, E), got {form} {tuple(edge_index.shape)}; make the edges with "
+            "pyg_cgconv.RadiusGraph"
+        )
     if structure is None:
         structure, num_structures = torch.zeros(n, dtype=torch.int64, device=pos.device), 1
     else:
         num_structures = _num_structures(data, structure)
+        _check_range("data.batch", untransformed("data.batch", structure), num_structures, "structures")
 
     # Rows of an EdgeIndex are tensors of a class of their own, on which each operation takes a detour through Python.
     plain = edge_index.as_tensor() if isinstance(edge_index, EdgeIndex) else edge_index
-    source, target = untransformed("data.edge_index", plain).long().unbind(0)
+    plain = untransformed("data.edge_index", plain).long()
+    _check_range("data.edge_index", plain, n, "atoms")
+    source, target = plain.unbind(0)
     vectors = pos[source] - pos[target]
     if cell is not None:
         cell = cell.reshape(-1, 3, 3).to(pos.dtype)
@@ -153,6 +162,16 @@ def _check_positions(pos: Tensor, dtype: torch.dtype) -> None:
         raise ValueError(
             f"data.pos: dtype {pos.dtype} is less exact than the potential's {dtype}; convert the positions or it"
         )
+
+
+def _check_range(name: str, indices: Tensor, count: int, what: str) -> None:
+    """On a GPU it is skipped, unless PYG_CGCONV_CHECK says otherwise: it would wait."""
+    if not checks_on_host(indices) or not indices.numel():
+        return
+    with without_transforms():
+        least, most = (int(end) for end in indices.aminmax())
+    if least < 0 or most >= count:
+        raise ValueError(f"{name}: expected numbers of {count} {what}, 0 to {count - 1}, got {least} to {most}")
 
 
 def _num_structures(data: Data, structure: Tensor) -> int:

@@ -220,6 +220,8 @@ def _load(path: str | os.PathLike) -> Potential:
         return Potential.load(path)
     except ValueError as error:
         raise ValueError(f"potential: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"potential: {error}") from error
 
 
 def _usable_device(given: torch.device | str) -> torch.device:

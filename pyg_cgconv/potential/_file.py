@@ -57,7 +57,12 @@ def read(path: str | os.PathLike, map_location: torch.device | str) -> dict:
             raise ValueError(_foreign(path, "there is no such file in the folder"))
     try:
         saved = torch.load(path, map_location=map_location, weights_only=True)
-    except (FileNotFoundError, PermissionError):
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{os.fspath(path)!r}: no such file or folder; expected a file that Potential.save wrote, or the folder of "
+            "a training run"
+        ) from error
+    except PermissionError:
         raise
     except Exception as error:  # torch.load raises nearly anything for a file of something else
         raise ValueError(_foreign(path, "it is cut short or of another program")) from error

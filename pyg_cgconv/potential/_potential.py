@@ -17,7 +17,7 @@ from .._checks import whole_numbers
 from .._functions import without_autocast
 from .._torch import in_forward_mode, is_traced, is_transformed
 from ..cuda_graphs import is_captured
-from ..nn import BesselBasis, Gate, InteractionBlock, Linear, PolynomialCutoff, spherical_harmonics, wanted_irreps
+from ..nn import BesselBasis, Gate, Linear, PolynomialCutoff, spherical_harmonics, wanted_irreps
 from . import _file
 from ._arguments import (
     MAX_ATOMIC_NUMBER,
@@ -29,6 +29,7 @@ from ._arguments import (
     readout_features,
 )
 from ._atoms import Atoms, check_values, edge_lengths, one_hot_species, read_atoms
+from ._blocks import interaction_blocks
 from ._derivatives import forces, virial, volume, with_slope
 
 
@@ -159,33 +160,11 @@ class Potential(nn.Module):
         scalars = o3.Irreps([(hidden.count("0e"), "0e")])
         self.embedding = linear([(len(numbers), "0e")], scalars)
         wanted = wanted_irreps(hidden, readout_features(hidden, readout_irreps), self.irreps_sh, layers)
-        self.blocks = self._make_blocks(scalars, wanted)
+        self.blocks = interaction_blocks(self.hyperparameters, scalars, self.irreps_sh, wanted)
         irreps = readout_features(self.blocks[-1].irreps_out, readout_irreps)
         gate = Gate([(max(1, mul // 2), ir) for mul, ir in irreps], layout="ir_mul")
         self.readout = nn.Sequential(linear(irreps, gate.irreps_in), gate, linear(gate.irreps_out, readout_irreps))
         self.to(dtype)
-
-    def _make_blocks(self, irreps: o3.Irreps, wanted: Sequence[o3.Irreps]) -> nn.ModuleList:
-        """A block for each of the wanted features, the first of which reads ``irreps``."""
-        given, species = self.hyperparameters, len(self.hyperparameters["species"])
-        blocks = nn.ModuleList()
-        for irreps_out in wanted:
-            block = InteractionBlock(
-                irreps,
-                self.irreps_sh,
-                irreps_out,
-                num_basis=given["num_radial"],
-                radial_hidden=given["radial_hidden"],
-                avg_num_neighbors=given["avg_num_neighbors"],
-                num_species=species if len(blocks) else None,  # so that an isolated atom's energy is its shift
-                num_radial_species=species if given["radial_species"] else None,
-                products=given["products"],
-                layout="ir_mul",
-                backend=given["backend"],
-            )
-            blocks.append(block)
-            irreps = block.irreps_out
-        return blocks
 
     @property
     def dtype(self) -> torch.dtype:

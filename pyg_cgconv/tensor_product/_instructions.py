@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
 from operator import index
 from typing import Any
@@ -52,17 +53,41 @@ def tensor_product(
     Instructions of an e3nn product or of a layer have seven fields: their path weights are the factors of the paths,
     and are not normalised again.
     """
-    given = (irreps_in, irreps_edge, irreps_out, instructions)
-    slots = len(irreps_in), len(irreps_edge), len(irreps_out)
-    try:
-        paths = [_path(instruction, slots) for instruction in instructions]
-        if any(len(path) == _NORMALISED for path in paths):
-            paths, options = _as_they_are(paths, options)
-        product = o3.TensorProduct(irreps_in, irreps_edge, irreps_out, paths, internal_weights=False, **options)
-    except (AssertionError, IndexError, TypeError) as error:
-        raise _rejected(*given, why=error) from error
+    irreps = irreps_in, irreps_edge, irreps_out
+    paths = paths_of(*irreps, instructions)
+    if any(len(path) == _NORMALISED for path in paths):
+        paths, options = _as_they_are(paths, options)
+    with rejections_named(*irreps, instructions):
+        product = o3.TensorProduct(*irreps, paths, internal_weights=False, **options)
     check_channels(product)
     return product
+
+
+def paths_of(
+    irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_out: o3.Irreps, instructions: Sequence[tuple], most: int = 7
+) -> list[tuple]:
+    """Instructions with plain numbers.
+
+    Args:
+        most: How many fields one may have.
+
+    Raises:
+        ValueError: one names a slot or a mode that there is not, or a field is wrong.
+    """
+    slots = len(irreps_in), len(irreps_edge), len(irreps_out)
+    with rejections_named(irreps_in, irreps_edge, irreps_out, instructions):
+        return [_path(instruction, slots, most) for instruction in instructions]
+
+
+@contextmanager
+def rejections_named(
+    irreps_in: o3.Irreps, irreps_edge: o3.Irreps, irreps_out: o3.Irreps, instructions: object
+) -> Iterator[None]:
+    """Within it, what is wrong with instructions raises a ValueError that says so."""
+    try:
+        yield
+    except (AssertionError, IndexError, TypeError) as error:
+        raise _rejected(irreps_in, irreps_edge, irreps_out, instructions, why=error) from error
 
 
 def check_channels(product: o3.TensorProduct) -> None:
@@ -110,7 +135,7 @@ def _as_they_are(instructions: list[tuple], options: dict[str, Any]) -> tuple[li
     return plain, options | {"irrep_normalization": "none", "path_normalization": "none"}
 
 
-def _path(instruction: Sequence, slots: tuple[int, int, int]) -> tuple:
+def _path(instruction: Sequence, slots: tuple[int, int, int], most: int) -> tuple:
     """The fields of an instruction as plain numbers.
 
     Raises:
@@ -119,8 +144,9 @@ def _path(instruction: Sequence, slots: tuple[int, int, int]) -> tuple:
         ValueError: e3nn has no such mode.
     """
     fields = tuple(instruction)
-    if len(fields) not in (5, 6, _NORMALISED):
-        raise TypeError(f"{fields} has {len(fields)} fields")
+    if not 5 <= len(fields) <= most:
+        normalised = "; the factors of a product's own instructions are normalised: take the first five fields"
+        raise TypeError(f"{fields} has {len(fields)} fields" + normalised * (most < len(fields) == _NORMALISED))
     *numbers, mode, has_weight = fields[:5]
     check_choice("instructions: mode", mode, MODES)
     numbers = [index(number) for number in numbers]

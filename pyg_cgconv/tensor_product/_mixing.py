@@ -33,7 +33,7 @@ class Mixing:
 
     Args:
         instructions: e3nn's, of one mode; those without weights sum their channels.
-        copies: How many copies v the path of each has.
+        products: How many channels u and copies v the products of each have.
         irreps_out: Irreps of the result.
         layout: Order of the numbers in its rows.
 
@@ -42,7 +42,7 @@ class Mixing:
         starts: The first slot of each path.
     """
 
-    def __init__(self, instructions: Sequence, copies: Sequence[int], irreps_out: o3.Irreps, layout: str):
+    def __init__(self, instructions: Sequence, products: Sequence[tuple[int, int]], irreps_out: o3.Irreps, layout: str):
         self.slots: list[tuple[int, o3.Irrep]] = []
         self.starts: list[int] = []
         self._rows, self._irreps, self._layout = Rows(irreps_out, layout), irreps_out, layout
@@ -50,8 +50,8 @@ class Mixing:
         self._paths: list[list[_Path]] = [[] for _ in irreps_out]
         self._lengths: list[int] = []
         self._weights: list[int] = []
-        for number, (instruction, v) in enumerate(zip(instructions, copies, strict=True)):
-            u, (w, ir) = instruction.path_shape[0], irreps_out[instruction.i_out]
+        for number, (instruction, (u, v)) in enumerate(zip(instructions, products, strict=True)):
+            w, ir = irreps_out[instruction.i_out]
             self._paths[instruction.i_out].append(_Path(number, instruction.has_weight, (u, v, w)))
             self._shapes.append((u, v, w, instruction.i_out))
             self._lengths.append(u * v * ir.dim)

@@ -30,18 +30,28 @@ class Mode(NamedTuple):
 
     Attributes:
         factors: Which factors of the contraction have channels.
-        of_pairs: Whether these are the pairs u<v of the inputs' channels.
+        pairs: What makes these of the inputs' channels, if they are pairs (u, v) of them.
         after: What makes the result of the paths' products; without it, the contraction does.
     """
 
     factors: Factors
-    of_pairs: bool = False
+    pairs: Callable[[int, int], Tensor] | None = None
     after: type[Mixing] | None = None
 
     @property
     def mixes(self) -> bool:
         """Whether weights belong to `after`, and not to the contraction."""
         return self.after is Mixing
+
+
+def _upper(u: int, v: int) -> Tensor:
+    """The pairs u<v, (2, pairs). e3nn's order of them is that of the upper triangle, row by row."""
+    return torch.triu_indices(u, v, 1)
+
+
+def _every(u: int, v: int) -> Tensor:
+    """All pairs, (2, u v)."""
+    return torch.cartesian_prod(torch.arange(u), torch.arange(v)).mT
 
 
 MODES = {
@@ -51,15 +61,23 @@ MODES = {
     "uvv": Mode(Factors.RIGHT),
     "uuu": Mode(Factors.BOTH),
     "uuw": Mode(Factors.BOTH, after=Mixing),
-    "uvu<v": Mode(Factors.BOTH, of_pairs=True),
-    "u<vw": Mode(Factors.BOTH, of_pairs=True, after=Mixing),
+    "uvu<v": Mode(Factors.BOTH, pairs=_upper),
+    "u<vw": Mode(Factors.BOTH, pairs=_upper, after=Mixing),
 }
 
+MANY = 16
+"""Copies for each of which a kernel has code of its own, at most: with 64, one would take minutes to compile."""
+OF_MANY = {
+    "uvuv": Mode(Factors.BOTH, pairs=_every),
+    "uvw": Mode(Factors.BOTH, pairs=_every, after=Mixing),
+}
+"""The same modes with more copies: their products' channels are gathered before."""
 
-def without_kernel(whole: o3.TensorProduct, on_graph: bool) -> list[str]:
-    """Why a product, of rows or on a graph, has no kernel; empty if it has one."""
+
+def without_kernel(whole: o3.TensorProduct) -> list[str]:
+    """Why a product has no kernel on a graph; empty if it has one. Of rows, all have."""
     right = {mode for mode in _modes(whole) if MODES[mode].factors is Factors.RIGHT}
-    if not (right and on_graph):
+    if not right:
         return []
     reason = (
         f"instructions: modes {sorted(right)} have no fused kernel on a graph; pyg_cgconv.TensorProduct has one: give "
@@ -111,19 +129,29 @@ class _Summand:
     """
 
     def __init__(self, whole: o3.TensorProduct, name: str, layout: str, on_graph: bool):
-        mode = MODES[name]
         paths = [i for i in whole.instructions if i.connection_mode == name and prod(i.path_shape)]
+        is_many = name in OF_MANY and max(whole.irreps_in2[i.i_in2].mul for i in paths) > MANY
+        mode = (OF_MANY if is_many else MODES)[name]
         slots = [i.i_in1 for i in paths], [i.i_in2 for i in paths]
         irreps_in, irreps_out, starts = (whole.irreps_in1, whole.irreps_in2), whole.irreps_out, [i.i_out for i in paths]
         layout_in = layout_out = layout
         self._before = self._after = None
         has_maps = mode.mixes and not whole.shared_weights
-        if mode.of_pairs:
-            self._before = [_Pairs(irreps, layout, used) for irreps, used in zip(irreps_in, slots, strict=True)]
+        if mode.pairs is not None:
+            used = list(dict.fromkeys(zip(*slots, strict=True)))
+            channels = [mode.pairs(irreps_in[0][i].mul, irreps_in[1][j].mul) for i, j in used]
+            self._before = [
+                _Pairs(irreps, layout, [pair[end] for pair in used], [index[end] for index in channels])
+                for end, irreps in enumerate(irreps_in)
+            ]
             irreps_in, layout_in = tuple(pairs.irreps for pairs in self._before), IR_MUL
+            slots = ([used.index(pair) for pair in zip(*slots, strict=True)],) * 2
         if mode.after is not None:
-            copies = [1 if mode.factors is Factors.BOTH else irreps_in[1][slot].mul for slot in slots[1]]
-            self._after = mode.after(paths, copies, irreps_out, layout)
+            has_copies = mode.factors is not Factors.BOTH
+            shapes = [
+                (irreps_in[0][i].mul, irreps_in[1][j].mul if has_copies else 1) for i, j in zip(*slots, strict=True)
+            ]
+            self._after = mode.after(paths, shapes, irreps_out, layout)
             irreps_out, layout_out, starts = o3.Irreps(self._after.slots), IR_MUL, self._after.starts
         weighted, factors = [i.has_weight and not mode.mixes for i in paths], [i.path_weight for i in paths]
         description = product(
@@ -144,7 +172,7 @@ class _Summand:
     def __call__(self, contract: Contract, x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         """Their part of the result; the weights are those of these paths, None if there are none."""
         if self._before is not None:
-            x, y = self._before[0](x, 0), self._before[1](y, 1)
+            x, y = (pairs(features) for pairs, features in zip(self._before, (x, y), strict=True))
         operands = [y, x] if self._exchanged else [x, y]
         if weight is not None and not self._mixes:
             operands.append(weight)
@@ -160,21 +188,29 @@ def _modes(whole: o3.TensorProduct) -> list[str]:
 
 
 class _Pairs:
-    """The pairs u<v of channels of the slots that are used, in ir_mul: u for x, v for y."""
+    """Channels of one factor for pairs of slots, in ir_mul.
 
-    def __init__(self, irreps: o3.Irreps, layout: str, used: Sequence[int]):
-        self._rows, self._used = Rows(irreps, layout), sorted({*used})
-        counts = [(mul * (mul - 1) // 2 if slot in used else 0, ir) for slot, (mul, ir) in enumerate(irreps)]
-        self.irreps = o3.Irreps(counts)
+    Args:
+        irreps, layout: the factor's.
+        used: its slot in each pair of slots.
+        channels: of that slot those that come in pairs.
 
-    def __call__(self, features: Tensor, end: int) -> Tensor:
+    Attributes:
+        irreps: a slot for each pair of slots.
+    """
+
+    def __init__(self, irreps: o3.Irreps, layout: str, used: Sequence[int], channels: Sequence[Tensor]):
+        self._rows, self._used, self._channels = Rows(irreps, layout), used, channels
+        self.irreps = o3.Irreps([(len(index), irreps[slot].ir) for slot, index in zip(used, channels, strict=True)])
+
+    def __call__(self, features: Tensor) -> Tensor:
         blocks = self._rows.split(features)
-        return join([_of_pairs(blocks[slot], end).flatten(1) for slot in self._used])
+        chosen = [_chosen(blocks[slot], index) for slot, index in zip(self._used, self._channels, strict=True)]
+        return join([block.flatten(1) for block in chosen])
 
 
-def _of_pairs(block: Tensor, end: int) -> Tensor:
-    """(n, dim, pairs) of (n, dim, channels). e3nn's order of pairs is that of the upper triangle, row by row."""
-    channels = block.shape[-1]
-    index = torch.triu_indices(channels, channels, 1, device=block.device)[end]
+def _chosen(block: Tensor, channels: Tensor) -> Tensor:
+    """These channels of (n, dim, channels)."""
+    channels = channels.to(block.device)
     # Gradients add up in one order, on a GPU only with the one, on a CPU only with the other.
-    return block[..., index] if block.is_cuda else block.index_select(-1, index)
+    return block[..., channels] if block.is_cuda else block.index_select(-1, channels)

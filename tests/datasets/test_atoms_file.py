@@ -218,7 +218,7 @@ def test_virial_is_refused(xyz):
 
 def test_stress_that_only_some_frames_have(tmp_path):
     path = written(tmp_path / "mixed.xyz", [*crystals(), *molecules()])
-    with pytest.raises(ValueError, match=r"mixed\.xyz: frame 2 has no stress, but others have; .*labels="):
+    with pytest.raises(ValueError, match=r"mixed\.xyz: frame 2 has no stress, but other frames have: .*labels"):
         AtomsFile(path)
 
 

@@ -6,6 +6,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch_geometric.data import Data
 
 from pyg_cgconv import Edges, Potential, RadiusGraph, TensorProductConv
+from pyg_cgconv.nn import spherical_harmonics
 from tests.orders import IRREPS
 
 LAYERS = {name: TensorProductConv(*IRREPS, aggr=name) for name in ("add", "mean")}
@@ -119,21 +120,51 @@ def frame(atoms):
     return RadiusGraph(3.0)(Data(z=numbers, pos=3 * torch.rand(atoms, 3, generator=generator)))
 
 
-POTENTIAL = Potential(["H", "O"], 3.0, channels=4, lmax=1, layers=1).eval()
+class Harmonics(torch.nn.Module):
+    """What networks ask for: harmonics of several degrees and dtypes, some of them twice."""
+
+    def forward(self, directions):
+        degrees = [spherical_harmonics(directions, lmax) for lmax in (1, 2, 3, 4, 2)]
+        return [*degrees, spherical_harmonics(directions.double(), 2)]
+
+
+def test_one_graph_has_harmonics_of_several_degrees():
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(Harmonics(), fullgraph=True, backend=counter)
+    for edges in (5, 7, 3, 11):
+        directions = torch.randn(edges, 3, requires_grad=True)
+        found, wanted = compiled(directions), Harmonics()(directions)
+        torch.testing.assert_close(found, wanted)
+        slopes = [torch.autograd.grad(sum(t.square().sum() for t in out), directions) for out in (found, wanted)]
+        torch.testing.assert_close(*slopes)
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_harmonics_are_exported(strict):
+    shapes = ({0: torch.export.Dim("edges", min=2)},)
+    program = torch.export.export(Harmonics(), (torch.randn(5, 3),), dynamic_shapes=shapes, strict=strict).module()
+    directions = torch.randn(8, 3)
+    torch.testing.assert_close(program(directions), Harmonics()(directions))
+
+
+POTENTIALS = [Potential(["H", "O"], 3.0, channels=4, lmax=lmax, layers=1).eval() for lmax in (1, 2, 3)]
 
 
 @pytest.mark.slow
-def test_the_energy_of_a_potential_is_one_graph():
+@pytest.mark.parametrize("potential", POTENTIALS, ids=lambda potential: f"lmax {potential.hyperparameters['lmax']}")
+def test_the_energy_of_a_potential_is_one_graph(potential):
     counter = CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(POTENTIAL, fullgraph=True, backend=counter)
+    compiled = torch.compile(potential, fullgraph=True, backend=counter)
     for atoms in (4, 5, 7, 6):
         found = compiled(frame(atoms), compute_forces=False)
-        torch.testing.assert_close(found, POTENTIAL(frame(atoms), compute_forces=False))
+        torch.testing.assert_close(found, potential(frame(atoms), compute_forces=False))
     assert counter.frame_count <= 2
 
 
 @pytest.mark.slow
-def test_a_compiled_potential_has_forces():
-    compiled = torch.compile(POTENTIAL, backend="aot_eager")
+@pytest.mark.parametrize("potential", POTENTIALS, ids=lambda potential: f"lmax {potential.hyperparameters['lmax']}")
+def test_a_compiled_potential_has_forces(potential):
+    compiled = torch.compile(potential, backend="aot_eager")
     for atoms in (4, 5, 7):
-        torch.testing.assert_close(compiled(frame(atoms)), POTENTIAL(frame(atoms)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(compiled(frame(atoms)), potential(frame(atoms)), rtol=1e-4, atol=1e-5)

@@ -1,15 +1,24 @@
 """Programs that leave the process: what torch.export and AOTInductor save works where pyg_cgconv is only imported."""
 
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyg_cgconv.nn import Linear, NodeProducts, RadialNetwork, TensorProductConv, spherical_harmonics
+from pyg_cgconv.nn import (
+    FullyConnectedTensorProduct,
+    Linear,
+    NodeProducts,
+    RadialNetwork,
+    TensorProductConv,
+    spherical_harmonics,
+)
 
 LOAD = {
     "export": "torch.export.load(path).module()",
@@ -18,12 +27,16 @@ LOAD = {
 
 
 class Network(nn.Module):
-    """Energies and forces of atoms: a convolution, a product, a linear map, and a derivative."""
+    """Energies and forces of atoms: convolutions, products, a linear map, and a derivative."""
 
     def __init__(self):
         super().__init__()
         self.conv = TensorProductConv("4x0e", "0e+1o", "0e+1o")
-        self.radial = RadialNetwork(1, (4,), self.conv.weight_numel)
+        mixture = [(0, 0, 0, "uvw", True), (1, 0, 1, "uvu", True)]
+        self.mixing = TensorProductConv(self.conv.irreps_out, "0e", "4x0e+4x1o", mixture)
+        self.full = FullyConnectedTensorProduct("4x0e+4x1o", "4x0e+4x1o", "1x0e")
+        weights = self.conv.weight_numel, self.mixing.weight_numel
+        self.radial, self.radial_mixing = (RadialNetwork(1, (4,), n) for n in weights)
         self.products = NodeProducts(self.conv.irreps_out, 4, "4x0e+4x1o")
         self.linear = Linear("4x0e+4x1o", "1x0e")
 
@@ -33,7 +46,9 @@ class Network(nn.Module):
         distance = vectors.square().sum(-1, keepdim=True).sqrt()
         x = positions.new_ones(positions.shape[0], 4)
         sh = spherical_harmonics(vectors / distance, 1)
-        return self.linear(self.products(self.conv(x, edge_index, sh, self.radial(distance)))).sum()
+        x = self.conv(x, edge_index, sh, self.radial(distance))
+        mixed = self.mixing(x, edge_index, sh[:, :1], self.radial_mixing(distance))
+        return (self.linear(self.products(x)) + self.full(mixed, mixed)).sum()
 
     def forward(self, positions: Tensor, edge_index: Tensor) -> tuple[Tensor, Tensor]:
         positions = positions.detach().requires_grad_()
@@ -82,4 +97,5 @@ found = {LOAD[kind]}(*arguments)
 torch.testing.assert_close(found[0], energy)
 torch.testing.assert_close(found[1], forces)
 """
-    subprocess.run([sys.executable, "-c", script, path, str(tmp_path / "expected.pt")], check=True)
+    arguments = [sys.executable, "-c", script, path, str(tmp_path / "expected.pt")]
+    subprocess.run(arguments, check=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyg_cgconv import TensorProductConv, _torch
+from pyg_cgconv import TensorProductConv, _torch, nn
 from pyg_cgconv.nn import NodeProducts
 
 
@@ -226,6 +226,27 @@ def test_compiled_graphs_are_kept():
     with torch._functorch.config.patch(donated_buffer=True):
         _torch.keep_compiled_graphs()
         assert torch._functorch.config.donated_buffer is False
+
+
+NEVER_SCRIPTED = [
+    nn.BesselBasis(5.0),
+    nn.ElementwiseTensorProduct("2x0e", "2x0e"),
+    nn.FullyConnectedTensorProduct("2x0e", "2x0e", "2x0e"),
+    nn.Gate("2x0e"),
+    nn.Linear("2x0e", "2x0e"),
+    nn.PolynomialCutoff(5.0),
+    nn.RadialNetwork(2, (2,), 2),
+    nn.SpeciesLinear("2x0e", "2x0e", 2),
+    nn.TensorProduct("2x0e", "0e", "2x0e", [(0, 0, 0, "uvu", False)]),
+]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("module", NEVER_SCRIPTED, ids=lambda module: type(module).__name__)
+def test_other_modules_are_not_scripted_either(module):
+    for outer in (module, Nested(module)):
+        with pytest.raises(TypeError, match=f"^{type(module).__name__}: TorchScript has no place .* torch.export"):
+            torch.jit.script(outer)
 
 
 @pytest.mark.cuda

@@ -1,6 +1,7 @@
 """`python -m train frames` on files that ASE writes: crystals with stresses, molecules without, energies only."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -209,6 +210,36 @@ def test_files_of_their_own_leave_the_training_frames_alone(files):
 def test_mistakes_are_named(files, arguments, message):
     with pytest.raises(ValueError, match=message):
         main(["frames", "--train_file", str(files / "copper.xyz"), *arguments])
+
+
+def without_results(*names: str, cell: bool = True, **info) -> Atoms:
+    atoms = crystals(2)[1]
+    for name in names:
+        del atoms.calc.results[name]
+    if not cell:
+        atoms.set_cell(None)
+        atoms.pbc = False
+    atoms.info |= info
+    return atoms
+
+
+WRONG_FRAMES = {
+    "no stress": without_results("stress"),
+    "no forces": without_results("forces"),
+    "asymmetric virial": without_results("stress", virial=np.arange(9.0).reshape(3, 3)),
+    "virial without a cell": without_results("stress", virial=np.eye(3), cell=False),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_FRAMES)
+def test_what_an_error_says_of_labels_is_an_option_that_helps(wrong, tmp_path):
+    path = tmp_path / "frames.xyz"
+    write(path, [*crystals(6), WRONG_FRAMES[wrong]])
+    command = ["frames", "--train_file", str(path), "--run_dir", str(tmp_path / "run"), *TINY.split()]
+    with pytest.raises(ValueError, match=r"on the command line --labels \[energy") as told:
+        main(command)
+    option = re.search(r"(--labels) (\[[a-z,]+\])\)$", str(told.value)).groups()
+    assert main([*command, *option])["frames"] == {"train": 5, "validation": 1, "test": 1}
 
 
 @pytest.mark.filterwarnings("ignore:the same structures in several parts")

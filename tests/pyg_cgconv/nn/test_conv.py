@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -214,8 +215,8 @@ def test_copies_work_and_carry_no_parameters(duplicate):
 
 
 def test_other_modes_run_on_the_reference_and_say_so():
-    arguments = ("4x0e", "0e", "2x0e", [(0, 0, 0, "uvw", True)])
-    with pytest.warns(UserWarning, match=r"instructions: .*uvw.*reference"):
+    arguments = ("4x0e", "2x0e", "2x0e", [(0, 0, 0, "uvv", True)])
+    with pytest.warns(UserWarning, match=r"instructions: .*uvv.*reference"):
         layer = TensorProductConv(*arguments)
     assert layer.backend == "reference"
     layer(*graph(layer, dtype=torch.float32))
@@ -248,6 +249,19 @@ def test_wrong_calls_are_named(change, raised, words):
     arguments |= {name: function(arguments[name]) for name, function in change.items()}
     with pytest.raises(raised, match=words):
         layer(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("mode", "shared_weights", "numbers"), [("uvw", False, (9, 8)), ("uvw", True, (8,)), ("uuu", False, (9, 2))]
+)
+def test_wrong_weights_of_other_modes_are_named(mode, shared_weights, numbers):
+    layer = TensorProductConv("2x0e", "2x0e", "2x0e", [(0, 0, 0, mode, True)], shared_weights=shared_weights)
+    x, edge_index, edge_attr, weight = graph(layer, edges=9)
+    assert tuple(weight.shape) == numbers
+    with pytest.raises(ValueError, match=re.escape(f"weight: expected shape {numbers}, got (2, 3), in {layer} with ")):
+        layer(x, edge_index, edge_attr, weight.new_ones(2, 3))
+    with pytest.raises(TypeError, match=re.escape(f"weight: expected a tensor of shape {numbers}, got NoneType")):
+        layer(x, edge_index, edge_attr)
 
 
 def test_half_precision_is_refused_by_name():

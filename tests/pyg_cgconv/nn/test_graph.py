@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch.func import grad
 from torch_geometric import EdgeIndex
 
-from pyg_cgconv import TensorProductConv
+from pyg_cgconv import Edges, TensorProductConv
 from tests.orders import INPUTS, IRREPS, SOURCES, TARGETS, assert_orders, orders
+from tests.transforms import TRANSFORMS
 
 X, EDGE_INDEX, EDGE_ATTR, WEIGHT = INPUTS
 LAYERS = {backend: TensorProductConv(*IRREPS, backend=backend) for backend in ("auto", "reference")}
@@ -80,6 +82,58 @@ def test_a_transposed_sparse_adjacency(layout, backend):
     edge_attr, weight = (t[: edge_index.shape[1]] for t in (EDGE_ATTR, WEIGHT))
     found = orders(LAYERS[backend], X, adj_t, edge_attr, weight)
     assert_orders(found, orders(LAYERS["auto"], X, edge_index, edge_attr, weight))
+
+
+@pytest.mark.parametrize("backend", LAYERS)
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
+@pytest.mark.parametrize("name", ["forward", "dual_numbers", "pulled_back", "forward_over_reverse", "mapped"])
+def test_transforms_with_a_sparse_adjacency(name, layout, backend):
+    adj_t, edge_index = adjacency(layout, SOURCES)
+    inputs = [X, *(t[: edge_index.shape[1]] for t in (EDGE_ATTR, WEIGHT))]
+    changes, cotangent = [t.flip(0) for t in inputs], LAYERS["auto"](inputs[0], edge_index, *inputs[1:])
+
+    def results(graph):
+        def f(x, edge_attr, weight):
+            return LAYERS[backend](x, graph, edge_attr, weight)
+
+        return TRANSFORMS[name](f, inputs, changes, cotangent)
+
+    assert_orders(results(adj_t), results(edge_index))
+
+
+def test_a_sparse_adjacency_may_be_an_argument_of_what_is_transformed():
+    adj_t, edge_index = adjacency("coo", SOURCES)  # torch.func refuses others
+    others = [t[: edge_index.shape[1]] for t in (EDGE_ATTR, WEIGHT)]
+    slope = grad(lambda *inputs: LAYERS["auto"](*inputs).square().sum())
+    torch.testing.assert_close(slope(X, adj_t, *others), slope(X, edge_index, *others))
+
+
+SQUARE = torch.eye(4)
+OTHER_SPARSE = {
+    "BSR": SQUARE.to_sparse_bsr((2, 2)),
+    "BSC": SQUARE.to_sparse_bsc((2, 2)),
+    "three dimensions": SQUARE[None].to_sparse(),
+    "hybrid": torch.ones(4, 4, 2).to_sparse(2),
+    "hybrid of rows": SQUARE.to_sparse(1),
+    "batch of CSR": torch.stack([SQUARE, SQUARE]).to_sparse_csr(),
+}
+
+
+@pytest.mark.parametrize("backend", LAYERS)
+@pytest.mark.parametrize("form", OTHER_SPARSE)
+def test_other_sparse_tensors_are_refused_by_name(form, backend):
+    with pytest.raises(ValueError, match=r"^edge_index: a sparse adjacency is .*; got torch\.sparse_.* Give its edges"):
+        LAYERS[backend](X, OTHER_SPARSE[form], EDGE_ATTR, WEIGHT)
+
+
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
+def test_edges_of_an_adjacency_are_made_as_the_error_says(layout):
+    adj_t, edge_index = adjacency(layout, SOURCES)
+    with pytest.raises(ValueError, match=rf"^edge_index: expected \(2, E\), .* got torch.sparse_{layout} \(5, 5\)"):
+        Edges(adj_t, SOURCES)
+    if layout == "coo":
+        found = Edges(adj_t.coalesce().indices().flip(0), SOURCES)
+        assert torch.equal(torch.stack([found.source, found.target]), edge_index.int())
 
 
 @pytest.mark.parametrize("layout", ["coo", "csr", "csc"])

@@ -1,6 +1,7 @@
 """PyG's contract: flow, hooks, methods of subclasses, explainers and aggregations. Values are those of e3nn, edge by
 edge."""
 
+import copy
 import warnings
 
 import pytest
@@ -176,6 +177,30 @@ def test_other_aggregations_run_on_messages_and_say_so(aggr, reduce):
         warnings.simplefilter("error")
         torch.testing.assert_close(layer(*INPUTS), wanted)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize(("name", "value"), [("aggr", "max"), ("aggr_module", MaxAggregation())], ids=str)
+def test_an_aggregation_that_is_set_later_is_taken(name, value, backend, fuse):
+    layer = TensorProductConv(*IRREPS, backend=backend)
+    wanted = TensorProductConv(*IRREPS, aggr="max", backend="reference")
+    layer.fuse = layer.fuse and fuse
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        setattr(layer, name, value)
+    assert [str(w.message).startswith("aggr: ") for w in told] == [True] * (backend == "auto")
+    assert_orders(orders(copy.deepcopy(layer), *INPUTS), orders(wanted, *INPUTS))
+    layer.aggr = "mean"
+    torch.testing.assert_close(layer(*INPUTS), TensorProductConv(*IRREPS, aggr="mean")(*INPUTS))
+
+
+def test_an_aggregation_without_a_kernel_is_refused_by_a_layer_of_kernels():
+    layer = TensorProductConv(*IRREPS, backend="cpu")
+    for name, value in (("aggr", "max"), ("aggr_module", MaxAggregation()), ("aggr", "most"), ("aggr_module", None)):
+        with pytest.raises(ValueError, match=r"^aggr: "):
+            setattr(layer, name, value)
+    torch.testing.assert_close(layer(*INPUTS), FUSED(*INPUTS))
 
 
 @pytest.mark.parametrize("aggr", [None, 3, "most"])

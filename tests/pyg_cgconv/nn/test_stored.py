@@ -102,19 +102,26 @@ def test_the_reference_backend_takes_them():
     torch.testing.assert_close(out, torch.cat([torch.zeros(1, 2), x[:2]]))
 
 
+@pytest.mark.parametrize("mode", ["uvu", "uvw", "uuu"])
 @pytest.mark.parametrize(
-    ("dtypes", "name"),
+    ("dtypes", "words"),
     [
-        ((torch.float64, torch.float64, torch.bfloat16), "weight"),
-        ((torch.float32, torch.float64, torch.float32), "edge_attr"),
-        ((torch.bfloat16, torch.bfloat16, torch.bfloat16), "x"),
+        (
+            ("float64", "float64", "bfloat16"),
+            "weight: dtype torch.bfloat16 differs from that of x, torch.float64; convert",
+        ),
+        (("float32", "float64", "float32"), "edge_attr: dtype torch.float64 differs from that of x, torch.float32; "),
+        (("float32", "int8", "float32"), "edge_attr: dtype torch.int8 differs .*others may be bfloat16 or float16"),
+        (("bfloat16", "bfloat16", "bfloat16"), "x: dtype torch.bfloat16 has no kernel; convert x to float32"),
+        (("bfloat16", "float32", "float32"), "x: dtype torch.bfloat16 has no kernel; convert x to float32"),
     ],
 )
-def test_other_dtypes_are_refused(dtypes, name):
-    layer, edge_index = TensorProductConv("2x0e", "0e", "0e"), torch.zeros(2, 1, dtype=torch.long)
-    x, y, w = (torch.ones(1, n, dtype=dtype) for n, dtype in zip((2, 1, 2), dtypes, strict=True))
-    with pytest.raises(TypeError, match=f"^{name}: dtype"):
-        layer(x, edge_index, y, w)
+def test_other_dtypes_are_refused(dtypes, words, mode):
+    layer = TensorProductConv("2x0e", "2x0e", "2x0e", [(0, 0, 0, mode, True)])
+    lengths = 2, 2, layer.weight_numel
+    x, y, w = (torch.ones(1, n, dtype=getattr(torch, dtype)) for n, dtype in zip(lengths, dtypes, strict=True))
+    with pytest.raises(TypeError, match=f"^{words}"):
+        layer(x, torch.zeros(2, 1, dtype=torch.long), y, w)
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)

@@ -45,6 +45,7 @@ def double():
 
 def both(*arguments, ours=TensorProduct, theirs=o3.TensorProduct, **options):
     product, reference = ours(*arguments, **options), theirs(*arguments, **options)
+    reference.load_state_dict(product.state_dict())  # there and back: the names are the same
     product.load_state_dict(reference.state_dict())
     return product, reference
 
@@ -245,25 +246,109 @@ def test_autocast_computes_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("shapes", "words"),
+    ("change", "raised", "words"),
     [
-        (((4, 11), (4, 5), (15,)), r"^x: expected \(..., 12\), got \(4, 11\)"),
-        (((4, 12), (4, 6), (15,)), r"^y: expected \(..., 5\), got \(4, 6\)"),
-        (((4, 12), (4, 5), (4, 15)), r"^weight: expected \(15,\), got \(4, 15\)"),
-        (((4, 12), (4, 5), (3,)), r"^weight: expected \(..., 15\), got \(3,\)"),
+        (dict(x=torch.ones(4, 11)), ValueError, r"x: expected \(..., 12\), got \(4, 11\), in TensorProduct"),
+        (dict(x=torch.ones(())), ValueError, r"x: expected \(..., 12\), got \(\)"),
+        (dict(y=torch.ones(4, 6)), ValueError, r"y: expected \(..., 5\), got \(4, 6\)"),
+        (
+            dict(y=torch.ones(3, 5).double()),
+            ValueError,
+            r"y: rows {'x': \(4,\), 'y': \(3,\)} do not broadcast.*; expected equal",
+        ),
+        (
+            dict(weight=torch.ones(4, 15).double()),
+            ValueError,
+            r"weight: expected \(15,\), got \(4, 15\).*shared_weights=False",
+        ),
+        (dict(weight=torch.ones(3)), ValueError, r"weight: expected \(..., 15\), got \(3,\)"),
+        (dict(weight=None), ValueError, r"weight: missing; TensorProduct.* has no weights of its own, give \(15,\)"),
+        (
+            dict(weight=[torch.ones(15)]),
+            ValueError,
+            r"weight: expected tensors of .* shapes \[\(3, 2\), .*, got \[\(15,\)\]",
+        ),
+        (dict(weight=[torch.ones(3, 2), torch.ones(3, 1), 5]), ValueError, r"weight: expected tensors of .*'int'\]"),
+        (dict(weight=1.0), TypeError, r"weight: expected a tensor \(..., 15\), got float"),
+        (dict(x=[1.0]), TypeError, r"x: expected a tensor \(..., 12\), got list"),
+        (dict(y=None), TypeError, r"y: expected a tensor \(..., 5\), got NoneType"),
+        (dict(x=torch.ones(4, 12).long()), TypeError, "x: dtype torch.int64 has no kernel; convert x to float32"),
+        (dict(x=torch.ones(4, 12).half()), TypeError, "x: dtype torch.float16 has no kernel; convert x to float32"),
+        (dict(y=torch.ones(4, 5).float()), TypeError, "y: dtype torch.float32 differs from that of x, torch.float64; "),
+        (dict(y=torch.ones(4, 5).half()), TypeError, "y: dtype torch.float16 differs from that of x, torch.float64; "),
+        (dict(weight=torch.ones(15).int()), TypeError, "weight: dtype torch.int32 differs from .*; convert one"),
+        (dict(x=torch.ones(4, 12, device="meta")), ValueError, "x: on meta, which has no kernels; move x"),
+        (dict(y=torch.ones(4, 5, device="meta")), ValueError, "y: on meta, but x is on cpu; move it"),
     ],
 )
-def test_wrong_shapes_are_named(shapes, words):
-    with pytest.raises(ValueError, match=words):
-        TensorProduct(*IRREPS, PATHS)(*(torch.ones(*shape) for shape in shapes))
+def test_wrong_calls_are_named(change, raised, words):
+    product = TensorProduct(*IRREPS, PATHS, internal_weights=False)
+    given = {"x": torch.ones(4, 12), "y": torch.ones(4, 5), "weight": torch.ones(15)}
+    with pytest.raises(raised, match=f"^{words}"):
+        product(**{**given, **change})
 
 
-def test_wrong_dtypes_are_named():
-    product = TensorProduct(*IRREPS, PATHS)
-    with pytest.raises(TypeError, match=r"^y: dtype torch.float32 differs from that of x, torch.float64"):
-        product(torch.ones(4, 12), torch.ones(4, 5).float())
-    with pytest.raises(TypeError, match=r"^x: dtype torch.float16 has no kernel"):
-        product.half()(torch.ones(4, 12).half(), torch.ones(4, 5).half())
+@pytest.mark.parametrize(
+    ("call", "raised", "words"),
+    [
+        (
+            lambda: TensorProduct(*IRREPS, PATHS).float()(*ROWS),
+            TypeError,
+            "weight: the product's own .*float32.*float64",
+        ),
+        (lambda: OWN(*ROWS), ValueError, r"weight: missing; .*, give \(..., 15\)"),
+        (lambda: OWN(*ROWS, torch.ones(3, 15)), ValueError, r"y: rows .*'weight': \(3,\)} do not broadcast"),
+        (lambda: OWN(*ROWS, [torch.ones(4, 2)] * 3), ValueError, r"weight: .* shapes \[\('...', 3, 2\)"),
+        (
+            lambda: ElementwiseTensorProduct("2x0e", "2x0e")(*[torch.ones(4, 2)] * 3),
+            ValueError,
+            r"weight: .*\(..., 0\)",
+        ),
+        (lambda: TensorSquare("2x0e")(*[torch.ones(4, 2)] * 2), ValueError, r"weight: .*\(..., 0\).* in TensorSquare"),
+        (lambda: TensorSquare("2x0e")(torch.ones(4, 3)), ValueError, r"x: .*\(..., 2\), got \(4, 3\), in TensorSquare"),
+    ],
+)
+def test_wrong_calls_of_other_products_are_named(call, raised, words):
+    with pytest.raises(raised, match=f"^{words}"):
+        call()
+
+
+ROWS = torch.ones(4, 12, dtype=torch.float64), torch.ones(4, 5, dtype=torch.float64)
+OWN = TensorProduct(*IRREPS, PATHS, shared_weights=False)
+NORMALISED = list(OWN.instructions)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "options", "words"),
+    [
+        (TensorProduct, ("2x0q", *IRREPS[1:], PATHS), {}, "irreps_in1: expected irreps such as .*, got '2x0q'"),
+        (FullyConnectedTensorProduct, ("2x0e", -1, "0e"), {}, "irreps_in2: expected irreps such as .*, got -1"),
+        (TensorSquare, (5,), {}, "irreps_in: expected irreps such as .*, got 5"),
+        (ElementwiseTensorProduct, ("2x0e", "3x0e"), {}, "irreps_in2: .*, 2 in 2x0e, got 3 in 3x0e"),
+        (ElementwiseTensorProduct, ("0e", "0e", ["9z"]), {}, r"filter_ir_out: expected a list .*, got \['9z'\]"),
+        (TensorSquare, ("0e", "0e", ["0e"]), {}, "filter_ir_out: given beside irreps_out; leave out one"),
+        (TensorProduct, (*IRREPS, [(0, 0, 0, "uwu", True)]), {}, "instructions: mode: expected one of .*, got 'uwu'"),
+        (TensorProduct, (*IRREPS, [(0, 0, 5, "uvu", True)]), {}, "instructions: .*names a slot that there is not"),
+        (TensorProduct, (*IRREPS, [(0, 0, -1, "uvu", True)]), {}, "instructions: .*names a slot that there is not"),
+        (TensorProduct, (*IRREPS, [(0, 0, 0, "uvu")]), {}, "instructions: .*has 4 fields"),
+        (TensorProduct, (*IRREPS, NORMALISED), {}, "instructions: .*has 7 fields; .* take the first five"),
+        (TensorProduct, (*IRREPS, [(0, 0, 1, "uvu", True)]), {}, "instructions: e3nn rejects .* that can be coupled"),
+        (TensorProduct, (*IRREPS, [(0, 0, 0, "uvw", False)]), {}, "instructions: e3nn rejects .* that fit the mode"),
+        (TensorProduct, (*IRREPS, PATHS), {"irrep_normalization": "x"}, "irrep_normalization: expected one of .*'x'"),
+        (TensorSquare, ("0e",), {"irrep_normalization": "x"}, "irrep_normalization: expected one of .*'x'"),
+        (TensorProduct, (*IRREPS, PATHS), {"path_normalization": "x"}, "path_normalization: expected one of .*'x'"),
+        (TensorProduct, (*IRREPS, PATHS), {"in1_var": [1.0]}, r"in1_var: expected 2 numbers, .*, got \[1.0\]"),
+        (
+            TensorProduct,
+            (*IRREPS, PATHS),
+            {"shared_weights": False, "internal_weights": True},
+            "internal_weights: True with shared_weights=False; .*leave out one",
+        ),
+    ],
+)
+def test_wrong_products_are_named(make, arguments, options, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        make(*arguments, **options)
 
 
 def test_paths_are_drawn_as_e3nn_draws_them():
@@ -272,11 +357,6 @@ def test_paths_are_drawn_as_e3nn_draws_them():
     (_, ours), (_, theirs) = product.visualize(plot_weight=False), reference.visualize(plot_weight=False)
     assert [text.get_text() for text in ours.texts] == [text.get_text() for text in theirs.texts]
     assert len(ours.patches) == len(theirs.patches) > 0
-
-
-def test_missing_weights_are_named():
-    with pytest.raises(ValueError, match=r"^weight: missing"):
-        TensorProduct(*IRREPS, PATHS, internal_weights=False)(torch.ones(4, 12), torch.ones(4, 5))
 
 
 def test_the_package_has_the_products():

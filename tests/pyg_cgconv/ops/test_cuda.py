@@ -10,6 +10,7 @@ import torch
 from pyg_cgconv import TensorProductConv
 from pyg_cgconv.ops import _run, sorted_edges
 from tests.problems import error
+from tests.pyg_cgconv import test_calls as calls
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 IRREPS = ("32x0e+32x1o", "0e+1o+2e", "0e+1o+2e")
@@ -100,6 +101,57 @@ def test_captured_in_a_graph(aggr):
         index.copy_(torch.randint(0, 50, (2, 3_000), device="cuda"))
     graph.replay()
     assert worst(captured, orders(layer, fresh[0], index.clone(), *fresh[1:])) < 1e-6
+
+
+@pytest.mark.parametrize("name", calls.MAKERS)
+def test_other_modes_and_products_captured_in_a_graph(name):
+    module = calls.MAKERS[name]().cuda()
+    given = [t.cuda() for t in calls.inputs(module)]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        calls.orders(module, given)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = calls.orders(module, given)
+    for tensor in given:
+        tensor.copy_(tensor.flip(-1))
+    graph.replay()
+    calls.assert_close(captured, calls.orders(module, [t.clone() for t in given]))
+
+
+@pytest.mark.parametrize("name", calls.MAKERS)
+def test_several_streams_at_once(name):
+    """None reads what another one writes: each has tensors of its own, made on it."""
+    module = calls.MAKERS[name]().cuda()
+    problems = [[t.cuda() for t in calls.inputs(module, rows)] for rows in (300, 500, 700)]
+    expected = [calls.orders(module, given) for given in problems]
+    torch.cuda.synchronize()
+    streams, results = [torch.cuda.Stream() for _ in problems], []
+    for stream, given in zip(streams, problems, strict=True):
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(5_000_000)
+            results.append(calls.orders(module, [t.clone() for t in given]))
+    torch.cuda.synchronize()
+    for found, wanted in zip(results, expected, strict=True):
+        calls.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("warn_only", [False, True])
+@pytest.mark.parametrize("name", ["layer, weights of edges", "product, weights of rows", "elementwise"])
+def test_torchs_switch_makes_derivatives_repeat_bit_for_bit(name, warn_only):
+    """Products with shared weights need CUBLAS_WORKSPACE_CONFIG, too: they call matrix products of cuBLAS."""
+    module = calls.MAKERS[name]().cuda()
+    given = [t.cuda() for t in calls.inputs(module, 20_000, nodes=5)]
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    try:
+        expected = calls.orders(module, given)
+        for _ in range(5):
+            found = calls.orders(module, [t.clone() for t in given])
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_layers_captured_in_one_graph_share_a_sort():

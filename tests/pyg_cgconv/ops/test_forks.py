@@ -129,6 +129,31 @@ wait_for(forked(child))
     )
 
 
+def test_other_modes_and_products_in_a_fork(tmp_path):
+    """With the matrix products that mix channels, of a library that has threads."""
+    run(
+        """
+from pyg_cgconv import FullyConnectedTensorProduct
+irreps = ["8x0e+8x1o"] * 3
+paths = [(0, 0, 0, "uvw", True), (1, 1, 0, "uuu", True)]
+layers = [TensorProductConv(*irreps, paths, shared_weights=shared) for shared in (False, True)]
+product, many = FullyConnectedTensorProduct(*irreps), torch.randn(200, 32)
+def every():
+    for layer in layers:
+        w = torch.ones(layer.weight_numel if layer.shared_weights else (200, layer.weight_numel))
+        leaf = x.clone().requires_grad_()
+        yield torch.autograd.grad(layer(leaf, edge_index[:, :200], many, w).square().sum(), leaf)[0]
+    yield torch.autograd.grad(product(many, many).square().sum(), product.weight)[0]
+exact = list(every())
+def child():
+    for found, expected in zip(every(), exact, strict=True):
+        assert (found - expected).norm() < 1e-5 * expected.norm()
+wait_for(forked(child))
+""",
+        tmp_path,
+    )
+
+
 def test_transforms_in_a_fork(tmp_path):
     run(
         """

@@ -482,7 +482,7 @@ def test_no_potential(given):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"missing\.pt"):
+    with pytest.raises(FileNotFoundError, match=r"^potential: '.*missing\.pt': no such file or folder; expected"):
         ASECalculator(tmp_path / "missing.pt")
 
 

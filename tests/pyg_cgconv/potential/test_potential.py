@@ -423,6 +423,10 @@ def changed(name, value):
         (changed("pos", torch.rand(6, 3)), "data.pos: .*float32"),
         (changed("pos", torch.rand(6, 2).double()), "data.pos: .*shape"),
         (changed("edge_index", torch.zeros(3, 4).long()), "data.edge_index: "),
+        (changed("edge_index", torch.eye(2).long().to_sparse()), "data.edge_index: .* got torch.sparse_coo .*"),
+        (changed("edge_index", torch.tensor([[2**32], [0]])), "data.edge_index: .* 0 to 5, got 0 to 4294967296"),
+        (changed("edge_index", torch.tensor([[-1], [0]])), "data.edge_index: .* 6 atoms, 0 to 5, got -1 to 0"),
+        (changed("batch", torch.tensor([0, 0, 0, -1, 0, 0])), "data.batch: .* 1 structures, 0 to 0, got -1 to 0"),
         (changed("edge_shift", torch.zeros(2, 3).double()), "data.edge_shift: "),
         (changed("cell", torch.eye(3).double()[None]), "data.edge_shift: missing"),
         (changed("cell", torch.eye(3).double().expand(2, 3, 3)), "data.cell: "),
@@ -434,6 +438,14 @@ def changed(name, value):
 def test_bad_data_is_named(potential, data, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         potential(data)
+
+
+@pytest.mark.parametrize("index", [2**32, 10, -1])
+def test_an_index_of_no_atom_of_a_batch_is_named(potential, index):
+    batch = Batch.from_data_list([molecule(0, 4), molecule(1, 6)])
+    batch.edge_index[0, 0] = index
+    with pytest.raises(ValueError, match=r"^data\.edge_index: expected numbers of 10 atoms, 0 to 9, got "):
+        potential(batch)
 
 
 def test_stress_needs_a_cell(potential):
