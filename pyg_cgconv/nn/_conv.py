@@ -56,8 +56,9 @@ class TensorProductConv(MessagePassing):
             :attr:`irreps_out` of the layer has these slots, sorted.
         instructions: e3nn's list of ``(i_in1, i_in2, i_out, mode, has_weight[, path_weight])``, which fixes the order
             of the weights. Those of an e3nn product or of a layer (seven fields) are taken with the factors that they
-            have. Fused kernels serve all modes but "uvv"; "uvw", "uuw" and "u<vw" need shared weights (a convolution
-            without weights, then matrix products at the nodes). A list that has others runs on the reference backend.
+            have. Fused kernels serve all modes but "uvv"; a list that has it runs on the reference backend. Modes
+            "uvw", "uuw" and "u<vw" are a convolution without weights, then matrix products at the nodes; with weights
+            of each edge they are products of the edges, then linear maps whose results are summed.
         layout: Order of the numbers in rows of node (and edge) features: "mul_ir" (e3nn's) or "ir_mul" (a component's
             channels together, the faster).
         shared_weights: One row of weights for all edges. Their gradient needs memory for a row for each edge, but for

@@ -51,7 +51,7 @@ def check(function, reference, inputs):
         assert error(result.detach().cpu().double(), right) < ROUNDING[result.dtype]
 
 
-@pytest.mark.parametrize(("dtype", "layout"), zip(HALF, ("mul_ir", "ir_mul"), strict=True), ids=str)
+@pytest.mark.parametrize(("dtype", "layout"), [(torch.bfloat16, "mul_ir"), (torch.float16, "ir_mul")], ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_on_graphs(device, name, dtype, layout):
     irreps, instructions = LAYERS[name]
