@@ -10,6 +10,7 @@ import torch
 from e3nn import o3
 from hypothesis import strategies as st
 
+from pyg_cgconv.tensor_product._summands import MANY, OF_MANY
 from tests.problems import Case, fill
 
 OF_LEFT, OF_RIGHT, OF_BOTH = ("uvu", "uvw", "uvuv"), ("uvv",), ("uuu", "uuw", "uvu<v", "u<vw")
@@ -26,6 +27,9 @@ _MIXED = (1, 4, 17, 40)
 
 _COPIES = (1, 1, 2, 3)
 """Of a factor without channels. Each is a path of its own, which takes time to compile."""
+
+_OF_MANY = (MANY + 1, MANY + 4)
+"""Copies whose products are computed otherwise, in the modes `OF_MANY`."""
 
 _MOST_CHANNELS_OF_PAIRS = 33
 
@@ -123,12 +127,16 @@ def _factors(random: Random, modes: list[str], most: int, max_l: int) -> tuple[o
         highest = min(most, _MOST_CHANNELS_OF_PAIRS) if mode in PAIRS else most
         channels = random.choice([n for n in _CHANNELS if n <= highest and (n > 1 or mode not in PAIRS)])
         left.append(slot(random.choice(_COPIES) if mode in OF_RIGHT else channels))
-        right.append(slot(random.choice(_COPIES) if mode in OF_LEFT else channels))
+        right.append(slot(random.choice(_copies(mode)) if mode in OF_LEFT else channels))
     for factor in (left, right):
         if random.random() < 0.5:
             factor.append(slot(random.choice([1, 2, factor[0][0]])))
         random.shuffle(factor)
     return o3.Irreps(left), o3.Irreps(right)
+
+
+def _copies(mode: str) -> tuple[int, ...]:
+    return _COPIES + _OF_MANY if mode in OF_MANY else _COPIES
 
 
 def _paths(mode: str, irreps_in: o3.Irreps, irreps_edge: o3.Irreps) -> list[tuple[int, int, o3.Irrep]]:
@@ -137,7 +145,7 @@ def _paths(mode: str, irreps_in: o3.Irreps, irreps_edge: o3.Irreps) -> list[tupl
     def fits(u: int, v: int) -> bool:
         if mode in OF_BOTH:
             return u == v and (mode not in PAIRS or 1 < u <= _MOST_CHANNELS_OF_PAIRS)
-        return (u if mode in OF_RIGHT else v) <= _COPIES[-1]
+        return (u if mode in OF_RIGHT else v) in _copies(mode)
 
     return [
         (i, j, ir)
