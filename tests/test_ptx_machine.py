@@ -195,7 +195,7 @@ def test_asynchronous_copies_arrive_when_they_are_waited_for(pending, arrived):
         ("$loop: bra.uni $loop;", "has no end"),
         ("tex.2d.v4.f32 %f1, [%rd1];", "unknown instruction: tex.2d"),
         ("sin.approx.f32 %f1, %f2;", "unknown instruction: sin.approx"),
-        ("cvt.u16.u32 %r3, %r1;", "unknown instruction: cvt.u16"),
+        ("cvt.u8.u32 %r3, %r1;", "unknown instruction: cvt.u8"),
         ("add.s32 %r3, %r1, %clock;", "neither a register nor a number: %clock"),
     ],
 )  # fmt: skip

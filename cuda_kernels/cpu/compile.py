@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 import llvmlite.binding as llvm
@@ -37,6 +41,10 @@ def compiled(kernel: Dispatcher, signature: Signature, content: tuple) -> Dispat
         raise RuntimeError(
             "NUMBA_DISABLE_JIT is set, and kernels are compiled by numba; unset it, or use backend='reference'"
         )
+    with _interrupted_later():
+        # An interruption here would leave numba unable to compile for the rest of the process.
+        kernel.typingctx.refresh()
+        kernel.targetctx.refresh()
     kernel._cache = _DiskCache(cache.key("cpu", content, _host(), _settings()))
     try:
         kernel.compile(signature)
@@ -47,6 +55,22 @@ def compiled(kernel: Dispatcher, signature: Signature, content: tuple) -> Dispat
         raise KeyboardInterrupt from error
     kernel.disable_compile()
     return kernel
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Ctrl-C has its effect after this. It interrupts the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 if hasattr(os, "register_at_fork"):
