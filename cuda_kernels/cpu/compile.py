@@ -60,7 +60,8 @@ def compiled(kernel: Dispatcher, signature: Signature, content: tuple) -> Dispat
 @contextmanager
 def _interrupted_later() -> Iterator[None]:
     """Ctrl-C has its effect after this. It interrupts the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
+    is_pythons = signal.getsignal(signal.SIGINT) is not None  # None: a handler that could not be put back
+    if threading.current_thread() is not threading.main_thread() or not is_pythons:
         yield
         return
     came: list[int] = []
@@ -68,7 +69,7 @@ def _interrupted_later() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        signal.signal(signal.SIGINT, before)
     if came:
         signal.raise_signal(signal.SIGINT)
 

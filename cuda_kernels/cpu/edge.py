@@ -26,10 +26,8 @@ def vector_bytes() -> int:
     return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
 
 
-class Edge:
-    """Emits one edge: for each path its matrix of the edge features, then a loop over channels; then what they sum to.
-
-    A path at a time, because then its matrix stays in vector registers throughout the loop.
+class Emitter:
+    """What emits the code of one edge.
 
     Args:
         addresses: of the operands' rows, by (operand, INPUT), (operand, OUTPUT) and, where a later edge's row is to be
@@ -50,6 +48,13 @@ class Edge:
         self.scalar = SCALAR[problem.dtype]
         self.arithmetic = Arithmetic(builder, problem.dtype)
         self.max_width = vector_bytes() // ITEM_BYTES[problem.dtype]
+
+
+class Edge(Emitter):
+    """For each path its matrix of the edge features, then a loop over channels; then what they sum to.
+
+    A path at a time, because then its matrix stays in vector registers throughout the loop.
+    """
 
     def emit(self) -> None:
         edge_features: dict = {}

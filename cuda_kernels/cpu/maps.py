@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import product
 from typing import NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils
 
-from ..body import SCALAR, Arithmetic
-from ..contraction import Contraction
 from ..maps import Map, maps, sums_of
-from ..problem import ITEM_BYTES, LEFT, OUT, WEIGHT, Block, Problem, base
-from .edge import INPUT, OUTPUT, vector_bytes
+from ..problem import LEFT, OUT, WEIGHT, Block, base
+from .edge import INPUT, OUTPUT, Emitter
 from .rows import I64, loop
 
 AT_ONCE = 4
@@ -27,26 +24,17 @@ class Columns(NamedTuple):
     width: int
 
 
-class Maps:
-    """Emits one edge; its arguments are those of `edge.Edge`."""
+class Maps(Emitter):
+    """For each path a loop over input channels."""
 
-    def __init__(
-        self,
-        builder: ir.IRBuilder,
-        problem: Problem,
-        contraction: Contraction,
-        addresses: dict[tuple[str, str], ir.Value],
-        is_summed: Callable[[str], bool],
-    ):
-        self.builder, self.problem, self.addresses, self.is_summed = builder, problem, addresses, is_summed
-        self.sums = sums_of(contraction)
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.sums, self.item = sums_of(self.contraction), self.problem.item_bytes
         self.read = {name for found in self.sums.values() for one in found for name in (one.left, one.right)}
-        self.scalar, self.item = SCALAR[problem.dtype], ITEM_BYTES[problem.dtype]
-        self.arithmetic = Arithmetic(builder, problem.dtype)
 
     def emit(self) -> None:
         for found in maps(self.problem):
-            columns = _columns(found.target.multiplicity, vector_bytes() // self.item)
+            columns = _columns(found.target.multiplicity, self.max_width)
             for n in range(0, len(columns), AT_ONCE):
                 self._columns(found, columns[n : n + AT_ONCE], adds=n > 0)
 
