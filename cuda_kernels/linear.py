@@ -58,23 +58,21 @@ def in_fours(problem: Problem) -> bool:
 
 
 class Step(NamedTuple):
-    """A path: blocks of input and output, first weight, factor."""
+    """A path: the blocks of input, output and weights; the coefficient of all components."""
 
     source: Block
     target: Block
-    weight: int
+    weights: Block
     factor: float
 
 
 def steps(problem: Problem) -> list[Step]:
     """The paths, in order."""
-    out, left, _, weight = problem.form
-    rows = problem.row(out).blocks, problem.row(left).blocks, problem.row(weight).blocks
-    result = []
-    for path in problem.paths:
-        target, source, weights = path.block(OUT), path.block(LEFT), path.block(WEIGHT)
-        result.append(Step(rows[1][source], rows[0][target], rows[2][weights].offset, path.coefficients[0][3]))
-    return result
+    out, left, weight = (problem.row(problem.form[place]).blocks for place in (OUT, LEFT, WEIGHT))
+    return [
+        Step(left[p.block(LEFT)], out[p.block(OUT)], weight[p.block(WEIGHT)], p.coefficients[0][3])
+        for p in problem.paths
+    ]
 
 
 class Table(NamedTuple):
@@ -106,10 +104,10 @@ def table(problem: Problem, part: Part) -> Table:
         return _weight_table(found)
     if part is Part.MAP:
         written = problem.row(problem.form[OUT]).blocks
-        terms = [[(s.source, s.weight, s.factor) for s in found if s.target == block] for block in written]
+        terms = [[(s.source, s.weights.offset, s.factor) for s in found if s.target == block] for block in written]
     else:
         written = problem.row(problem.form[LEFT]).blocks
-        terms = [[(s.target, s.weight, s.factor) for s in found if s.source == block] for block in written]
+        terms = [[(s.target, s.weights.offset, s.factor) for s in found if s.source == block] for block in written]
     return _block_table(written, terms, transposed=part is Part.TRANSPOSE)
 
 
@@ -135,12 +133,12 @@ def _block_table(written: Sequence[Block], terms: list[list[tuple[Block, int, fl
 
 def _weight_table(found: list[Step]) -> Table:
     rows, factors = [], []
-    for source, target, weight, factor in found:
+    for source, target, weights, factor in found:
         for u in range(0, source.multiplicity, TILE):
             for v in range(0, target.multiplicity, TILE):
                 left = source.offset + u, source.multiplicity, min(TILE, source.multiplicity - u)
                 right = target.offset + v, target.multiplicity, min(TILE, target.multiplicity - v)
-                rows.append([source.dim, *left, *right, weight + u * target.multiplicity + v])
+                rows.append([source.dim, *left, *right, weights.offset + u * target.multiplicity + v])
                 factors.append(factor)
     return Table(_integers(rows, 8), _integers([], 3), np.array(factors, np.float64))
 

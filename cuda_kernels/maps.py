@@ -6,29 +6,8 @@ sites reads every operand once, whatever it computes. Linear maps with weights t
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from .contraction import Contraction
 from .linear import Product, products
-from .problem import LEFT, OUT, WEIGHT, Block, Problem
-
-
-class Map(NamedTuple):
-    """A path: the blocks of features, of the output and of weights; the coefficient of all components."""
-
-    source: Block
-    target: Block
-    weights: Block
-    factor: float
-
-
-def maps(problem: Problem) -> list[Map]:
-    """The paths, in order."""
-    out, left, weight = (problem.row(problem.form[place]).blocks for place in (OUT, LEFT, WEIGHT))
-    return [
-        Map(left[p.block(LEFT)], out[p.block(OUT)], weight[p.block(WEIGHT)], p.coefficients[0][3])
-        for p in problem.paths
-    ]
 
 
 def sums_of(contraction: Contraction) -> dict[str, list[Product]]:

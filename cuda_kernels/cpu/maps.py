@@ -8,7 +8,8 @@ from typing import NamedTuple
 from llvmlite import ir
 from numba.core import cgutils
 
-from ..maps import Map, maps, sums_of
+from ..linear import Step, steps
+from ..maps import sums_of
 from ..problem import LEFT, OUT, WEIGHT, Block, base
 from .edge import INPUT, OUTPUT, Emitter
 from .rows import I64, loop
@@ -33,12 +34,12 @@ class Maps(Emitter):
         self.read = {name for found in self.sums.values() for one in found for name in (one.left, one.right)}
 
     def emit(self) -> None:
-        for found in maps(self.problem):
+        for found in steps(self.problem):
             columns = _columns(found.target.multiplicity, self.max_width)
             for n in range(0, len(columns), AT_ONCE):
                 self._columns(found, columns[n : n + AT_ONCE], adds=n > 0)
 
-    def _columns(self, found: Map, columns: list[Columns], adds: bool) -> None:
+    def _columns(self, found: Step, columns: list[Columns], adds: bool) -> None:
         """These output channels of a path; `adds` to the gradients by features, of which others have a part."""
         numbers = list(product(range(found.target.dim), columns))
         cotangents = {
@@ -55,7 +56,7 @@ class Maps(Emitter):
                 before = self.builder.load(place, align=self.item) if self.is_summed(name) else None
                 self.builder.store(self.arithmetic.add(value, before), place, align=self.item)
 
-    def _channel(self, found: Map, columns: list[Columns], u, cotangents: dict, totals: dict, adds: bool) -> None:
+    def _channel(self, found: Step, columns: list[Columns], u, cotangents: dict, totals: dict, adds: bool) -> None:
         """One input channel."""
         components = range(found.target.dim)
         weights = {
@@ -112,7 +113,7 @@ class Maps(Emitter):
         """Those that are like the operand at this place of the form."""
         return [name for name in names if base(name) == self.problem.form[place]]
 
-    def _scaled(self, found: Map, value):
+    def _scaled(self, found: Step, value):
         return value if found.factor == 1 else self.arithmetic.mul(value, self.arithmetic.constant(found.factor))
 
     def _kind(self, columns: Columns) -> ir.Type:

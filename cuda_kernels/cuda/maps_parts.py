@@ -11,7 +11,8 @@ from numba.cuda.extending import intrinsic
 
 from ..body import SCALAR
 from ..contraction import Contraction
-from ..maps import Map, maps, sums_of
+from ..linear import Step, steps
+from ..maps import sums_of
 from ..problem import OUT, WEIGHT, Problem, base
 from . import ptx
 from .lists import Lists
@@ -35,7 +36,7 @@ class MapsParts(Lists):
         super().__init__(problem)
         self.contraction, self.rows_ahead = contraction, rows_ahead
         self.scalar, self.number, self.item = SCALAR[problem.dtype], getattr(types, problem.dtype), problem.item_bytes
-        self.maps, self.sums = maps(problem), sums_of(contraction)
+        self.maps, self.sums = steps(problem), sums_of(contraction)
         self.read = {name for found in self.sums.values() for one in found for name in (one.left, one.right)}
         self.lanes = {block: self._lanes(block) for block in dict.fromkeys(found.target for found in self.maps)}
         self.groups = self._groups()
@@ -44,9 +45,9 @@ class MapsParts(Lists):
             self.places[name, block] = self.sums_bytes
             self.sums_bytes += lanes.parts * block.dim * LANES * lanes.width * self.item
 
-    def _groups(self) -> list[list[Map]]:
+    def _groups(self) -> list[list[Step]]:
         """Paths that differ in their places only: one loop serves those of a group."""
-        groups: dict[tuple, list[Map]] = {}
+        groups: dict[tuple, list[Step]] = {}
         for found in self.maps:
             shape = *(block._replace(offset=0) for block in found[:3]), self.lanes[found.target]
             groups.setdefault(shape, []).append(found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from llvmlite import ir
 
 from ..body import Arithmetic
-from ..maps import Map
+from ..linear import Step
 from ..problem import LEFT, OUT, WEIGHT, Block
 from . import ptx, vectors
 from .loops import Loop
@@ -62,7 +62,7 @@ class EmittedPath:
     """Emits a part of one path of several alike, of which `number` is the one: `lanes.across` groups of output
     channels, all input channels."""
 
-    def __init__(self, parts: MapsParts, builder, alike: list[Map], number, part: int, rows: dict, sums, lane):
+    def __init__(self, parts: MapsParts, builder, alike: list[Step], number, part: int, rows: dict, sums, lane):
         self.parts, self.builder, self.part, self.rows, self.sums = parts, builder, part, rows, sums
         self.alike, self.path, self.found = alike, number, alike[0]
         self.lane, self.lanes = lane, parts.lanes[self.found.target]
@@ -202,7 +202,7 @@ class EmittedPath:
         first = self._offset(lambda found: found.source, component * block.component_stride)
         return self.parts.pointer(self.builder, self.rows[name, of], self.builder.add(number, first))
 
-    def _offset(self, block: Callable[[Map], Block], further: int = 0):
+    def _offset(self, block: Callable[[Step], Block], further: int = 0):
         """Where the path's block begins, or a number `further` on."""
         return self._of_path(I64(block(found).offset + further) for found in self.alike)
 

@@ -106,9 +106,9 @@ class _Products:
 
 def _add(part: Part, step: linear.Step, out: Tensor, left: Tensor, right: Tensor) -> None:
     """out += the step's product of left and right."""
-    source, target, weight, factor = step
+    source, target, weights, factor = step
     shape = source.multiplicity, target.multiplicity
-    w = slice(weight, weight + shape[0] * shape[1])
+    w = slice(weights.offset, weights.offset + shape[0] * shape[1])
     if part is Part.MAP:
         _block(out, target).add_(_block(left, source) @ right[w].view(shape), alpha=factor)
     elif part is Part.TRANSPOSE:
