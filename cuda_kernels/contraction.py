@@ -9,7 +9,8 @@ products. For a convolution, whose factors are g (the output's cotangent), x, y 
     tangent           g.x1.y.w + g.x.y1.w + g.x.y.w1     > g
 
 The derivative by g is the output; x1, y1 and w1 are cotangents of the backward's outputs, or tangents of the inputs. A
-product of features with themselves has the form g.x.x.1: its derivative by x is the sum over both places.
+product of features with themselves has the form g.x.x.1: its derivative by x is the sum over both places. So it is for
+polynomials, whose coefficients c come second: g.c.x.x.x.
 """
 
 from __future__ import annotations
@@ -103,11 +104,11 @@ class Contraction:
         """The name of an output's cotangent: the output's own where its value is not an input, else the first free
         number.
 
-        A weight's cotangent has a number in any case: on a path without weights the weights themselves are one, and
-        their cotangents zero.
+        The cotangent of what a path may lack, weights or a polynomial's features, has a number in any case: there the
+        operand itself is one, and its cotangents zero.
         """
         name = base(output)
-        number = 1 if name == base(self.terms[0][WEIGHT]) else 0
+        number = 1 if name in map(base, self.terms[0][WEIGHT:]) else 0
         while (fresh := name + (str(number) if number else "")) in self.inputs:
             number += 1
         return fresh

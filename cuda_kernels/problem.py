@@ -7,6 +7,12 @@ M is a sum over sites (the edges of a graph, or rows where there is no graph), p
 `out` is the output's cotangent: the derivative of M by it is the output. The factors are operands. An operand says how
 its row is laid out, which row a site reads, and whether channels have numbers of their own. Convolutions, products
 without a graph, products of a node's features with themselves and linear maps are descriptions of this kind.
+
+A polynomial of features is a form of more factors: of degree 3,
+
+    coefficient[q, u] * feature[a, u] * feature[b, u] * feature[c, u] * out[k, u]
+
+where the coefficients are those of the site's target, such as a node's element.
 """
 
 from __future__ import annotations
@@ -87,10 +93,12 @@ class Path:
     Attributes:
         blocks: of each factor the block in its operand's row. None for a factor that the path lacks, which is then 1.
         coefficients: (i, j, k, c): Clebsch-Gordan coefficient times normalisation. j is 0 without a right factor.
+        monomials: in place of these for a polynomial: the component in each factor's block, in the form's order.
     """
 
     blocks: tuple[int | None, ...]
     coefficients: tuple[tuple[int, int, int, float], ...]
+    monomials: tuple[tuple[int, ...], ...] = ()
 
     def block(self, factor: int) -> int:
         """The block of a factor that the path has."""
@@ -101,6 +109,8 @@ class Path:
 
 OUT, LEFT, RIGHT, WEIGHT = range(4)
 """Places of the factors in a form and in a path's blocks."""
+COEFFICIENT, FEATURE = 1, 2
+"""The same of a polynomial; features follow up to its degree."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +206,16 @@ class Problem:
     def has_maps(self) -> bool:
         """Whether each site has weights of its own that mix channels."""
         return Index.EDGE in self._pairs
+
+    @property
+    def is_polynomial(self) -> bool:
+        """Whether it is a polynomial of one operand's features."""
+        return bool(self.paths[0].monomials)
+
+    @property
+    def degree(self) -> int:
+        """Of a polynomial."""
+        return len(self.form) - FEATURE
 
     @property
     def _pairs(self) -> list[Index]:

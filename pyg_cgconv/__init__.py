@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .nn import (
         ElementwiseTensorProduct,
         FullyConnectedTensorProduct,
+        SymmetricContraction,
         TensorProduct,
         TensorProductConv,
         TensorSquare,
@@ -40,6 +41,7 @@ __all__ = [
     "FullyConnectedTensorProduct",
     "Potential",
     "RadiusGraph",
+    "SymmetricContraction",
     "TensorProduct",
     "TensorProductConv",
     "TensorSquare",
@@ -55,6 +57,7 @@ if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every 
             "FullyConnectedTensorProduct": ".nn",
             "Potential": ".potential",
             "RadiusGraph": ".potential",
+            "SymmetricContraction": ".nn",
             "TensorProduct": ".nn",
             "TensorProductConv": ".nn",
             "TensorSquare": ".nn",

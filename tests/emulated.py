@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cuda_kernels import linear
 from cuda_kernels.cuda import compile as assembler
-from cuda_kernels.cuda import driver, fold, kernel, launch, maps
+from cuda_kernels.cuda import driver, fold, kernel, launch
 from cuda_kernels.cuda.binary import Binary
 from cuda_kernels.cuda.linear import compile_linear
 from pyg_cgconv.ops import EdgeList, _contract, _cuda, _edges
@@ -198,7 +198,7 @@ def _code(binary: Binary) -> str:
 @cache
 def _binaries(problem, walk, capability, registers: int) -> list[Binary]:
     with _unassembled(), patch.object(kernel, "REGISTERS", registers):
-        return (maps if problem.has_maps else kernel).compile_pass(problem, walk, capability)
+        return launch.compile_pass(problem, walk, capability)
 
 
 @cache

@@ -46,13 +46,20 @@ def binaries(problem: Problem, walk: Pass, capability: tuple[int, int], anew: bo
     """
 
     def compiled() -> list[Binary]:
-        if problem.has_maps:
-            from .maps import compile_pass
-        else:
-            from .kernel import compile_pass
         return compile_pass(problem, walk, capability)
 
     return _stored(("walk", problem.key, walk.contraction.spec, walk.by), capability, compiled, anew)
+
+
+def compile_pass(problem: Problem, walk: Pass, capability: tuple[int, int]) -> list[Binary]:
+    """The kernels of one pass, by the module for such problems; needs no GPU."""
+    if problem.is_polynomial:
+        from . import powers as module
+    elif problem.has_maps:
+        from . import maps as module  # type: ignore[no-redef]
+    else:
+        from . import kernel as module  # type: ignore[no-redef]
+    return module.compile_pass(problem, walk, capability)
 
 
 @cache

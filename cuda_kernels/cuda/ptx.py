@@ -55,6 +55,11 @@ def synchronize_warp(builder: ir.IRBuilder) -> None:
     assemble(builder, "bar.warp.sync 0xffffffff;", "~{memory}", [])
 
 
+def synchronize_block(builder: ir.IRBuilder) -> None:
+    """All threads of the block have come here, and see what the others wrote to shared memory."""
+    assemble(builder, "bar.sync 0;", "~{memory}", [])
+
+
 def exchange(builder: ir.IRBuilder, value: ir.Value, distance: int) -> ir.Value:
     """The value of the lane whose number differs in the bit `distance`."""
     if value.type == ir.DoubleType():

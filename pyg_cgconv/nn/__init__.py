@@ -6,6 +6,7 @@
     linear      Linear, SpeciesLinear: maps of channels
     gate        Gate: the nonlinearity
     products    NodeProducts: products of a node's features with themselves
+    symmetric   SymmetricContraction: products of several of them, weights by element
     radial      BesselBasis, PolynomialCutoff, RadialNetwork: functions of the distance
     spherical   spherical_harmonics
     tensor_products  TensorProduct, FullyConnectedTensorProduct, ElementwiseTensorProduct, TensorSquare: e3nn's, without
@@ -23,6 +24,7 @@ from ._linear import Linear, SpeciesLinear
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._spherical import spherical_harmonics
+from ._symmetric import SymmetricContraction
 from ._tensor_products import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorSquare
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ __all__ = [
     "PolynomialCutoff",
     "RadialNetwork",
     "SpeciesLinear",
+    "SymmetricContraction",
     "TensorProduct",
     "TensorProductConv",
     "TensorSquare",

@@ -16,18 +16,20 @@ The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda
 
 from ._contract import contract
 from ._edge_checks import check_nodes, checks_on_host
-from ._edges import FLOWS, EdgeList, Edges, told_sizes
+from ._edges import FLOWS, EdgeList, Edges, Groups, told_sizes
 from ._run import DTYPES
-from ._shared_edges import sorted_edges
+from ._shared_edges import sorted_edges, sorted_groups
 
 __all__ = [
     "DTYPES",
     "FLOWS",
     "EdgeList",
     "Edges",
+    "Groups",
     "check_nodes",
     "checks_on_host",
     "contract",
     "sorted_edges",
+    "sorted_groups",
     "told_sizes",
 ]

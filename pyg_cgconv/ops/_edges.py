@@ -19,6 +19,12 @@ ROW_EDGES = 256
 """Edges of one node that a GPU's block of threads walks; nodes with more are cut, lest the GPU wait for one block. More
 than the 160 neighbours of a dense lattice, which would pay for the cuts and gain nothing."""
 
+GROUP_ROWS = 4, 16, 32
+"""Fewest nodes of a group that a block takes; as many where a traced program does not know how many there are; most."""
+GROUP_BLOCKS = 512
+"""Rows that nodes in groups are cut into where there are more than a few: an estimate for an H100, whose multiprocessors
+hold three blocks each, with four blocks a row."""
+
 WORTHWHILE = 8 * ROW_EDGES
 """Graphs with fewer edges are not cut: to look for large nodes takes longer than to walk one."""
 
@@ -103,6 +109,10 @@ class Edges:
         with without_transforms():
             self._sort(source, target, is_sorted)
 
+    def _row_edges(self) -> int | None:
+        """The most edges of a row, None for all of a node's."""
+        return _row_edges(self.target)
+
     def _sort(self, source: Tensor, target: Tensor, is_sorted: bool) -> None:
         traced = is_traced(source, target)  # then numbers of edges and nodes are not known
         if not traced and max(self.num_edges, self.sources, self.targets) > _LARGEST:
@@ -116,9 +126,9 @@ class Edges:
         self.source, self.target = (end.to(torch.int32, copy=True) for end in (source, target))
         if is_sorted:
             edges = torch.arange(self.num_edges, dtype=torch.int32, device=target.device)
-            self.by_target = _rows(self.target, edges, self.source, self.targets, _row_edges(edges))
+            self.by_target = _rows(self.target, edges, self.source, self.targets, self._row_edges())
         else:
-            self.by_target = _listed(self.target, self.source, self.targets)
+            self.by_target = _listed(self.target, self.source, self.targets, self._row_edges())
 
     def repeated(self, count: int) -> Edges:
         """This graph `count` times, side by side: copy n has the nodes and edges after those of copy n - 1."""
@@ -130,7 +140,7 @@ class Edges:
                 (copy * self.sources + self.source).flatten(),
                 (copy * self.targets + self.target).flatten(),
             )
-            edges = Edges((source, target), count * self.sources, count * self.targets)
+            edges = type(self)((source, target), count * self.sources, count * self.targets)
         if not is_traced(edges.source):
             self._repeated = count, edges
         return edges
@@ -147,7 +157,7 @@ class Edges:
         if self._by_source is not None:
             return self._by_source
         with without_transforms():
-            listed = _listed(self.source, self.target, self.sources)
+            listed = _listed(self.source, self.target, self.sources, self._row_edges())
         if not is_traced(self.source, *listed):  # not what a program that is being traced has made
             self._by_source = listed
         return listed
@@ -163,7 +173,7 @@ class Edges:
         return (
             self
             if self.device == torch.device(device)
-            else Edges((self.source.to(device), self.target.to(device)), self.sources, self.targets)
+            else type(self)((self.source.to(device), self.target.to(device)), self.sources, self.targets)
         )
 
     @property
@@ -172,6 +182,25 @@ class Edges:
 
     def __repr__(self) -> str:
         return f"Edges({self.num_edges} edges, {self.sources} sources, {self.targets} targets, {self.device})"
+
+
+class Groups(Edges):
+    """Nodes listed by their group, such as their element: node n is an edge from node n to its group, which has
+    coefficients that all of its nodes share."""
+
+    @classmethod
+    def of(cls, group: Tensor, groups: int) -> Groups:
+        """Of the group (N,) of each node, int64 or int32, below `groups`."""
+        node = torch.arange(group.shape[0], dtype=group.dtype, device=group.device)
+        return cls((node, group), group.shape[0], groups)
+
+    def _row_edges(self) -> int | None:
+        """Groups are large and few: without cuts there would be too few blocks for a GPU."""
+        if not self.target.is_cuda:
+            return super()._row_edges()
+        if is_traced(self.target):
+            return GROUP_ROWS[1]
+        return min(GROUP_ROWS[-1], max(GROUP_ROWS[0], 1 << (self.num_edges // GROUP_BLOCKS).bit_length()))
 
 
 def is_edge_index(edge_index: object) -> TypeGuard[EdgeIndex]:
@@ -232,9 +261,9 @@ def _is_pair(edge_index: object) -> TypeGuard[tuple[Tensor, Tensor]]:
     return isinstance(edge_index, (tuple, list)) and [isinstance(end, Tensor) for end in edge_index] == [True, True]
 
 
-def _listed(node: Tensor, other: Tensor, nodes: int) -> EdgeList:
+def _listed(node: Tensor, other: Tensor, nodes: int, most: int | None) -> EdgeList:
     node, edges = torch.sort(node, stable=True)
-    return _rows(node, edges.to(torch.int32), other[edges], nodes, _row_edges(edges))
+    return _rows(node, edges.to(torch.int32), other[edges], nodes, most)
 
 
 def listed_by_source(graph: Graph) -> EdgeList:
@@ -242,7 +271,7 @@ def listed_by_source(graph: Graph) -> EdgeList:
     starts, owners, edges, others, _ = graph.by_target
     order = edges.argsort()
     target = owners.repeat_interleave(starts.diff(), output_size=edges.shape[0])
-    return _listed(others[order], target[order], graph.sources)
+    return _listed(others[order], target[order], graph.sources, _row_edges(edges))
 
 
 def _row_edges(edges: Tensor) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,7 +12,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .._torch import is_traced, is_transformed, untransformed, without_transforms
 from ..cuda_graphs import captured_graph
-from ._edges import FLOWS, Edges, checks_on_host, is_edge_index
+from ._edges import FLOWS, Edges, Groups, checks_on_host, is_edge_index
+
+_Sorted = TypeVar("_Sorted", bound=Edges)
 
 
 class _Shared(NamedTuple):
@@ -37,22 +41,30 @@ def sorted_edges(edge_index: Tensor, sources: int, targets: int, flow: str = FLO
     """
     plain = untransformed("edge_index", edge_index.as_tensor() if is_edge_index(edge_index) else edge_index)
     key = edge_index if is_edge_index(edge_index) else plain
+    return _sorted(key, plain, partial(Edges, sources=sources, targets=targets, flow=flow), (sources, targets, flow))
+
+
+def sorted_groups(group: Tensor, groups: int) -> Groups:
+    """The nodes of these groups (N,), sorted at the first use of this very tensor, as edges are by `sorted_edges`."""
+    plain = untransformed("element", group)
+    return _sorted(plain, plain, partial(Groups.of, groups=groups), (groups,))
+
+
+def _sorted(key: Tensor, plain: Tensor, make: Callable[[Tensor], _Sorted], state: tuple) -> _Sorted:
     on_gpu = plain.is_cuda
     if is_traced(plain) or (on_gpu and plain.is_inference()):  # tensors of inference mode count no versions
-        return Edges(edge_index, sources, targets, flow=flow)
-    state: tuple = sources, targets, flow
+        return make(key)
     if on_gpu:
         state = *state, plain._version, captured_graph(plain)
     if is_transformed():
         with without_transforms():
-            return _shared(key, plain, state)
-    return _shared(key, plain, state)
+            return _shared(key, plain, make, state)
+    return _shared(key, plain, make, state)
 
 
-def _shared(key: Tensor, plain: Tensor, state: tuple) -> Edges:
+def _shared(key: Tensor, plain: Tensor, make: Callable[[Tensor], _Sorted], state: tuple) -> _Sorted:
     known = _recent.get(key)
     if known is None or not known.serves(plain, state):
-        sources, targets, flow, *_ = state
         copy = plain.clone() if checks_on_host(plain) else None
-        _recent[key] = known = _Shared(Edges(key, sources, targets, flow=flow), state, copy)
+        _recent[key] = known = _Shared(make(key), state, copy)
     return known.edges

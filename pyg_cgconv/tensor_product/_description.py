@@ -33,6 +33,7 @@ from cuda_kernels.problem import (
 
 from .._torch import without_modes
 from ._layout import shape
+from ._symmetric import polynomial_problem
 
 _ZERO = 1e-12
 """Coefficients below this are rounding noise: the smallest true one for l up to 8 is 1.3e-3."""
@@ -134,6 +135,17 @@ def maps(paths: Iterable[tuple[int, int, int, int]], irreps_out: o3.Irreps, layo
     return _written(form="maps", paths=list(paths), irreps=str(irreps_out), layout=layout, on_graph=on_graph)
 
 
+def polynomial(irreps_in: o3.Irreps, irreps_out: o3.Irreps, degree: int, layouts: tuple[str, str]) -> str:
+    """Polynomials of features, channel by channel, with coefficients of each site's target, such as its element.
+
+    Args:
+        irreps_in, irreps_out: all of one multiplicity; of the input each irrep once.
+        layouts: of features and result; "mul_joined" has the components of all irreps of a channel together.
+    """
+    irreps = {"irreps_in": str(irreps_in), "irreps_out": str(irreps_out)}
+    return _written(form="polynomial", **irreps, degree=degree, layouts=layouts)
+
+
 def _written(**content) -> str:
     return json.dumps(content, separators=(",", ":"))
 
@@ -147,6 +159,7 @@ def problem_of(description: str, dtype: str) -> Problem:
         "square": _square,
         "linear": _linear,
         "maps": _maps,
+        "polynomial": polynomial_problem,
     }
     make, stored = forms[content.pop("form")], content.pop("stored", ())
     with without_modes():

@@ -1,0 +1,76 @@
+"""The CUDA kernel of polynomials of features: a block of threads takes some sites of one target, 32 channels of them.
+
+The polynomials are long: hundreds of coefficients for each channel, which all sites of a target share. A warp keeps its
+sites' features in shared memory. It goes through the coefficients in chunks; a chunk waits in registers while the warp's
+sites pass it one after the other. So machine code and coefficients are read once for several sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import cuda
+from numba.cuda import types
+
+from ..passes import Pass
+from ..problem import Problem
+from .binary import Binary
+from .compile import assembly, machine_code
+from .powers_parts import PowersParts, Shape, has_sums
+from .staging import LANES
+
+WARPS = 4
+"""Of a block."""
+WITHOUT_SUMS = Shape(coefficients=96, warps=WARPS, blocks=3)
+WITH_SUMS = Shape(coefficients=64, warps=WARPS, blocks=2)
+"""Where gradients by coefficients are summed, in as many registers again."""
+FEWEST = 12
+"""Coefficients of a chunk."""
+
+
+def kernel_of(parts: PowersParts) -> Callable:
+    """The kernel, for numba.cuda; grid: rows times parts of their channels, block: (a warp, warps). Its arguments are
+    those of `kernel.kernel_of`."""
+    read_index, read_start, shared_address = parts.read_index(), parts.read_start(), parts.shared_address()
+    contract_sites, number, u32 = parts.contract_sites(), parts.number, np.uint32
+    channel_parts, lanes, one = u32(parts.channel_parts), u32(LANES), u32(1)
+
+    def kernel(inputs, outputs, partials, starts, owners, edges, others, rows, nodes):
+        lane, warp = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
+        row = u32(cuda.blockIdx.x // channel_parts)
+        channel = u32((cuda.blockIdx.x - row * channel_parts) * lanes)
+        node, begin, end = read_index(owners, row), read_start(starts, row, nodes), read_start(starts, row + one, nodes)
+        if node >= nodes:
+            return
+        memory = u32(shared_address(cuda.shared.array(0, number, alignment=16)))
+        sums, place = outputs, node
+        if row > u32(0) and read_index(owners, u32(row - one)) == node:
+            sums, place = partials, u32(row - node - one)
+        contract_sites(inputs, outputs, sums, memory, edges, node, place, begin, end, channel, warp, lane)
+
+    return kernel
+
+
+def compile_pass(problem: Problem, walk: Pass, compute_capability: tuple[int, int]) -> list[Binary]:
+    """The kernel of one pass, its chunks as long as registers allow; needs no GPU."""
+    shape = WITH_SUMS if has_sums(problem, walk.contraction) else WITHOUT_SUMS
+    while True:
+        binary = _compiled(PowersParts(problem, walk.contraction, shape), compute_capability)
+        if not binary.stack_bytes or shape.coefficients <= FEWEST:
+            return [binary]
+        shape = shape._replace(coefficients=shape.coefficients * 3 // 4)
+
+
+def _compiled(parts: PowersParts, compute_capability: tuple[int, int]) -> Binary:
+    code = machine_code(powers_assembly(parts, compute_capability), compute_capability)
+    return Binary(code, parts.channel_parts, (LANES, parts.shape.warps, 1), parts.shared_bytes)
+
+
+def powers_assembly(parts: PowersParts, compute_capability: tuple[int, int]) -> str:
+    """The kernel as PTX."""
+    inputs, outputs = parts.contraction.inputs, parts.contraction.outputs
+    operands = [types.UniTuple(types.uint64, len(o)) for o in (inputs, outputs, outputs)]
+    arguments = [*operands, *[types.uint64] * 4, *[types.uint32] * 2]
+    bounds = LANES * parts.shape.warps, parts.shape.blocks
+    return assembly(kernel_of(parts), arguments, bounds, compute_capability)
