@@ -28,8 +28,8 @@ def owned_passes(problem: Problem, contraction: Contraction) -> tuple[Pass, ...]
 
     A walk by target writes rows of targets, one by source those of sources. Rows of edges go with either.
     """
-    if not problem.has_graph:
-        return (Pass(Index.EDGE, contraction),)
+    if not problem.has_graph or problem.is_polynomial:
+        return single_pass(problem, contraction)
     at_source = [output for output in contraction.outputs if problem.operand(output).index is Index.SOURCE]
     others = [output for output in contraction.outputs if output not in at_source]
     at_target = [output for output in others if problem.operand(output).index is Index.TARGET]
@@ -43,8 +43,17 @@ def owned_passes(problem: Problem, contraction: Contraction) -> tuple[Pass, ...]
 
 @cache
 def single_pass(problem: Problem, contraction: Contraction) -> tuple[Pass, ...]:
-    """One pass for everything: sums that its rows do not own need atomic additions."""
-    return (Pass(Index.TARGET if problem.has_graph else Index.EDGE, contraction),)
+    """One pass for everything: sums that its rows do not own need atomic additions.
+
+    A polynomial has a further one for what is summed over the nodes of an element: the two have little arithmetic in
+    common, and together not enough registers.
+    """
+    by = Index.TARGET if problem.has_graph else Index.EDGE
+    summed = [output for output in contraction.outputs if problem.operand(output).index is Index.TARGET]
+    if not problem.is_polynomial or len(summed) in (0, len(contraction.outputs)):
+        return (Pass(by, contraction),)
+    others = [output for output in contraction.outputs if output not in summed]
+    return Pass(by, contraction.restricted(others)), Pass(by, contraction.restricted(summed))
 
 
 @cache

@@ -170,7 +170,9 @@ class _Walk(Generic[Number]):
             for earlier in self._coming(before, rest):
                 value = self.read((earlier[1][0], *step.feature))  # type: ignore[misc]
                 product = self._product(before, earlier)
-                total = self.arithmetic.add(value, total) if product is None else self.arithmetic.fma(product, value, total)
+                total = (
+                    self.arithmetic.add(value, total) if product is None else self.arithmetic.fma(product, value, total)
+                )
             step.products[rest] = total
         return step.products[rest]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,6 +111,22 @@ def recorder(function: type[torch.autograd.Function]) -> Callable:
     """`function.apply` without torch.func's part of it, which plain tensors do not need and which takes longer than a
     small kernel."""
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]  # torch's types lack the class in C
+
+
+def asked_for(node: Any, needed: Sequence[bool]) -> tuple[bool, ...]:
+    """Of the gradients by tensors that a backward may return, those that this run of autograd goes on with: forces are
+    gradients by positions alone, though weights require gradients, too. `needed` is what autograd itself tells."""
+    following = getattr(node, "next_functions", ())
+    if len(following) != len(needed):  # torch.func has its own
+        return tuple(needed)
+    return tuple(is_needed and _goes_on(next) for is_needed, (next, _) in zip(needed, following, strict=True))
+
+
+def _goes_on(node: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # a leaf that autograd.grad is asked for: of these alone it does not tell
+        return True
 
 
 def recorded_once(function: type[torch.autograd.Function], *arguments):

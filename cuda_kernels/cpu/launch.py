@@ -13,6 +13,7 @@ from ..contraction import Contraction
 from ..passes import Pass
 from ..problem import WEIGHT, Channels, Index, Problem
 from .kernel import compile_kernel, compile_transposition
+from .powers import compile_powers
 
 # numba's simplest thread pool aborts the process when two threads enter it at once; a kernel uses every core anyway.
 _one_at_a_time = threading.Lock()
@@ -57,6 +58,21 @@ class Walks:
         if self._is_single:
             return rows
         return min(rows, max(PIECES_A_THREAD * threads, edges * self._weight_bytes_an_edge // PIECE_BYTES))
+
+
+class PowersWalks:
+    """The kernels of a polynomial's passes, ready to run."""
+
+    def __init__(self, problem: Problem, passes: tuple[Pass, ...]):
+        self._kernels = [
+            (_Kernel(partial(compile_powers, problem, walk)), _work_an_edge(problem, walk.contraction))
+            for walk in passes
+        ]
+
+    def __call__(self, operands: Sequence[tuple], sites: int, threads: int) -> None:
+        """Run them, with arguments like those of `Walks`."""
+        for (run, work), arguments in zip(self._kernels, operands, strict=True):
+            run(arguments, sites * work, threads)
 
 
 class Transposition:
@@ -112,6 +128,8 @@ if hasattr(os, "register_at_fork"):
 def _work_an_edge(problem: Problem, contraction: Contraction) -> int:
     """Multiply-adds, roughly: each coefficient once a channel, or pair of channels, for each term and output."""
     terms = len(contraction.terms) * len(contraction.outputs)
+    if problem.is_polynomial:
+        return terms * sum(problem.multiplicity(path) * len(path.monomials) for path in problem.paths)
     if problem.has_maps:
         weights = (problem.row(problem.form[WEIGHT]).blocks[path.block(WEIGHT)] for path in problem.paths)
         return terms * sum(block.dim * block.multiplicity for block in weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import gcd
 from typing import NamedTuple
 
@@ -93,9 +94,7 @@ class PowersParts(Lists):
         words = [types.uint32] * 2
 
         @intrinsic
-        def contract_sites(
-            typingctx, inputs, outputs, sums, memory, edges, node, row, begin, end, channel, warp, lane
-        ):
+        def contract_sites(typingctx, inputs, outputs, sums, memory, edges, node, row, begin, end, channel, warp, lane):
             def codegen(context, builder, signature, arguments):
                 _Emitted(self, builder, *arguments).emit()
                 return context.get_dummy_value()
@@ -109,7 +108,9 @@ class PowersParts(Lists):
 class _Emitted:
     """Emits what a warp does with the sites of a row."""
 
-    def __init__(self, parts, builder, inputs, outputs, sums, memory, edges, node, row, begin, end, channel, warp, lane):
+    def __init__(
+        self, parts, builder, inputs, outputs, sums, memory, edges, node, row, begin, end, channel, warp, lane
+    ):
         self.parts, self.builder, self.problem = parts, builder, parts.problem
         self.inputs, self.outputs, self.sums, self.edges = inputs, outputs, sums, edges
         self.node, self.row, self.begin, self.end, self.warp, self.lane = node, row, begin, end, warp, lane
@@ -135,7 +136,7 @@ class _Emitted:
         stored: set[Element] = set()
         for chunk in parts.chunks:
             self._chunk(chunk, first, rounds.index, stored)
-        self._each_site(first, self._write)
+        self._each_site(first, partial(self._write, stored))
         rounds.close()
 
     def _each_site(self, first, do) -> None:
@@ -172,15 +173,18 @@ class _Emitted:
                 for element, value in zip(run, values, strict=True):
                     builder.store(value, self._slot(place, "read", element))
 
-    def _write(self, position, place) -> None:
-        """What has been summed for a site, from shared memory."""
+    def _write(self, stored: set[Element], position, place) -> None:
+        """What has been summed for a site, from shared memory; zero where nothing was."""
         parts, builder = self.parts, self.builder
-        edge = parts._site(builder, self.edges, position)
+        edge, zero = parts._site(builder, self.edges, position), ir.Constant(parts.scalar, 0.0)
         with builder.if_then(ir.IntType(1)(1) if self.exists is None else self.exists):
             for name in parts.written:
                 row = self._row(self.outputs, parts.contraction.outputs, name, edge)
                 for run in self._runs(name):
-                    values = [builder.load(self._slot(place, "written", element)) for element in run]
+                    values = [
+                        builder.load(self._slot(place, "written", element)) if element in stored else zero
+                        for element in run
+                    ]
                     vectors.store(builder, builder.add(row, self._offset(run[0])), values, GLOBAL)
 
     def _chunk(self, chunk: tuple[Monomial, ...], first, start, stored: set[Element]) -> None:
@@ -275,7 +279,7 @@ class _Emitted:
         """The operand's elements, those together that lie side by side where 16 bytes at most begin at a multiple."""
         row, unit = self.problem.row(name), WIDE // self.parts.item
         runs: list[list[Element]] = []
-        last, even = None, 1
+        last = None
         for element in self.parts.elements([name]):
             block = row.blocks[element[1]]
             number = block.offset + element[2] * block.component_stride

@@ -112,7 +112,7 @@ class SymmetricContraction(NotScripted, nn.Module):
         if self.layout == "mul_joined" and isinstance(x, Tensor) and x.dim() == 3:
             x = x.flatten(1)
         check_rows(x, element, self.irreps_in.dim, weight)
-        coefficients = torch.einsum("pq,zpu->zqu", self._combined, weight).flatten(1)
+        coefficients = (self._combined.T @ weight).flatten(1)
         return contract_polynomial(self._description, x, element, coefficients, self.num_elements, self.backend)
 
     def extra_repr(self) -> str:
@@ -212,7 +212,9 @@ class _Reference:
 
     def _places(self, name: str, block: int, component: int) -> Tensor:
         shape = self._problem.row(name).blocks[block]
-        return shape.offset + component * shape.component_stride + shape.channel_stride * torch.arange(shape.multiplicity)
+        return (
+            shape.offset + component * shape.component_stride + shape.channel_stride * torch.arange(shape.multiplicity)
+        )
 
 
 class _TorchArithmetic:

@@ -10,7 +10,16 @@ from torch import Tensor
 from cuda_kernels.contraction import Contraction, forward
 from cuda_kernels.problem import Problem
 
-from .._torch import has_autograd_batch, in_forward_mode, is_recorded, is_traced, is_transformed, recorder, unwrapped
+from .._torch import (
+    asked_for,
+    has_autograd_batch,
+    in_forward_mode,
+    is_recorded,
+    is_traced,
+    is_transformed,
+    recorder,
+    unwrapped,
+)
 from ..tensor_product import describe, problem_of
 from ._batch import batched, batched_by_autograd
 from ._edges import Edges, Graph
@@ -106,7 +115,7 @@ class _Contract(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *cotangents):
-        needed = ctx.needs_input_grad[2:]
+        needed = asked_for(ctx, ctx.needs_input_grad[2:])
         return None, None, *gradients(ctx.contraction, ctx.call.derivative, ctx.saved_tensors, cotangents, needed)
 
     @staticmethod

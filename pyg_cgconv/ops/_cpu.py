@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cuda_kernels import linear
 from cuda_kernels.contraction import Contraction
-from cuda_kernels.cpu.launch import Transposition, Walks
+from cuda_kernels.cpu.launch import PowersWalks, Transposition, Walks
 from cuda_kernels.linear import Part
 from cuda_kernels.passes import owned_passes
 from cuda_kernels.problem import Block, Index, Problem
@@ -36,11 +36,13 @@ class _Plan:
     def __init__(self, problem: Problem, contraction: Contraction):
         self._shapes, inputs, outputs = Shapes(problem, contraction), contraction.inputs, contraction.outputs
         passes = owned_passes(problem, contraction)
-        self._walks = Walks(problem, passes)
+        self._walks = (PowersWalks if problem.is_polynomial else Walks)(problem, passes)
         self._incomplete = [n for n, name in enumerate(outputs) if not problem.covers(name)]
         compact = problem.component_major()
         self._transpositions = [
-            (n, Transposition(problem, name)) for n, name in enumerate(inputs) if problem.row(name) != compact.row(name)
+            (n, Transposition(problem, name))
+            for n, name in enumerate(inputs)
+            if problem.row(name) != compact.row(name) and not problem.is_polynomial
         ]
         self._passes = []
         for by, part in passes:
