@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from torch import nn
 from torch.jit import ScriptModule
@@ -33,8 +33,13 @@ class Replacement(NotScripted, nn.Module):
         "export the model with torch.export, compile it with torch.compile, or undo accelerate(model) by restore(model)"
     )
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What the packages' modules have is not known to a type checker."""
+
     @classmethod
-    def obstacle(cls, module: nn.Module) -> str:
+    def obstacle(cls, module: Any) -> str:
         """Why this class cannot compute what the module does; empty if it can."""
         return ""
 
@@ -78,69 +83,101 @@ class Report:
         return f"{len(self.replaced)} modules replaced ({replaced or 'none'}); left: {left or 'none'}"
 
 
-def is_original(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module has or had exactly this class."""
-    return original_class(module) is kind
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def original_class(module: nn.Module) -> type[nn.Module]:
-    return module.original if isinstance(module, Replacement) else type(module)
+class Accelerator:
+    """What an integration does with models.
+
+    Args:
+        replacements: Classes of modules, and what replaces them.
+        looked_for: What these are, in words.
+        others: Why a module of another class is left that somebody may expect to be replaced; empty for other modules.
+    """
+
+    def __init__(
+        self,
+        replacements: dict[type[nn.Module], type[Replacement]],
+        looked_for: str,
+        others: Callable[[nn.Module], str] = lambda module: "",
+    ):
+        self.replacements, self.looked_for, self.others = replacements, looked_for, others
+
+    def accelerate(self, model: Model) -> Model:
+        """Has a model computed by generated kernels, where there are some.
+
+        Raises:
+            TypeError: the model is no module, or one of TorchScript.
+            ValueError: nothing in it can be replaced.
+        """
+        check_model(model)
+        self.exchange(model)
+        report = self.report(model)
+        if not report.replaced:
+            raise ValueError(
+                f"model: {type(model).__name__} has nothing that can be replaced; looked for {self.looked_for}. "
+                f"{report}"
+            )
+        logger.info("%s: %s", type(model).__name__, report)
+        return model
+
+    def restore(self, model: Model) -> Model:
+        """Undoes ``accelerate(model)``, in place: every module has its own class again.
+
+        Returns:
+            The same model, also if nothing of it was replaced.
+
+        Raises:
+            TypeError: the model is no module, or one of TorchScript.
+        """
+        check_model(model)
+        for module in list(model.modules()):
+            if isinstance(module, Replacement) and type(module) in self.classes():
+                for attribute in module.prepared:
+                    module.__dict__.pop(attribute, None)
+                module.__class__ = module.original  # type: ignore[assignment]
+        return model
+
+    def report(self, model: nn.Module) -> Report:
+        """Which modules of a model run by generated kernels, and which were left, by their names.
+
+        Raises:
+            TypeError: the model is no module, or one of TorchScript.
+        """
+        check_model(model)
+        replaced, left = {}, {}
+        for name, module, replacement, why in self.find(model):
+            if replacement is not None and type(module) is replacement:
+                replaced[name] = replacement.original.__name__
+            else:
+                left[name] = why or "not replaced"
+        return Report(replaced, left)
+
+    def classes(self) -> list[type[Replacement]]:
+        """All classes that replace others."""
+        return list(self.replacements.values())
+
+    def find(self, model: nn.Module) -> Iterator[Found]:
+        """The modules that are looked for, replaced or not."""
+        for name, module in model.named_modules():
+            kind = module.original if isinstance(module, Replacement) else type(module)
+            if kind in self.replacements:
+                yield found(name, module, self.replacements[kind])
+            elif why := self.others(module):
+                yield Found(name, module, None, why)
+
+    def exchange(self, model: nn.Module) -> None:
+        """Gives modules the classes that replace theirs."""
+        for _, module, replacement, _ in list(self.find(model)):
+            if replacement is not None and type(module) is not replacement:
+                module.__class__ = replacement
+                module.prepare()  # type: ignore[operator]
 
 
 def found(name: str, module: nn.Module, replacement: type[Replacement]) -> Found:
     """The module with its replacement, unless there is an obstacle."""
     why = "" if type(module) is replacement else replacement.obstacle(module)
     return Found(name, module, None if why else replacement, why)
-
-
-def replace(model: nn.Module, exchanged: Callable[[nn.Module], Report], looked_for: str) -> None:
-    """Replaces what is found in a model, and tells the log.
-
-    Args:
-        exchanged: replaces it, and reports.
-        looked_for: what that looks for, in words.
-
-    Raises:
-        TypeError: the model is no module, or one of TorchScript.
-        ValueError: there is nothing to replace.
-    """
-    check_model(model)
-    report = exchanged(model)
-    if not report.replaced:
-        raise ValueError(
-            f"model: {type(model).__name__} has nothing that can be replaced; looked for {looked_for}. {report}"
-        )
-    logger.info("%s: %s", type(model).__name__, report)
-
-
-def exchange(all_found: Iterable[Found]) -> None:
-    """Gives modules the classes that replace theirs."""
-    for _, module, replacement, _ in list(all_found):
-        if replacement is not None and type(module) is not replacement:
-            module.__class__ = replacement
-            module.prepare()  # type: ignore[operator]
-
-
-def reported(all_found: Iterable[Found]) -> Report:
-    """The report of what is found."""
-    replaced, left = {}, {}
-    for name, module, replacement, why in all_found:
-        if replacement is not None and type(module) is replacement:
-            replaced[name] = replacement.original.__name__
-        else:
-            left[name] = why or "not replaced"
-    return Report(replaced, left)
-
-
-def undo(model: nn.Module, kinds: Iterable[type[Replacement]]) -> None:
-    """Gives modules of these classes their own class again."""
-    check_model(model)
-    known = tuple(kinds)
-    for module in list(model.modules()):
-        if isinstance(module, Replacement) and type(module) in known:
-            for attribute in module.prepared:
-                module.__dict__.pop(attribute, None)
-            module.__class__ = module.original  # type: ignore[assignment]
 
 
 def check_model(model: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from e3nn import o3
 from torch import Tensor, nn
@@ -12,19 +12,7 @@ from .._torch import refuse_torchscript
 from ..ops import sorted_edges
 from ._convolution import Convolution as _Sum
 from ._convolution import obstacle
-from ._replacement import (
-    Found,
-    Replacement,
-    Report,
-    check_model,
-    exchange,
-    found,
-    is_original,
-    logger,
-    replace,
-    reported,
-    undo,
-)
+from ._replacement import Accelerator, Found, Model, Replacement, found, logger
 from ._versions import Known
 
 KNOWN = Known("mace-torch", "0.3.14", "0.3.17")  # before 0.3.14, blocks do not hand the graph to their product
@@ -38,8 +26,6 @@ except ImportError as error:
 KNOWN.check()
 
 __all__ = ["Convolution", "accelerate", "report", "restore"]
-
-Model = TypeVar("Model", bound=nn.Module)
 
 INTERACTIONS = tuple(
     getattr(blocks, name)
@@ -66,7 +52,7 @@ class Convolution(Replacement, o3.TensorProduct):
     prepared = ("_sum",)
 
     @classmethod
-    def obstacle(cls, module: nn.Module) -> str:
+    def obstacle(cls, module: Any) -> str:
         return obstacle(module)
 
     def prepare(self) -> None:
@@ -83,8 +69,10 @@ class _BuiltAnew(Replacement):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if not _exchange(self).replaced:
-            logger.warning("%s: built anew, and nothing in it is replaced: %s", type(self).__name__, report(self))
+        _models.exchange(self)
+        report = _models.report(self)
+        if not report.replaced:
+            logger.warning("%s: built anew, and nothing in it is replaced: %s", type(self).__name__, report)
 
 
 # MACE asks for the names of these classes.
@@ -115,6 +103,51 @@ LEFT: dict[type[nn.Module], str] = {
 """Classes that take much of the time and are left as they are, and why."""
 
 
+class _Models(Accelerator):
+    """Products are replaced where a block hands them the graph, and models so that they stay fast."""
+
+    def classes(self) -> list[type[Replacement]]:
+        return [*super().classes(), Convolution, *MODELS.values()]
+
+    def find(self, model: nn.Module) -> Iterator[Found]:
+        for name, block in _interactions(model):
+            product_name = f"{name}.conv_tp".lstrip(".")
+            if type(block) in INTERACTIONS:
+                yield found(product_name, block.conv_tp, Convolution)
+            else:
+                yield Found(product_name, block, None, f"{type(block).__name__} is no block of MACE that is known")
+        yield from super().find(model)
+
+    def exchange(self, model: nn.Module) -> None:
+        super().exchange(model)
+        for _, block in _interactions(model):
+            if isinstance(block.conv_tp, Convolution):
+                block.conv_fusion = FUSION
+        for module in list(model.modules()):
+            if type(module) in MODELS:
+                module.__class__ = MODELS[type(module)]
+
+    def restore(self, model: Model) -> Model:
+        super().restore(model)
+        for _, block in _interactions(model):
+            if getattr(block, "conv_fusion", None) == FUSION:
+                del block.conv_fusion
+        return model
+
+
+def _interactions(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, module in model.named_modules():
+        if isinstance(module, blocks.InteractionBlock):
+            yield name, module
+
+
+_models = _Models(
+    REPLACEMENTS,
+    "interaction blocks of MACE that have a TensorProduct of e3nn, conv_tp",
+    lambda module: LEFT.get(type(module), ""),
+)
+
+
 def accelerate(model: Model) -> Model:
     """Has a model of MACE computed by generated kernels, where there are some. Everything else of it stays.
 
@@ -132,55 +165,7 @@ def accelerate(model: Model) -> Model:
         TypeError: the model is no module, or one of TorchScript.
         ValueError: nothing in it can be replaced.
     """
-    replace(model, _exchange, "interaction blocks of MACE that have a TensorProduct of e3nn, conv_tp")
-    return model
+    return _models.accelerate(model)
 
 
-def restore(model: Model) -> Model:
-    """Undoes :func:`accelerate`, in place: every module has its own class again.
-
-    Returns:
-        The same model, also if nothing of it was replaced.
-    """
-    undo(model, (Convolution, *REPLACEMENTS.values(), *MODELS.values()))
-    for _, block in _interactions(model):
-        if getattr(block, "conv_fusion", None) == FUSION:
-            del block.conv_fusion
-    return model
-
-
-def report(model: nn.Module) -> Report:
-    """Which modules of a model run by generated kernels, and which were left, by their names."""
-    check_model(model)
-    return reported(_find(model))
-
-
-def _exchange(model: nn.Module) -> Report:
-    """The report of a model after what can be replaced has been."""
-    exchange(_find(model))
-    exchange(Found(name, module, MODELS.get(type(module))) for name, module in model.named_modules())
-    for _, block in _interactions(model):
-        if isinstance(block.conv_tp, Convolution):
-            block.conv_fusion = FUSION
-    return reported(_find(model))
-
-
-def _interactions(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    for name, module in model.named_modules():
-        if isinstance(module, blocks.InteractionBlock):
-            yield name, module
-
-
-def _find(model: nn.Module) -> Iterator[Found]:
-    for name, block in _interactions(model):
-        product_name = f"{name}.conv_tp".lstrip(".")
-        if type(block) not in INTERACTIONS:
-            yield Found(product_name, block, None, f"{type(block).__name__} is not a block of MACE that is known")
-        else:
-            yield found(product_name, block.conv_tp, Convolution)
-    for name, module in model.named_modules():
-        for kind, replacement in REPLACEMENTS.items():
-            if is_original(module, kind):
-                yield found(name, module, replacement)
-        if type(module) in LEFT:
-            yield Found(name, module, None, LEFT[type(module)])
+restore, report = _models.restore, _models.report
