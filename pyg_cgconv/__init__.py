@@ -4,12 +4,13 @@
     ops              the torch operation behind everything, and sorted edges
     nn               layers and parts of networks
     potential        an interatomic potential, its neighbour lists, its ASE calculator
+    integrations     models of MACE, NequIP, SevenNet and e3nn, made fast in place
     cuda_graphs      capturing CUDA graphs
     benchmark        `python -m pyg_cgconv.benchmark`: this project beside its peers
 
 Beside them, `_functions` has silu, concatenations and scalings whose derivatives are few operations, `_torch` the
-private interfaces of PyTorch that are used, `_lazy` the names that are loaded late, `_checks` a check that several
-packages make, `_version` the version.
+private interfaces of PyTorch that are used, `_e3nn` the first import of e3nn, `_lazy` the names that are loaded late,
+`_checks` checks that several packages make, `_version` the version.
 
 Arrows of import go upwards in this list; below all is `cuda_kernels`, the generator. What needs PyTorch Geometric is
 loaded when it is first asked for: importing PyG replaces `torch.index_select`, which breaks torch.jit.script of other
@@ -18,6 +19,7 @@ packages' models.
 
 from typing import TYPE_CHECKING
 
+from . import _e3nn as _e3nn
 from ._lazy import attach
 from ._version import __version__
 from .ops import Edges

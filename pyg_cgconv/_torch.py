@@ -148,16 +148,20 @@ def below_autograd(operation: torch._ops.OpOverload, keys, *arguments):
 
 
 def refuse_torchscript(module: torch.nn.Module, is_scripted: bool = False) -> None:
-    """Raises a TypeError while torch.jit traces, or if it scripts the module."""
+    """Raises a TypeError while torch.jit traces, or if it scripts the module; it says what the module has as
+    `instead`."""
     if is_scripted or torch._C._get_tracing_state() is not None:
+        instead = getattr(module, "instead", NotScripted.instead)
         raise TypeError(
             f"{type(module).__name__}: TorchScript has no place for generated kernels (torch.jit.trace and "
-            "torch.jit.script); export the model with torch.export, or compile it with torch.compile"
+            f"torch.jit.script); {instead}"
         )
 
 
 class NotScripted:
     """What is no module of TorchScript, and says so in a sentence instead of TorchScript's own about its code."""
+
+    instead = "export the model with torch.export, or compile it with torch.compile"
 
     def __prepare_scriptable__(self):
         refuse_torchscript(self, is_scripted=True)  # type: ignore[arg-type]

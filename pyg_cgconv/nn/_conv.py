@@ -143,6 +143,22 @@ class TensorProductConv(MessagePassing):
         self._summands = None if self.backend == "reference" else summands(product, layout, on_graph=True)
         self._dims = self.irreps_in.dim, self.irreps_edge.dim  # torch.compile cannot trace e3nn's irreps
 
+    @classmethod
+    def from_e3nn(cls, product: o3.TensorProduct, **options: Any) -> TensorProductConv:
+        """The layer of an e3nn product, with its paths, normalisations and path weights.
+
+        Args:
+            product: Weights of its own are not taken: give them to the layer, ``conv(x, edges, y, product.weight)``.
+            options: What the layer takes beside these, such as ``layout``.
+
+        Raises:
+            TypeError: it is no product of e3nn.
+        """
+        if not isinstance(product, o3.TensorProduct):
+            raise TypeError(f"product: expected an e3nn.o3.TensorProduct, got {type(product).__name__}")
+        irreps = product.irreps_in1, product.irreps_in2, product.irreps_out
+        return cls(*irreps, product.instructions, shared_weights=product.shared_weights, **options)
+
     @without_autocast
     def forward(
         self,

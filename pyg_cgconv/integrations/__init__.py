@@ -1,0 +1,15 @@
+"""Models of other packages, made fast in place.
+
+    mace, nequip, sevennet, e3nn    one module for each package: accelerate, restore, report
+    replacement   a module's class exchanged for one that computes the same faster
+    convolution   a product of e3nn on edges, summed over their targets
+    linear        e3nn's linear map as one matrix product an irrep
+    nequip_extension   what NequIP loads when it is imported
+    versions      which versions of the packages are known
+
+Nothing here imports PyTorch Geometric: that would break torch.jit.script of these packages' models.
+"""
+
+from ._replacement import Report
+
+__all__ = ["Report"]

@@ -1,0 +1,20 @@
+"""The model modifier `enable_pyg_cgconv`, which NequIP loads as an extension when it is imported."""
+
+from __future__ import annotations
+
+from nequip.nn._tp_scatter_base import TensorProductScatter
+from nequip.nn.model_modifier_utils import model_modifier
+from torch import nn
+
+
+def enable_pyg_cgconv(cls: type, model: nn.Module) -> nn.Module:
+    """Has the convolutions computed by the generated kernels of pyg_cgconv, on GPUs and CPUs, in training and
+    inference."""
+    from .nequip import accelerate  # which checks NequIP's version, and this module is loaded whatever that is
+
+    return accelerate(model)
+
+
+TensorProductScatter.enable_pyg_cgconv = model_modifier(
+    persistent=False, private=False, supported_compile_modes=["aotinductor"]
+)(classmethod(enable_pyg_cgconv))

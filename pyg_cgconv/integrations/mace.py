@@ -1,0 +1,171 @@
+"""MACE: `accelerate(model)` has the convolutions of its interaction blocks computed by generated kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from e3nn import o3
+from torch import Tensor, nn
+
+from .._torch import refuse_torchscript
+from ..ops import sorted_edges
+from ._convolution import Convolution as _Sum
+from ._convolution import obstacle
+from ._replacement import Accelerator, Found, Model, Replacement, found, logger
+from ._versions import Known
+
+KNOWN = Known("mace-torch", "0.3.14", "0.3.17")  # before 0.3.14, blocks do not hand the graph to their product
+
+try:
+    from mace import modules
+    from mace.modules import blocks, extensions, symmetric_contraction
+except ImportError as error:
+    raise KNOWN.missing() from error
+
+KNOWN.check()
+
+__all__ = ["Convolution", "accelerate", "report", "restore"]
+
+INTERACTIONS = tuple(
+    getattr(blocks, name)
+    for name in (
+        "RealAgnosticInteractionBlock",
+        "RealAgnosticResidualInteractionBlock",
+        "RealAgnosticDensityInteractionBlock",
+        "RealAgnosticDensityResidualInteractionBlock",
+        "RealAgnosticAttResidualInteractionBlock",
+        "RealAgnosticResidualNonLinearInteractionBlock",
+    )
+    if hasattr(blocks, name)
+)
+"""The blocks that hand the graph to their product where they have an attribute `conv_fusion`."""
+
+FUSION = "pyg_cgconv"
+"""What `conv_fusion` is set to; MACE asks only whether there is such an attribute."""
+
+
+class Convolution(Replacement, o3.TensorProduct):
+    """The product `conv_tp` of an interaction block, summed over the edges of each receiver."""
+
+    original = o3.TensorProduct
+    prepared = ("_sum",)
+
+    @classmethod
+    def obstacle(cls, module: Any) -> str:
+        return obstacle(module)
+
+    def prepare(self) -> None:
+        self._sum = _Sum(self)
+
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor, edge_index: Tensor) -> Tensor:
+        refuse_torchscript(self)
+        edges = sorted_edges(edge_index, x.shape[0], x.shape[0])
+        return self._sum(x, edges, y, weight)
+
+
+class _BuiltAnew(Replacement):
+    """A model that stays fast where MACE builds it anew by its class, from its configuration and its state dict."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        _models.exchange(self)
+        report = _models.report(self)
+        if not report.replaced:
+            logger.warning("%s: built anew, and nothing in it is replaced: %s", type(self).__name__, report)
+
+
+# MACE asks for the names of these classes.
+class ScaleShiftMACE(_BuiltAnew, modules.ScaleShiftMACE):
+    original = modules.ScaleShiftMACE
+
+
+class MACELES(_BuiltAnew, extensions.MACELES):
+    original = extensions.MACELES
+
+
+MODELS: dict[type[nn.Module], type[Replacement]] = {kind.original: kind for kind in (ScaleShiftMACE, MACELES)}
+
+if hasattr(extensions, "PolarMACE"):  # since 0.3.16
+
+    class PolarMACE(_BuiltAnew, extensions.PolarMACE):
+        original = extensions.PolarMACE
+
+    MODELS[PolarMACE.original] = PolarMACE
+
+REPLACEMENTS: dict[type[nn.Module], type[Replacement]] = {}
+"""Classes of MACE's modules, wherever they are in a model, and what replaces them."""
+
+LEFT: dict[type[nn.Module], str] = {
+    symmetric_contraction.SymmetricContraction: "no kernel yet",
+    o3.FullyConnectedTensorProduct: "no kernel yet",
+}
+"""Classes that take much of the time and are left as they are, and why."""
+
+
+class _Models(Accelerator):
+    """Products are replaced where a block hands them the graph, and models so that they stay fast."""
+
+    def classes(self) -> list[type[Replacement]]:
+        return [*super().classes(), Convolution, *MODELS.values()]
+
+    def find(self, model: nn.Module) -> Iterator[Found]:
+        for name, block in _interactions(model):
+            product_name = f"{name}.conv_tp".lstrip(".")
+            if type(block) in INTERACTIONS:
+                yield found(product_name, block.conv_tp, Convolution)
+            else:
+                yield Found(product_name, block, None, f"{type(block).__name__} is no block of MACE that is known")
+        yield from super().find(model)
+
+    def exchange(self, model: nn.Module) -> None:
+        super().exchange(model)
+        for _, block in _interactions(model):
+            if isinstance(block.conv_tp, Convolution):
+                block.conv_fusion = FUSION
+        for module in list(model.modules()):
+            if type(module) in MODELS:
+                module.__class__ = MODELS[type(module)]
+
+    def restore(self, model: Model) -> Model:
+        super().restore(model)
+        for _, block in _interactions(model):
+            if getattr(block, "conv_fusion", None) == FUSION:
+                del block.conv_fusion
+        return model
+
+
+def _interactions(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, module in model.named_modules():
+        if isinstance(module, blocks.InteractionBlock):
+            yield name, module
+
+
+_models = _Models(
+    REPLACEMENTS,
+    "interaction blocks of MACE that have a TensorProduct of e3nn, conv_tp",
+    lambda module: LEFT.get(type(module), ""),
+)
+
+
+def accelerate(model: Model) -> Model:
+    """Has a model of MACE computed by generated kernels, where there are some. Everything else of it stays.
+
+    The convolutions of the interaction blocks are replaced. State dict, parameters, pickles of the whole model,
+    ``.to()`` and ``copy.deepcopy`` work as before. A ScaleShiftMACE stays fast where MACE builds it anew, as
+    ``MACECalculator(models=[model], compile_mode=...)`` does.
+
+    Args:
+        model: a MACE, in Python; or a module that has some.
+
+    Returns:
+        The same model. :func:`report` tells what was replaced, as does the log (level INFO).
+
+    Raises:
+        TypeError: the model is no module, or one of TorchScript.
+        ValueError: nothing in it can be replaced.
+    """
+    return _models.accelerate(model)
+
+
+restore, report = _models.restore, _models.report

@@ -1,0 +1,87 @@
+"""NequIP: `accelerate(model)` has the convolutions of its interaction blocks computed by generated kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from .._torch import refuse_torchscript
+from ..ops import Edges, sorted_edges
+from ._convolution import Convolution, obstacle
+from ._replacement import Accelerator, Model, Replacement
+from ._versions import Known
+
+KNOWN = Known("nequip", "0.16", "0.20")
+
+try:
+    from nequip.nn._tp_scatter_base import TensorProductScatter as _TensorProductScatter
+except ImportError as error:
+    raise KNOWN.missing() from error
+
+KNOWN.check()
+
+__all__ = ["TensorProductScatter", "accelerate", "report", "restore"]
+
+
+class TensorProductScatter(Replacement, _TensorProductScatter):
+    """The product of an interaction block, and the sum over the edges of each target."""
+
+    original = _TensorProductScatter
+    prepared = ("_sum",)
+    _nequip_custom_ops_libs = ("pyg_cgconv",)  # NequIP imports these where it loads a compiled model
+
+    @classmethod
+    def obstacle(cls, module: Any) -> str:
+        return obstacle(module.tp)
+
+    def prepare(self) -> None:
+        self._sum = Convolution(self.tp)
+
+    def forward(self, x: Tensor, edge_attr: Tensor, edge_weight: Tensor, edge_dst: Tensor, edge_src: Tensor) -> Tensor:
+        refuse_torchscript(self)
+        return self._sum(x, _edges(edge_dst, edge_src, x.shape[0]), edge_attr, edge_weight)
+
+
+def _edges(target: Tensor, source: Tensor, nodes: int) -> Edges:
+    """The edges; layers that are given the two rows of one edge_index share its sort."""
+    both = target._base
+    if both is None or both is not source._base or both.dim() != 2 or both.shape[0] != 2:
+        return Edges((source, target), nodes)
+    rows = both.unbind(0)
+    if [end.storage_offset() for end in (target, source)] != [row.storage_offset() for row in rows]:
+        return Edges((source, target), nodes)
+    return sorted_edges(both, nodes, nodes, "target_to_source")
+
+
+def _others(module: nn.Module) -> str:
+    is_other = isinstance(module, _TensorProductScatter) and not isinstance(module, TensorProductScatter)
+    return f"{type(module).__name__} is another accelerator" if is_other else ""
+
+
+_models = Accelerator(
+    {_TensorProductScatter: TensorProductScatter}, "the TensorProductScatter of NequIP's interaction blocks", _others
+)
+
+
+def accelerate(model: Model) -> Model:
+    """Has a model of NequIP computed by generated kernels, where there are some. Everything else of it stays.
+
+    The products of the interaction blocks, with their sums over edges, are replaced. State dict, parameters,
+    ``.to()`` and ``copy.deepcopy`` work as before, in training and in NequIP's compile mode. In a configuration the
+    same is the model modifier ``enable_pyg_cgconv``.
+
+    Args:
+        model: a model of NequIP, in Python; or a module that has some.
+
+    Returns:
+        The same model. :func:`report` tells what was replaced, as does the log (level INFO).
+
+    Raises:
+        TypeError: the model is no module, or one of TorchScript.
+        ValueError: nothing in it can be replaced.
+    """
+    return _models.accelerate(model)
+
+
+restore, report = _models.restore, _models.report

@@ -1,0 +1,94 @@
+"""SevenNet: `accelerate(model)` has the convolutions of its interaction blocks computed by generated kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._torch import refuse_torchscript
+from ..ops import sorted_edges
+from ._convolution import Convolution, obstacle
+from ._replacement import Accelerator, Model, Replacement
+from ._versions import Known
+
+KNOWN = Known("sevenn", "0.11", "0.14")
+
+try:
+    from sevenn import _keys as keys
+    from sevenn.nn import convolution as sevenn_convolution
+except ImportError as error:
+    raise KNOWN.missing() from error
+
+KNOWN.check()
+
+__all__ = ["IrrepsConvolution", "accelerate", "report", "restore"]
+
+
+class IrrepsConvolution(Replacement, sevenn_convolution.IrrepsConvolution):
+    """The convolution of an interaction block."""
+
+    original = sevenn_convolution.IrrepsConvolution
+    prepared = ("_sum",)
+
+    @classmethod
+    def obstacle(cls, module: Any) -> str:
+        return obstacle(module.convolution) if module.layer_instantiated else ""
+
+    def prepare(self) -> None:
+        self._sum = Convolution(self.convolution) if self.layer_instantiated else None
+
+    def instantiate(self) -> None:
+        super().instantiate()
+        why = obstacle(self.convolution)
+        if why:
+            raise ValueError(f"convolution: {why}; undo accelerate(model) by restore(model) before it is instantiated")
+        self.prepare()
+
+    def forward(self, data: dict[str, Any]) -> dict[str, Any]:
+        refuse_torchscript(self)
+        if self._sum is None:
+            raise ValueError("model: its convolutions are not instantiated; call their instantiate() first")
+        weight = self.weight_nn(data[self.key_weight_input])
+        x: Tensor = data[self.key_x]
+        if self.is_parallel:
+            x = torch.cat([x, data[keys.NODE_FEATURE_GHOST]])
+        edges = sorted_edges(data[self.key_edge_idx], x.shape[0], x.shape[0], "target_to_source")
+        x = self._sum(x, edges, data[self.key_filter], weight).div(self.denominator)
+        if self.is_parallel:
+            x = torch.tensor_split(x, data[keys.NLOCAL])[0]
+        data[self.key_x] = x
+        return data
+
+
+def _others(module: nn.Module) -> str:
+    is_other = isinstance(module, sevenn_convolution.IrrepsScatterGatterFusedConvolution)
+    return "another accelerator computes it; build the model without one" if is_other else ""
+
+
+_models = Accelerator(
+    {IrrepsConvolution.original: IrrepsConvolution}, "the IrrepsConvolution of SevenNet's interaction blocks", _others
+)
+
+
+def accelerate(model: Model) -> Model:
+    """Has a model of SevenNet computed by generated kernels, where there are some. Everything else of it stays.
+
+    The convolutions of the interaction blocks are replaced, whether their layers are instantiated or not yet. State
+    dict, parameters, ``.to()`` and ``copy.deepcopy`` work as before.
+
+    Args:
+        model: an ``AtomGraphSequential``, in Python; or a module that has some.
+
+    Returns:
+        The same model. :func:`report` tells what was replaced, as does the log (level INFO).
+
+    Raises:
+        TypeError: the model is no module, or one of TorchScript.
+        ValueError: nothing in it can be replaced.
+    """
+    return _models.accelerate(model)
+
+
+restore, report = _models.restore, _models.report

@@ -1,0 +1,218 @@
+"""Models of MACE, accelerated, against themselves as they were."""
+
+import copy
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from tests.drop_ins import TOLERANCES, assert_agree, default_dtype, in_fresh_process, loss_gradients
+
+pytest.importorskip("mace", reason="mace-torch is not installed")
+
+from ase.build import bulk
+from e3nn import o3
+from mace import data, modules, tools
+from mace.calculators import MACECalculator
+from mace.tools import torch_geometric
+
+from pyg_cgconv.integrations import mace
+
+CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
+USUAL = "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
+
+
+def structure():
+    atoms = bulk("C", "diamond", a=3.6, cubic=True)
+    atoms.rattle(0.1, seed=1)
+    atoms.numbers[::2] = 8
+    return atoms
+
+
+def model(first=USUAL[0], others=USUAL[1], kind=modules.ScaleShiftMACE):
+    torch.manual_seed(0)
+    scaled = kind is modules.ScaleShiftMACE
+    return kind(
+        r_max=3.0,
+        num_bessel=4,
+        num_polynomial_cutoff=5,
+        max_ell=2,
+        interaction_cls=modules.interaction_classes[others],
+        interaction_cls_first=modules.interaction_classes[first],
+        num_interactions=2,
+        num_elements=2,
+        hidden_irreps=o3.Irreps("4x0e+4x1o"),
+        MLP_irreps=o3.Irreps("4x0e"),
+        atomic_energies=np.array([-1.0, -2.0]),
+        avg_num_neighbors=8.0,
+        atomic_numbers=[6, 8],
+        correlation=2,
+        gate=torch.nn.functional.silu,
+        radial_MLP=[8, 8],
+        **(dict(atomic_inter_scale=1.3, atomic_inter_shift=0.1) if scaled else {}),
+    )
+
+
+def batch(atoms=None):
+    config = data.config_from_atoms(atoms or structure())
+    graph = data.AtomicData.from_config(config, z_table=tools.AtomicNumberTable([6, 8]), cutoff=3.0)
+    loader = torch_geometric.dataloader.DataLoader([graph], batch_size=1)
+    return next(iter(loader)).to_dict()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float64():
+    with default_dtype(torch.float64):
+        yield
+
+
+@pytest.fixture(scope="module")
+def original():
+    return model()
+
+
+@pytest.fixture
+def accelerated(original):
+    return mace.accelerate(copy.deepcopy(original))
+
+
+def all_of(model, given):
+    """Energy, forces, stress, Hessian, and a gradient of a loss on them."""
+    results = model(given, training=True, compute_stress=True, compute_hessian=True)
+    results = {name: results[name] for name in ("energy", "forces", "stress", "hessian")}
+    loss = results["energy"].sum() + results["forces"].square().sum() + results["stress"].square().sum()
+    return results | loss_gradients(model, loss)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        USUAL,
+        ("RealAgnosticDensityInteractionBlock", "RealAgnosticDensityResidualInteractionBlock"),
+        ("RealAgnosticResidualNonLinearInteractionBlock", "RealAgnosticAttResidualInteractionBlock"),
+    ],
+    ids=lambda blocks: blocks[1],
+)
+def test_derivatives_agree(blocks, dtype):
+    with default_dtype(dtype):
+        original, given = model(*blocks), batch()
+        fast = mace.accelerate(copy.deepcopy(original))
+        assert list(mace.report(fast).replaced) == CONVOLUTIONS
+        assert_agree(all_of(fast, given), all_of(original, given), TOLERANCES[dtype])
+
+
+def test_an_atom_without_neighbours(original, accelerated):
+    atoms = structure()[:1]
+    atoms.pbc = False
+    assert_agree(*[{"energy": each(batch(atoms))["energy"]} for each in (accelerated, original)], 1e-12)
+
+
+def test_the_state_dict_stays(original, accelerated):
+    assert list(accelerated.state_dict()) == list(original.state_dict())
+    accelerated.load_state_dict(model().state_dict(), strict=True)
+    copy.deepcopy(original).load_state_dict(accelerated.state_dict(), strict=True)
+
+
+def test_restore_leaves_what_was(original, accelerated):
+    def inside(model):
+        return [(type(each), sorted(each.__dict__)) for each in model.modules()]
+
+    expected = inside(copy.deepcopy(original))
+    assert mace.restore(accelerated) is accelerated
+    assert inside(accelerated) == expected
+    assert mace.restore(accelerated) is accelerated
+    assert not mace.report(accelerated).replaced
+
+
+def test_accelerated_twice_is_accelerated_once(accelerated):
+    assert mace.accelerate(accelerated) is accelerated
+    assert list(mace.report(accelerated).replaced) == CONVOLUTIONS
+
+
+def test_a_copy_and_another_dtype_stay_fast(original, accelerated):
+    other = copy.deepcopy(accelerated).float().double()
+    assert list(mace.report(other).replaced) == CONVOLUTIONS
+    assert_agree(other(batch()), {"energy": original.float().double()(batch())["energy"]}, 1e-6)
+
+
+def test_a_saved_model_works_in_another_process(accelerated, tmp_path):
+    file = tmp_path / "whole.model"
+    torch.save(accelerated, file)
+    torch.save((batch(), accelerated(batch())["energy"].detach()), tmp_path / "expected.pt")
+    script = """
+import sys, torch
+model = torch.load(sys.argv[1], weights_only=False)
+given, energy = torch.load(sys.argv[2], weights_only=False)
+assert abs(model(given)["energy"] - energy) < 1e-12
+from pyg_cgconv.integrations import mace
+assert len(mace.report(model).replaced) == 2
+assert "torch_geometric" not in sys.modules
+"""
+    in_fresh_process(script, file, tmp_path / "expected.pt")
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune"])
+def test_a_calculator_that_compiles_keeps_what_was_replaced(accelerated, mode):
+    """It builds the model anew, from its configuration."""
+    calculator = MACECalculator(models=accelerated, default_dtype="float64", compile_mode=mode)
+    (compiled,) = calculator.models
+    assert [name.removeprefix("_orig_mod.") for name in mace.report(compiled).replaced] == CONVOLUTIONS
+    assert len(mace.report(mace.restore(compiled)).replaced) == 0
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_calculators_agree(original, accelerated, compiled, monkeypatch):
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, mode, fullgraph: compile(model, backend="aot_eager"))
+    results = []
+    for each, mode in ((copy.deepcopy(original), None), (accelerated, "default" if compiled else None)):
+        atoms = structure()
+        atoms.calc = MACECalculator(models=each, default_dtype="float64", compile_mode=mode)
+        results.append({"forces": torch.tensor(atoms.get_forces()), "stress": torch.tensor(atoms.get_stress())})
+    assert_agree(results[1], results[0], 1e-12)
+
+
+def test_a_model_of_another_class_is_accelerated():
+    energies = model(kind=modules.MACE)
+    expected = energies(batch())["energy"]
+    assert_agree({"energy": mace.accelerate(energies)(batch())["energy"]}, {"energy": expected}, 1e-12)
+    assert type(mace.restore(energies)) is modules.MACE
+
+
+def test_torchscript_is_refused_by_what_to_do(accelerated):
+    with pytest.raises(TypeError, match=r"torch\.export.*torch\.compile.*restore\(model\)"):
+        torch.jit.script(accelerated)
+    with pytest.raises(TypeError, match=r"torch\.export.*torch\.compile.*restore\(model\)"):
+        torch.jit.script(accelerated.interactions[0].conv_tp)
+
+
+def test_nothing_to_replace_is_an_error_that_names_what_was_looked_for():
+    with pytest.raises(ValueError, match=r"nothing that can be replaced; looked for interaction blocks of MACE"):
+        mace.accelerate(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module, got str"):
+        mace.accelerate("medium")
+
+
+def test_a_block_that_is_not_known_is_named(original):
+    class Other(type(original.interactions[1])):
+        pass
+
+    fast = copy.deepcopy(original)
+    fast.interactions[1].__class__ = Other
+    report = mace.report(mace.accelerate(fast))
+    assert list(report.replaced) == CONVOLUTIONS[:1]
+    assert "Other" in report.left[CONVOLUTIONS[1]]
+    assert_agree({"energy": fast(batch())["energy"]}, {"energy": original(batch())["energy"]}, 1e-12)
+
+
+def test_the_log_says_what_was_replaced(original, caplog):
+    with caplog.at_level(logging.INFO, "pyg_cgconv.integrations"):
+        mace.accelerate(copy.deepcopy(original))
+    assert "2 modules replaced (2 TensorProduct)" in caplog.text
+    assert "products.0.symmetric_contractions" in caplog.text
+
+
+def test_importing_it_does_not_import_pyg():
+    in_fresh_process("import sys, pyg_cgconv.integrations.mace; assert 'torch_geometric' not in sys.modules")
