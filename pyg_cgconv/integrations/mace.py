@@ -19,13 +19,15 @@ KNOWN = Known("mace-torch", "0.3.14", "0.3.17")  # before 0.3.14, blocks do not 
 
 try:
     from mace import modules
-    from mace.modules import blocks, extensions, symmetric_contraction
+    from mace.modules import blocks, extensions
 except ImportError as error:
     raise KNOWN.missing() from error
 
 KNOWN.check()
 
-__all__ = ["Convolution", "accelerate", "report", "restore"]
+from ._mace_products import SymmetricContraction  # noqa: E402  (only where MACE is installed)
+
+__all__ = ["Convolution", "SymmetricContraction", "accelerate", "report", "restore"]
 
 INTERACTIONS = tuple(
     getattr(blocks, name)
@@ -93,11 +95,10 @@ if hasattr(extensions, "PolarMACE"):  # since 0.3.16
 
     MODELS[PolarMACE.original] = PolarMACE
 
-REPLACEMENTS: dict[type[nn.Module], type[Replacement]] = {}
+REPLACEMENTS: dict[type[nn.Module], type[Replacement]] = {SymmetricContraction.original: SymmetricContraction}
 """Classes of MACE's modules, wherever they are in a model, and what replaces them."""
 
 LEFT: dict[type[nn.Module], str] = {
-    symmetric_contraction.SymmetricContraction: "no kernel yet",
     o3.FullyConnectedTensorProduct: "no kernel yet",
 }
 """Classes that take much of the time and are left as they are, and why."""

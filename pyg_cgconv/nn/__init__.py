@@ -24,7 +24,7 @@ from ._linear import Linear, SpeciesLinear
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._spherical import spherical_harmonics
-from ._symmetric import SymmetricContraction
+from ._symmetric import SymmetricContraction, checked_channels, contract_polynomial
 from ._tensor_products import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorSquare
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ __all__ = [
     "TensorProduct",
     "TensorProductConv",
     "TensorSquare",
+    "checked_channels",
+    "contract_polynomial",
     "spherical_harmonics",
 ]
 

@@ -190,7 +190,9 @@ class Groups(Edges):
 
     @classmethod
     def of(cls, group: Tensor, groups: int) -> Groups:
-        """Of the group (N,) of each node, int64 or int32, below `groups`."""
+        """Of the group (N,) of each node, int64 or int32, below `groups`; or of one-hot groups (N, groups)."""
+        if group.dim() == 2:
+            group = group.argmax(1)
         node = torch.arange(group.shape[0], dtype=group.dtype, device=group.device)
         return cls((node, group), group.shape[0], groups)
 

@@ -1,0 +1,102 @@
+"""MACE's symmetric contraction as a generated kernel, with MACE's own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import torch
+from mace.modules import symmetric_contraction
+from torch import Tensor
+
+from .._functions import without_autocast
+from .._torch import refuse_torchscript
+from ..nn import checked_channels, contract_polynomial
+from ..ops import DTYPES
+from ..tensor_product import describe, polynomial_entries
+from ._replacement import Replacement
+
+_ZERO = 1e-5
+"""Coefficients of MACE below this are rounding noise of float32; the smallest true one is above 1e-3."""
+
+
+class SymmetricContraction(Replacement, symmetric_contraction.SymmetricContraction):
+    """The contraction of a product block. MACE's U matrices combine its weights to coefficients of monomials; there its
+    paths that differ in the order of factors alone are added up."""
+
+    original = symmetric_contraction.SymmetricContraction
+    prepared = ("_combined", "_description", "_elements", "_versions")
+
+    @classmethod
+    def obstacle(cls, module: Any) -> str:
+        orders = {contraction.correlation for contraction in module.contractions}
+        if len(orders) != 1:
+            return f"its outputs have different correlations, {sorted(orders)}"
+        try:
+            checked_channels(module.irreps_in, module.irreps_out, *orders)
+        except ValueError as error:
+            return str(error)
+        return "" if _combined(module) is not None else "its U matrices are not those of equivariant polynomials"
+
+    def prepare(self) -> None:
+        correlation, layouts = self.contractions[0].correlation, ("mul_joined", "mul_ir")
+        self._description = describe.polynomial(self.irreps_in, self.irreps_out, correlation, layouts)
+        self._combined = _combined(self)
+        self._elements = self.contractions[0].weights_max.shape[0]
+        self._versions = _versions(self)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Contractions (n, irreps_out.dim) of features (n, channels, components) of atoms with one-hot elements y."""
+        refuse_torchscript(self)
+        if not torch.compiler.is_compiling() and self._versions != _versions(self):
+            self.prepare()  # a state dict has been loaded
+        if x.dtype not in DTYPES:
+            raise TypeError(f"x: dtype {x.dtype} has no kernel; convert the model to float32 or float64")
+        return self._contracted(x, y)
+
+    @without_autocast
+    def _contracted(self, x: Tensor, y: Tensor) -> Tensor:
+        weights = torch.cat([weight for _, weight, _ in _parts(self)], dim=1).to(x.dtype)
+        coefficients = (self._combined @ weights).flatten(1)
+        return contract_polynomial(self._description, x.flatten(1), y, coefficients, self._elements)
+
+    def _apply(self, *arguments: Any, **named: Any) -> Any:
+        super()._apply(*arguments, **named)
+        self.prepare()
+        return self
+
+
+def _parts(module: Any) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(number of the output, weights, U matrix) of each output and each number of factors, the largest first."""
+    for slot, contraction in enumerate(module.contractions):
+        for n, weight in enumerate((contraction.weights_max, *contraction.weights)):
+            yield slot, weight, getattr(contraction, f"U_matrix_{contraction.correlation - n}")
+
+
+def _versions(module: Any) -> list[int]:
+    """What changes when U matrices do."""
+    return [0 if u.is_inference() else u._version for _, _, u in _parts(module)]
+
+
+def _combined(module: Any) -> Tensor | None:
+    """(entries, paths): what makes coefficients of all weights; None if they would be of other monomials, too."""
+    correlation = module.contractions[0].correlation
+    found = polynomial_entries(module.irreps_in, module.irreps_out, correlation)
+    features = [(slot, i) for slot, (_, ir) in enumerate(module.irreps_in) for i in range(ir.dim)]
+    columns = []
+    for slot, _, u in _parts(module):
+        dim = module.irreps_out[slot].ir.dim
+        degree = u.dim() - 1 - (dim > 1)
+        places = {entry: n for n, entry in enumerate(found)}  # and after these those that must add up to zero
+        into = [
+            places.setdefault((tuple(sorted(features[i] for i in index)), slot, k), len(places))
+            for k in range(dim)
+            for index in product(range(len(features)), repeat=degree)
+        ]
+        rows = u.detach().double().cpu().reshape(len(into), -1)
+        column = rows.new_zeros(len(places), rows.shape[1]).index_add_(0, torch.tensor(into), rows)
+        if (column[len(found) :].abs() > _ZERO).any():
+            return None
+        columns.append(column[: len(found)])
+    return torch.cat(columns, dim=1).to(module.contractions[0].weights_max)
