@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-fast test-long lint clean docs
+.PHONY: demo test test-fast test-long test-dropins test-mace test-nequip lint clean docs
 
 demo: runs/demo/metrics.json  ## train a potential on the embedded ethanol frames; see what it learned in runs/demo
 	@echo "Trained: see runs/demo/parity.png, learning_curve.png and metrics.json (make clean removes runs/, .venv and the built pages)"
@@ -22,6 +22,24 @@ test-fast: $(VENV)/installed  ## for people at work: without tests marked slow, 
 
 test-long: $(VENV)/installed  ## for the night: ten times as many random examples, others each time
 	$(RUN) -m pytest -m hypothesis --hypothesis-profile long
+
+test-dropins: test-mace test-nequip  ## the integrations with the packages themselves, which need environments of their own
+
+# One file after the other: NequIP and SevenNet, and what PyTorch Geometric changes, do not go together in a process.
+test-mace: .venv-mace/installed
+	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_mace.py
+	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_e3nn.py tests/pyg_cgconv/nn/test_from_e3nn.py
+
+test-nequip: .venv-nequip/installed
+	OMP_NUM_THREADS=1 .venv-nequip/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_nequip.py
+	OMP_NUM_THREADS=1 .venv-nequip/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_sevennet.py
+
+.venv-mace/installed: EXTRAS := mace
+.venv-nequip/installed: EXTRAS := nequip,sevennet
+.venv-%/installed: pyproject.toml
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --editable ".[$(EXTRAS)]" hypothesis pytest
+	touch $@
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -42,4 +60,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs docs/_build
+	rm -rf $(VENV) .venv-mace .venv-nequip runs docs/_build

@@ -38,8 +38,8 @@ def assert_agree(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], to
 
 def loss_gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     """The gradient of a loss by each parameter that it depends on."""
-    named = dict(model.named_parameters())
-    gradients = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
+    named = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     return {name: g for name, g in zip(named, gradients, strict=True) if g is not None and g.abs().max() > 0}
 
 

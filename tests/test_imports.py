@@ -118,6 +118,7 @@ def test_the_core_does_not_import_pyg():
     script = """
 import sys
 import pyg_cgconv, pyg_cgconv.ops, pyg_cgconv.tensor_product, pyg_cgconv.cuda_graphs
+import pyg_cgconv.integrations.e3nn
 from pyg_cgconv.nn import Gate, Linear, NodeProducts, RadialNetwork, spherical_harmonics
 import torch
 products = NodeProducts("4x0e+4x1o", 4, "4x0e")
@@ -128,3 +129,15 @@ pyg_cgconv.TensorProductConv
 assert "torch_geometric" in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_integrations_name_nothing_that_needs_pyg():
+    """Whether the packages that they are for are installed or not."""
+    allowed = {"", "_functions", "_torch", "_checks", "ops", "tensor_product", "nn", "integrations"}
+    for module in MODULES:
+        if module.startswith("pyg_cgconv.integrations"):
+            for origin, name in imports(module):
+                if origin.partition(".")[0] == "pyg_cgconv":
+                    assert (*origin.split("."), "")[1] in allowed, f"{module}: {origin}"
+                    assert name not in ("TensorProductConv", "InteractionBlock"), f"{module}: {name}"
+                assert origin.partition(".")[0] != "torch_geometric", module

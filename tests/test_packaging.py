@@ -1,5 +1,6 @@
 """What an installation gets."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -39,3 +40,10 @@ def test_what_private_interfaces_belong_to_ends_at_a_minor_version(package):
     (requirement,) = (r for r in REQUIREMENTS if r.name == package)
     (end,) = (version.version for version in requirement.specifier if version.operator == "<")
     assert "." in end
+
+
+@pytest.mark.parametrize("name", ["mace", "nequip", "sevennet"])
+def test_the_versions_that_are_installed_are_those_that_are_accelerated(name):
+    source = (Path(__file__).parents[1] / f"pyg_cgconv/integrations/{name}.py").read_text()
+    distribution, first, before = re.search(r'Known\("(.*?)", "(.*?)", "(.*?)"\)', source).groups()
+    assert EXTRAS[name] == [f"{distribution}>={first},<{before}"]

@@ -8,6 +8,7 @@ from e3nn import o3
 from torch import Tensor
 
 from .._functions import without_autocast
+from .._torch import is_traced
 from ..ops import DTYPES, Edges, contract
 from ..tensor_product import summands, without_kernel
 
@@ -37,6 +38,11 @@ class Convolution:
             raise TypeError(f"x: dtype {x.dtype} has no kernel; convert the model to float32 or float64")
         if x.device.type not in ("cpu", "cuda"):
             raise ValueError(f"x: on {x.device}, which has no kernels; move the model to a CPU or a GPU of NVIDIA")
+        if not is_traced(x) and not edges.num_edges == edge_attr.shape[0] == weight.shape[0]:
+            raise ValueError(
+                f"edge_index: has {edges.num_edges} edges, but edge features have {edge_attr.shape[0]} rows, weights "
+                f"{weight.shape[0]}"
+            )
         evaluate = partial(contract, edges=edges)
         return self._summands(evaluate, x, edge_attr.to(x.dtype), weight.to(x.dtype))  # type: ignore[misc]
 

@@ -46,12 +46,15 @@ class TensorProductScatter(Replacement, _TensorProductScatter):
 def _edges(target: Tensor, source: Tensor, nodes: int) -> Edges:
     """The edges; layers that are given the two rows of one edge_index share its sort."""
     both = target._base
-    if both is None or both is not source._base or both.dim() != 2 or both.shape[0] != 2:
-        return Edges((source, target), nodes)
-    rows = both.unbind(0)
-    if [end.storage_offset() for end in (target, source)] != [row.storage_offset() for row in rows]:
-        return Edges((source, target), nodes)
-    return sorted_edges(both, nodes, nodes, "target_to_source")
+    if both is not None and both is source._base and both.dim() == 2 and both.shape[0] == 2:
+        given, rows = (target, source), both.unbind(0)
+        if all(_memory(end) == _memory(row) for end, row in zip(given, rows, strict=True)):
+            return sorted_edges(both, nodes, nodes, "target_to_source")
+    return Edges((source, target), nodes)
+
+
+def _memory(tensor: Tensor) -> tuple:
+    return tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
 def _others(module: nn.Module) -> str:

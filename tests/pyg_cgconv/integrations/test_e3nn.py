@@ -1,0 +1,156 @@
+"""Modules of e3nn inside others, accelerated, against themselves as they were; also with e3nn 0.4.4."""
+
+import copy
+import io
+
+import pytest
+import torch
+
+from pyg_cgconv.integrations import e3nn  # before e3nn, which up to 0.5.4 does not load without it
+from tests.drop_ins import TOLERANCES, assert_agree, default_dtype, in_fresh_process
+
+from e3nn import o3  # isort: skip
+
+IRREPS = "4x0e+3x1o"
+PATHS = [(0, 0, 0, "uvu", True, 0.5), (0, 1, 1, "uvw", True), (1, 1, 0, "uvw", True), (1, 0, 1, "uvu", True, 3.0)]
+NORMALISATIONS = [
+    {"irrep_normalization": "norm", "path_normalization": "path"},
+    {"irrep_normalization": "none", "path_normalization": "none"},
+    {"in1_var": [2.0, 0.5], "in2_var": [1.0, 3.0], "out_var": [0.1, 4.0]},
+]
+REPLACED = {
+    "product": "TensorProduct",
+    "full": "FullyConnectedTensorProduct",
+    "elementwise": "ElementwiseTensorProduct",
+    "square": "TensorSquare",
+    "linear": "Linear",
+}
+
+
+class Model(torch.nn.Module):
+    """One of each."""
+
+    def __init__(self, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.product = o3.TensorProduct(IRREPS, "2x0e+1o", IRREPS, PATHS, **options)
+        self.full = o3.FullyConnectedTensorProduct(IRREPS, "3x0e+1o", IRREPS)
+        self.elementwise = o3.ElementwiseTensorProduct(IRREPS, "4x0e+3x1o")
+        self.square = o3.TensorSquare(self.elementwise.irreps_out, "2x0e+2x1o")
+        self.linear = o3.Linear("2x0e+2x1o+4x0e+3x1o", "0e+1o")
+
+    def forward(self, x, y, z):
+        x = self.full(self.product(x, y), z)
+        return self.linear(torch.cat([self.square(self.elementwise(x, x)), x], -1))
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with default_dtype(torch.float64):
+        yield
+
+
+def rows():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(5, n, generator=generator, dtype=torch.get_default_dtype()) for n in (13, 5, 6)]
+
+
+def derivatives(call, *inputs):
+    """The output, gradients by inputs and parameters, and the gradients of their squares."""
+    leaves = [each.clone().requires_grad_() for each in inputs]
+    out = call(*leaves)
+    wanted = [*leaves, *call.parameters()]
+    first = torch.autograd.grad(out.square().sum(), wanted, create_graph=True)
+    second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), wanted)
+    return {str(n): each for n, each in enumerate([out, *first, *second])}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_derivatives_agree(dtype):
+    with default_dtype(dtype):
+        original = Model()
+        fast = e3nn.accelerate(copy.deepcopy(original))
+        assert e3nn.report(fast).replaced == REPLACED
+        assert_agree(derivatives(fast, *rows()), derivatives(original, *rows()), TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("options", NORMALISATIONS, ids=str)
+def test_normalisations_are_e3nns(options):
+    original = Model(**options)
+    fast = e3nn.accelerate(copy.deepcopy(original))
+    assert_agree({"out": fast(*rows())}, {"out": original(*rows())}, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"biases": True}, {"path_normalization": "path"}, {"instructions": [(0, 0), (2, 1), (3, 2)], "biases": True}],
+    ids=str,
+)
+def test_linear_maps_are_e3nns(options):
+    torch.manual_seed(0)
+    original = o3.Linear("4x0e+3x1o+2x1o+5x0e", "6x0e+7x1o+2x0e+3x2e", **options)
+    if original.bias_numel:
+        torch.nn.init.normal_(original.bias)
+    fast, x = e3nn.accelerate(copy.deepcopy(original)), torch.randn(2, 3, original.irreps_in.dim)
+    assert_agree(derivatives(fast, x), derivatives(original, x), 1e-12)
+    weight, bias = torch.randn_like(original.weight), torch.randn_like(original.bias)
+    assert_agree({"out": fast(x, weight, bias)}, {"out": original(x, weight, bias)}, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (lambda: o3.Linear("4x0e", "4x0e", f_in=2, f_out=3), "further dimension"),
+        (lambda: o3.Linear("4x0e", "4x0e", internal_weights=False), "no weights of its own"),
+        (lambda: o3.FullyConnectedTensorProduct("4x0e", "40x0e", "4x0e"), "40 copies"),
+        (lambda: o3.FullTensorProduct("1o", "1o"), "FullTensorProduct is another class"),
+    ],
+)
+def test_what_is_left_is_named(module, why):
+    model = torch.nn.ModuleDict({"left": module(), "replaced": o3.Linear("4x0e", "4x0e")})
+    report = e3nn.report(e3nn.accelerate(model))
+    assert list(report.replaced) == ["replaced"]
+    assert why in report.left["left"]
+    assert why in str(report)
+
+
+def test_the_state_dict_stays():
+    original, fast = Model(), e3nn.accelerate(Model())
+    assert list(fast.state_dict()) == list(original.state_dict())
+    fast.load_state_dict(original.state_dict(), strict=True)
+    original.load_state_dict(fast.state_dict(), strict=True)
+
+
+def test_restore_leaves_what_was():
+    fast = e3nn.accelerate(Model())
+    assert e3nn.restore(fast) is fast
+    before = {name: sorted(each.__dict__) for name, each in Model().named_modules() if name in REPLACED}
+    assert {name: type(getattr(fast, name)).__name__ for name in REPLACED} == REPLACED
+    assert {name: sorted(getattr(fast, name).__dict__) for name in REPLACED} == before
+
+
+def test_copies_and_pickles_stay_fast():
+    fast, file = e3nn.accelerate(Model()), io.BytesIO()
+    torch.save(fast, file)
+    file.seek(0)
+    for other in (copy.deepcopy(fast), torch.load(file, weights_only=False)):
+        assert e3nn.report(other).replaced == REPLACED
+        assert_agree({"out": other(*rows())}, {"out": fast(*rows())}, 1e-15)
+
+
+def test_torchscript_is_refused_by_what_to_do():
+    with pytest.raises(TypeError, match=r"torch\.export.*torch\.compile.*restore\(model\)"):
+        torch.jit.script(e3nn.accelerate(Model()))
+    with pytest.raises(TypeError, match=r"restore\(model\)"):
+        torch.jit.trace(e3nn.accelerate(Model()).linear, torch.randn(2, 21))
+
+
+def test_nothing_to_replace_is_an_error_that_names_what_was_looked_for():
+    with pytest.raises(ValueError, match=r"nothing that can be replaced; looked for modules of e3nn\.o3"):
+        e3nn.accelerate(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="is a module of TorchScript"):
+        e3nn.accelerate(torch.jit.script(torch.nn.Linear(2, 2)))
+
+
+def test_importing_it_does_not_import_pyg():
+    in_fresh_process("import sys, pyg_cgconv.integrations.e3nn; assert 'torch_geometric' not in sys.modules")

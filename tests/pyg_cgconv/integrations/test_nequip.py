@@ -1,0 +1,208 @@
+"""Models of NequIP, accelerated, against themselves as they were."""
+
+import copy
+
+import pytest
+import torch
+
+from tests.drop_ins import TOLERANCES, assert_agree, hessian, in_fresh_process, loss_gradients
+
+pytest.importorskip("nequip", reason="nequip is not installed")
+
+from ase.build import bulk
+from nequip.data import AtomicDataDict, from_ase
+from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
+from nequip.model import NequIPGNNModel
+from nequip.model.modify_utils import get_all_modifiers, modify
+from nequip.utils.global_state import set_global_state
+
+from pyg_cgconv.integrations import nequip
+
+CONVOLUTIONS = [f"model.func.layer{n}_convnet.conv.tp_scatter" for n in (0, 1)]
+SPECIES = ["C", "O"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def state():
+    before = torch.get_default_dtype()
+    set_global_state()
+    yield
+    torch.set_default_dtype(before)
+
+
+def model(dtype=torch.float64, compile_mode="eager", **options):
+    made = NequIPGNNModel(
+        seed=1,
+        model_dtype=str(dtype).removeprefix("torch."),
+        type_names=SPECIES,
+        r_max=3.0,
+        num_bessels=4,
+        polynomial_cutoff_p=6,
+        num_layers=2,
+        l_max=2,
+        parity=True,
+        num_features=options.pop("num_features", [6, 4, 2]),
+        radial_mlp_depth=1,
+        radial_mlp_width=8,
+        avg_num_neighbors=8.0,
+        per_type_energy_shifts=dict.fromkeys(SPECIES, -1.0),
+        compile_mode=compile_mode,
+        **options,
+    )
+    return made["sole_model"] if isinstance(made, torch.nn.ModuleDict) else made
+
+
+def frames(count=1):
+    found = []
+    for seed in range(count):
+        atoms = bulk("C", "diamond", a=3.6, cubic=True)
+        atoms.rattle(0.1, seed=seed)
+        atoms.numbers[::2] = 8
+        frame = from_ase(atoms)
+        for transform in (ChemicalSpeciesToAtomTypeMapper(SPECIES), NeighborListTransform(3.0)):
+            frame = transform(frame)
+        found.append(frame)
+    return AtomicDataDict.batched_from_list(found)
+
+
+@pytest.fixture(scope="module")
+def original():
+    return model()
+
+
+@pytest.fixture
+def accelerated(original):
+    return nequip.accelerate(copy.deepcopy(original))
+
+
+def all_of(model, given, with_hessian=True):
+    """Energy, forces, stress, Hessian, and a gradient of a loss on them."""
+    given = dict(given)
+    given["pos"] = given["pos"].clone().requires_grad_()
+    out = model.train()(given)
+    results = {name: out[name] for name in ("total_energy", "forces", "stress")}
+    loss = out["total_energy"].sum() + out["forces"].square().sum() + out["stress"].square().sum()
+    if with_hessian:
+        results["hessian"] = hessian(out["forces"], given["pos"])
+    return results | loss_gradients(model, loss)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_derivatives_agree(dtype):
+    """With another number of channels for each l, as NequIP's instructions are not sorted by their slots."""
+    original = model(dtype)
+    fast = nequip.accelerate(copy.deepcopy(original))
+    assert list(nequip.report(fast).replaced) == CONVOLUTIONS
+    assert_agree(all_of(fast, frames(2)), all_of(original, frames(2)), TOLERANCES[dtype])
+
+
+def test_an_atom_without_neighbours(original, accelerated):
+    given = frames(1)
+    given["edge_index"] = given["edge_index"][:, :0]
+    given["edge_cell_shift"] = given["edge_cell_shift"][:0]
+    assert_agree(*[{"energy": each(dict(given))["total_energy"]} for each in (accelerated, original)], 1e-12)
+
+
+def test_layers_share_one_sort(accelerated, monkeypatch):
+    """NequIP gives each layer the two rows of one edge_index."""
+    given, sorts = frames(1), []
+    edges = nequip.sorted_edges
+
+    def counted(*arguments):
+        sorts.append(edges(*arguments))
+        return sorts[-1]
+
+    monkeypatch.setattr(nequip, "sorted_edges", counted)
+    accelerated(given)
+    assert len(sorts) == 2
+    assert sorts[0] is sorts[1]
+
+
+def test_the_two_rows_may_be_of_other_tensors(original, accelerated):
+    layer, expected = (each.model.func.layer1_convnet.conv.tp_scatter for each in (accelerated, original))
+    edges = torch.randint(5, (2, 12), generator=torch.Generator().manual_seed(0))
+    given = torch.randn(5, layer.tp.irreps_in1.dim), torch.randn(12, layer.tp.irreps_in2.dim)
+    weight = torch.randn(12, layer.tp.weight_numel)
+    for target, source in ((edges[1], edges[0]), (edges[0].clone(), edges[1].clone()), edges.repeat(2, 1)[:2]):
+        found, known = (each(*(t.double() for t in (*given, weight)), target, source) for each in (layer, expected))
+        torch.testing.assert_close(found, known)
+
+
+def test_the_state_dict_stays(original, accelerated):
+    assert list(accelerated.state_dict()) == list(original.state_dict())
+    accelerated.load_state_dict(original.state_dict(), strict=True)
+    copy.deepcopy(original).load_state_dict(accelerated.state_dict(), strict=True)
+
+
+def test_restore_leaves_what_was(original, accelerated):
+    def inside(model):
+        return [(str(type(each)), sorted(each.__dict__)) for each in model.modules()]
+
+    assert nequip.restore(accelerated) is accelerated
+    assert inside(accelerated) == inside(copy.deepcopy(original))
+    assert not nequip.report(nequip.restore(accelerated)).replaced
+
+
+def test_a_copy_stays_fast(accelerated):
+    assert list(nequip.report(copy.deepcopy(accelerated)).replaced) == CONVOLUTIONS
+
+
+def test_the_modifier_is_one_of_nequip(original):
+    assert "enable_pyg_cgconv" in get_all_modifiers(original)
+    fast = modify(copy.deepcopy(original), [{"modifier": "enable_pyg_cgconv"}])
+    assert list(nequip.report(fast).replaced) == CONVOLUTIONS
+    assert "enable_pyg_cgconv" in get_all_modifiers(fast)
+    results = [{"forces": each(frames(1))["forces"]} for each in (fast, original)]
+    assert_agree(*results, 1e-12)
+
+
+def test_nequips_compile_mode(original, monkeypatch):
+    """NequIP traces the model with its forces, and compiles what it traced (here by another backend, as inductor takes
+    minutes); training runs in it, too."""
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compile(model, backend="aot_eager", **options))
+    fast = modify(model(compile_mode="compile"), [{"modifier": "enable_pyg_cgconv"}])
+    found, expected = (all_of(each, frames(2), with_hessian=False) for each in (fast, original))
+    assert fast._compiled_cache[0], "the model ran uncompiled"
+    assert_agree(found, expected, 1e-11)
+
+
+def test_torchscript_is_refused_by_what_to_do(accelerated):
+    with pytest.raises(TypeError, match=r"torch\.export.*torch\.compile.*restore\(model\)"):
+        torch.jit.script(accelerated)
+
+
+def test_an_original_is_still_scripted():
+    """In a process of its own: another test may have imported PyTorch Geometric."""
+    script = """
+import copy
+from e3nn.util.jit import script
+from nequip.utils.global_state import set_global_state
+from tests.pyg_cgconv.integrations.test_nequip import model, nequip
+set_global_state()
+original = model()
+nequip.accelerate(copy.deepcopy(original))
+script(original)
+"""
+    in_fresh_process(script)
+
+
+def test_nothing_to_replace_is_an_error_that_names_what_was_looked_for():
+    with pytest.raises(ValueError, match=r"nothing that can be replaced; looked for the TensorProductScatter"):
+        nequip.accelerate(torch.nn.Linear(2, 2))
+
+
+def test_another_accelerator_is_named(original):
+    class Other(type(original.model.func.layer1_convnet.conv.tp_scatter)):
+        pass
+
+    fast = copy.deepcopy(original)
+    fast.model.func.layer1_convnet.conv.tp_scatter.__class__ = Other
+    report = nequip.report(nequip.accelerate(fast))
+    assert list(report.replaced) == CONVOLUTIONS[:1]
+    assert "Other" in report.left[CONVOLUTIONS[1]]
+
+
+def test_importing_it_does_not_import_pyg():
+    in_fresh_process("import sys, pyg_cgconv.integrations.nequip; assert 'torch_geometric' not in sys.modules")
+    in_fresh_process("import sys, nequip; assert 'torch_geometric' not in sys.modules")

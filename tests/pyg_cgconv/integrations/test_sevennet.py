@@ -1,0 +1,192 @@
+"""Models of SevenNet, accelerated, against themselves as they were."""
+
+import copy
+
+import pytest
+import torch
+
+from tests.drop_ins import TOLERANCES, assert_agree, default_dtype, hessian, in_fresh_process, loss_gradients
+
+pytest.importorskip("sevenn", reason="sevenn is not installed")
+
+import sevenn._const
+import sevenn._keys as key
+from ase.build import bulk
+from sevenn.atom_graph_data import AtomGraphData
+from sevenn.calculator import SevenNetCalculator
+from sevenn.model_build import build_E3_equivariant_model
+from sevenn.nn import convolution
+from sevenn.train.dataload import unlabeled_atoms_to_graph
+from torch_geometric.loader.dataloader import Collater
+
+from pyg_cgconv.integrations import sevennet
+
+CONVOLUTIONS = ["0_convolution", "1_convolution"]
+RESULTS = [key.PRED_TOTAL_ENERGY, key.PRED_FORCE, key.PRED_STRESS]
+
+
+def structure(seed=1):
+    atoms = bulk("C", "diamond", a=3.6, cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    atoms.numbers[::2] = 8
+    return atoms
+
+
+def model(**options):
+    torch.manual_seed(0)
+    config = sevenn._const.DEFAULT_E3_EQUIVARIANT_MODEL_CONFIG | {
+        key.CHEMICAL_SPECIES: ["C", "O"],
+        key.NUM_SPECIES: 2,
+        key.TYPE_MAP: {6: 0, 8: 1},
+        key.CUTOFF: 3.0,
+        key.LMAX: 2,
+        key.NODE_FEATURE_MULTIPLICITY: 4,
+        key.NUM_CONVOLUTION: 2,
+        key.CONV_DENOMINATOR: 8.0,
+        key.SHIFT: -1.0,
+        key.SCALE: 1.5,
+        key.CONVOLUTION_WEIGHT_NN_HIDDEN_NEURONS: [8, 8],
+    }
+    return build_E3_equivariant_model(copy.deepcopy(config | options)).to(torch.get_default_dtype())
+
+
+def batch(seeds=(1, 2)):
+    graphs = [AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(structure(seed), 3.0)) for seed in seeds]
+    given = Collater([])(graphs)
+    for name in (key.EDGE_VEC, key.POS, key.CELL_VOLUME):
+        given[name] = given[name].to(torch.get_default_dtype())
+    return given
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float64():
+    """SevenNet makes its one-hot species in float32; a model in float64 makes of it what it needs."""
+    with default_dtype(torch.float64):
+        yield
+
+
+@pytest.fixture(scope="module")
+def original():
+    return model()
+
+
+@pytest.fixture
+def accelerated(original):
+    return sevennet.accelerate(copy.deepcopy(original))
+
+
+def all_of(model, given):
+    """Energy, forces, stress, Hessian by the edges' vectors, and a gradient of a loss on them."""
+    out = model.train()(given.clone())
+    results = {name: out[name] for name in RESULTS}
+    loss = sum(result.square().sum() for result in results.values())
+    return results | {"hessian": hessian(out[key.PRED_FORCE], out[key.EDGE_VEC])} | loss_gradients(model, loss)
+
+
+def in_float(model):
+    """The one-hot species are float32."""
+    original = model.onehot_idx_to_onehot.forward
+
+    def forward(data):
+        data = original(data)
+        for name in (key.NODE_FEATURE, key.NODE_ATTR):
+            data[name] = data[name].to(torch.get_default_dtype())
+        return data
+
+    model.onehot_idx_to_onehot.forward = forward
+    return model
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("options", [{}, {key.IS_PARITY: True, key.LMAX: 1}], ids=["so3", "o3"])
+def test_derivatives_agree(dtype, options):
+    with default_dtype(dtype):
+        original, given = model(**options), batch()
+        fast = sevennet.accelerate(copy.deepcopy(original))
+        assert list(sevennet.report(fast).replaced) == CONVOLUTIONS
+        results = [all_of(in_float(each), given) for each in (fast, original)]
+        assert_agree(*results, TOLERANCES[dtype])
+
+
+def test_layers_that_are_not_instantiated_yet():
+    given = dict(
+        irreps_x=convolution.Irreps("4x0e+4x1o"),
+        irreps_filter=convolution.Irreps("0e+1o"),
+        irreps_out=convolution.Irreps("4x0e+4x1o"),
+        weight_layer_input_to_hidden=[3, 5],
+    )
+    torch.manual_seed(0)
+    original = convolution.IrrepsConvolution(**given, lazy_layer_instantiate=False)
+    layers = sevennet.accelerate(torch.nn.ModuleList([convolution.IrrepsConvolution(**given)]))
+    assert list(sevennet.report(layers).replaced) == ["0"]
+    with pytest.raises(ValueError, match="not instantiated; call their instantiate"):
+        layers[0]({})
+    layers[0].instantiate()
+    layers[0].load_state_dict(original.state_dict(), strict=True)
+
+    def data():
+        torch.manual_seed(1)
+        return {
+            key.NODE_FEATURE: torch.randn(5, 16),
+            key.EDGE_ATTR: torch.randn(9, 4),
+            key.EDGE_EMBEDDING: torch.randn(9, 3),
+            key.EDGE_IDX: torch.randint(5, (2, 9)),
+        }
+
+    found, expected = ({"x": layer.double()(data())[key.NODE_FEATURE]} for layer in (layers[0], original))
+    assert_agree(found, expected, 1e-12)
+    assert type(sevennet.restore(layers)[0]) is convolution.IrrepsConvolution
+
+
+def test_the_state_dict_stays(original, accelerated):
+    assert list(accelerated.state_dict()) == list(original.state_dict())
+    accelerated.load_state_dict(original.state_dict(), strict=True)
+    copy.deepcopy(original).load_state_dict(accelerated.state_dict(), strict=True)
+
+
+def test_restore_leaves_what_was(original, accelerated):
+    def inside(model):
+        return [(str(type(each)), sorted(each.__dict__)) for each in model.modules()]
+
+    assert sevennet.restore(accelerated) is accelerated
+    assert inside(accelerated) == inside(copy.deepcopy(original))
+    assert not sevennet.report(sevennet.restore(accelerated)).replaced
+
+
+def test_a_copy_stays_fast(accelerated):
+    assert list(sevennet.report(copy.deepcopy(accelerated)).replaced) == CONVOLUTIONS
+
+
+def test_calculators_agree():
+    results = []
+    with default_dtype(torch.float32):
+        original = model()
+        for each in (copy.deepcopy(original), sevennet.accelerate(copy.deepcopy(original))):
+            atoms = structure()
+            atoms.calc = SevenNetCalculator(each, file_type="model_instance", device="cpu")
+            results.append({"forces": torch.tensor(atoms.get_forces()), "stress": torch.tensor(atoms.get_stress())})
+    assert_agree(results[1], results[0], 1e-5)
+
+
+def test_torchscript_is_refused_by_what_to_do(accelerated):
+    with pytest.raises(TypeError, match=r"torch\.export.*torch\.compile.*restore\(model\)"):
+        torch.jit.script(accelerated)
+
+
+def test_nothing_to_replace_is_an_error_that_names_what_was_looked_for():
+    with pytest.raises(ValueError, match=r"nothing that can be replaced; looked for the IrrepsConvolution"):
+        sevennet.accelerate(torch.nn.Linear(2, 2))
+
+
+def test_another_accelerator_is_named(original):
+    fast = copy.deepcopy(original)
+    other = convolution.IrrepsScatterGatterFusedConvolution.from_irreps_convolution(fast._modules["1_convolution"])
+    fast.replace_module("1_convolution", other)
+    report = sevennet.report(sevennet.accelerate(fast))
+    assert list(report.replaced) == CONVOLUTIONS[:1]
+    assert "another accelerator" in report.left[CONVOLUTIONS[1]]
+
+
+def test_importing_it_does_not_import_pyg():
+    """SevenNet's own data do."""
+    in_fresh_process("import sys, pyg_cgconv.integrations.sevennet; assert 'torch_geometric' not in sys.modules")
