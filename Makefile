@@ -13,14 +13,14 @@ runs/demo/metrics.json: $(VENV)/installed
 	$(RUN) -m train md17 --run_dir runs/demo --max_time 00:00:04:30
 
 test: lint  ## everything that runs without a network; tests that need a GPU run if there is one
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist worksteal
 
 # Compiled kernels are kept for the next time: they are found by the code that they were made from.
 test-fast: $(VENV)/installed  ## for people at work: without tests marked slow, with fewer random examples
 	OMP_NUM_THREADS=1 PYG_CGCONV_CACHE=$(CURDIR)/$(VENV)/kernels \
-	$(RUN) -m pytest -q -m "not slow" --hypothesis-profile fast --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest -q -m "not slow" --hypothesis-profile fast --numprocesses 2 --dist worksteal
 
-test-long: $(VENV)/installed  ## for the night: ten times as many random examples, others each time
+test-long: $(VENV)/installed  ## for the night: ten times as many random examples or more, others each time; large kernels
 	$(RUN) -m pytest -m hypothesis --hypothesis-profile long
 
 test-dropins: test-mace test-nequip  ## the integrations with the packages themselves, which need environments of their own

@@ -148,7 +148,7 @@ def test_harmonics_are_exported(strict):
     torch.testing.assert_close(program(directions), Harmonics()(directions))
 
 
-POTENTIALS = [Potential(["H", "O"], 3.0, channels=4, lmax=lmax, layers=1).eval() for lmax in (1, 2, 3)]
+POTENTIALS = [Potential(["H", "O"], 3.0, channels=4, lmax=lmax, layers=1).eval() for lmax in (1, 3)]
 
 
 @pytest.mark.slow
@@ -163,10 +163,8 @@ def test_the_energy_of_a_potential_is_one_graph(potential):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "potential", POTENTIALS[1:2], ids=lambda potential: f"lmax {potential.hyperparameters['lmax']}"
-)
-def test_a_compiled_potential_has_forces(potential):
+def test_a_compiled_potential_has_forces():
+    potential, _ = POTENTIALS
     compiled = torch.compile(potential, backend="aot_eager")
-    for atoms in (4, 5, 7):
+    for atoms in (4, 7):
         torch.testing.assert_close(compiled(frame(atoms)), potential(frame(atoms)), rtol=1e-4, atol=1e-5)

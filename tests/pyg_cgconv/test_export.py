@@ -72,19 +72,26 @@ def exported(network: Network) -> torch.export.ExportedProgram:
     return torch.export.export(graph, arguments, dynamic_shapes=({0: nodes}, {1: edges}))
 
 
+@pytest.fixture(scope="module")
+def programs() -> tuple[Network, torch.export.ExportedProgram]:
+    torch.manual_seed(0)
+    network = Network()
+    return network, exported(network)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", LOAD)
-def test_programs_work_in_a_fresh_process(kind, tmp_path):
+def test_programs_work_in_a_fresh_process(kind, programs, tmp_path, monkeypatch):
     if kind == "aoti" and not shutil.which("g++"):
         pytest.skip("AOTInductor needs a C++ compiler")
     if kind == "aoti" and torch.__version__ < (2, 13):
         pytest.skip("packages of PyTorch 2.11 were seen to crash where they call operations in Python")
-    torch.manual_seed(0)
-    network, path = Network(), str(tmp_path / "program.pt2")
-    program = exported(network)
+    (network, program), path = programs, str(tmp_path / "program.pt2")
     if kind == "export":
         torch.export.save(program, path)
     else:
+        # The wrapper's C++ is long, and runs for a moment.
+        monkeypatch.setattr(torch._inductor.config.aot_inductor, "compile_wrapper_opt_level", "O0")
         torch._inductor.aoti_compile_and_package(program, package_path=path)
     arguments = atoms(11, 40)
     torch.save((arguments, network(*arguments)), tmp_path / "expected.pt")

@@ -15,6 +15,7 @@ from pyg_cgconv.benchmark.problems import PROBLEMS
 from pyg_cgconv.nn import NodeProducts
 from pyg_cgconv.tensor_product import problem_of
 from tests.problems import BACKWARD, DOUBLE_BACKWARD, FORWARD, named
+from tests.random_examples import only_long
 
 HOPPER = (9, 0)
 
@@ -23,14 +24,18 @@ every_order = pytest.mark.parametrize(
 )
 
 
-# Kernels that take less than a second or two to compile.
+# Kernels that take less than a second or two to compile, and those that take more than five.
 SMALL = ("mace-medium", "nequip-aspirin", "nequip-water")
+LARGE = ("nequip-benzene", "sevennet-l3i5")
+
+
+def each(names) -> list:
+    marks = {name: only_long() if name in LARGE else [] if name in SMALL else [pytest.mark.slow] for name in names}
+    return [pytest.param(name, marks=marks[name]) for name in names]
 
 
 @every_order
-@pytest.mark.parametrize(
-    "name", [name if name in SMALL else pytest.param(name, marks=pytest.mark.slow) for name in PROBLEMS]
-)
+@pytest.mark.parametrize("name", each(PROBLEMS))
 def test_named_problems_do_not_spill(name, contraction):
     binaries = compile_pass(named(name, layout="ir_mul").problem, Pass(Index.TARGET, contraction), HOPPER)
     assert [b.stack_bytes for b in binaries] == [0] * len(binaries)
@@ -39,13 +44,20 @@ def test_named_problems_do_not_spill(name, contraction):
 
 
 HIGH_DEGREE = ("128x6e", "1x3e", "128x6e")
-MANY_PATHS = ("+".join(["32x0e+32x1o"] * 34), "0e+1o", "0e+1o+1e+2e")
+
+
+def many_paths(slots: int) -> tuple[str, str, str]:
+    return "+".join(["32x0e+32x1o"] * slots), "0e+1o", "0e+1o+1e+2e"
 
 
 @every_order
 @pytest.mark.parametrize(
     ("irreps", "paths"),
-    [pytest.param(HIGH_DEGREE, 1, id="l = 6"), pytest.param(MANY_PATHS, 204, id="204 paths", marks=pytest.mark.slow)],
+    [
+        pytest.param(HIGH_DEGREE, 1, id="l = 6"),
+        pytest.param(many_paths(10), 60, id="60 paths", marks=pytest.mark.slow),
+        pytest.param(many_paths(34), 204, id="204 paths", marks=only_long()),
+    ],
 )
 def test_high_degrees_and_many_paths_do_not_spill(irreps, paths, contraction):
     problem = TensorProductConv(*irreps, layout="ir_mul").problem

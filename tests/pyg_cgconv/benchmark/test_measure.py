@@ -112,7 +112,7 @@ def test_float64_is_measured_with_coefficients_of_float64(monkeypatch):
     monkeypatch.setitem(graphs.ROWS, "few rows", 20)
     before = torch.get_default_dtype()
     for make in (peers.ours, peers.PEERS["e3nn"]):
-        row = measure(make, "mul_ir", "e3tools-conv", "few rows", replace(CPU, dtype=torch.float64))
+        row = measure(make, "mul_ir", "nequip-water", "few rows", replace(CPU, dtype=torch.float64))
         assert row["error"] < 1e-14
     assert torch.get_default_dtype() == before
 

@@ -144,7 +144,7 @@ def test_rows_need_not_be_contiguous_or_aligned(device):
 
 @pytest.mark.slow
 def test_gradients_of_gradients_are_exact(device):
-    layer = TensorProductConv("2x0e+3x1o", "0e+1o", "0e+1o")
+    layer = TensorProductConv("3x0e+2x1o", "0e+1o", "0e+1o")  # whose kernels other tests of derivatives need, too
     x, edge_index, edge_attr, weight = graph(layer, nodes=3, edges=5, device=device)
     inputs = [t.requires_grad_() for t in (x, edge_attr, weight)]
 

@@ -124,8 +124,16 @@ def test_other_dtypes_are_refused(dtypes, words, mode):
         layer(x, torch.zeros(2, 1, dtype=torch.long), y, w)
 
 
-@pytest.mark.parametrize("dtype", HALF, ids=str)
-@pytest.mark.parametrize("name", ["32 channels", "channels apart", "uvw", "uvw, odd"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *(("32 channels", dtype) for dtype in HALF),
+        ("channels apart", torch.bfloat16),
+        ("uvw", torch.float16),
+        ("uvw, odd", torch.bfloat16),
+    ],
+    ids=str,
+)
 def test_on_a_gpus_emulator(name, dtype):
     pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
     from tests.emulated import emulated_gpu

@@ -8,7 +8,6 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import grad, jacrev, vmap
 from torch.utils.checkpoint import checkpoint
 
-from pyg_cgconv import TensorProductConv
 from pyg_cgconv.nn import NodeProducts
 from tests.pyg_cgconv.ops.test_transforms import assert_equal, both, on_graph, problem
 from tests.transforms import TRANSFORMS, leaves, squared
@@ -16,7 +15,7 @@ from tests.transforms import TRANSFORMS, leaves, squared
 
 @pytest.mark.slow
 def test_checks_of_the_convolution(device):
-    layer = TensorProductConv("1x0e+1x1o", "1o", "0e+1o")
+    layer, _ = both()
     inputs, _, edge_index = problem(layer, 2, 1, 2, device)
     f, x = on_graph(layer, edge_index, (2, 1)), leaves(inputs)
     options = {"check_batched_grad": True, "nondet_tol": 1e-12}

@@ -54,7 +54,7 @@ def compare(case: Case, device, dtype, deterministic: bool = False) -> None:
     check(case, Derivatives((dtype,) * 3, (inputs, (*inputs, len(inputs))), deterministic), device)
 
 
-@examples(60)
+@examples(20, long=600)
 @given(problem=problems())
 def test_random_problems(device, problem):
     check(*problem, device)
