@@ -12,7 +12,8 @@ from .._torch import refuse_torchscript
 from ..ops import sorted_edges
 from ._convolution import Convolution as _Sum
 from ._convolution import obstacle
-from ._replacement import Accelerator, Found, Model, Replacement, found, logger
+from ._replacement import Accelerator, Found, Replacement, found, logger
+from ._replacement import Model as AnyModel
 from ._versions import Known
 
 KNOWN = Known("mace-torch", "0.3.14", "0.3.17")  # before 0.3.14, blocks do not hand the graph to their product
@@ -25,6 +26,7 @@ except ImportError as error:
 
 KNOWN.check()
 
+from ._mace_model import Model  # noqa: E402
 from ._mace_products import SymmetricContraction  # noqa: E402  (only where MACE is installed)
 
 __all__ = ["Convolution", "SymmetricContraction", "accelerate", "report", "restore"]
@@ -66,18 +68,23 @@ class Convolution(Replacement, o3.TensorProduct):
         return self._sum(x, edges, y, weight)
 
 
-class _BuiltAnew(Replacement):
+class _BuiltAnew(Model):
     """A model that stays fast where MACE builds it anew by its class, from its configuration and its state dict."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         _models.exchange(self)
+        self.prepare()
         report = _models.report(self)
         if not report.replaced:
             logger.warning("%s: built anew, and nothing in it is replaced: %s", type(self).__name__, report)
 
 
 # MACE asks for the names of these classes.
+class MACE(_BuiltAnew, modules.MACE):
+    original = modules.MACE
+
+
 class ScaleShiftMACE(_BuiltAnew, modules.ScaleShiftMACE):
     original = modules.ScaleShiftMACE
 
@@ -86,7 +93,7 @@ class MACELES(_BuiltAnew, extensions.MACELES):
     original = extensions.MACELES
 
 
-MODELS: dict[type[nn.Module], type[Replacement]] = {kind.original: kind for kind in (ScaleShiftMACE, MACELES)}
+MODELS: dict[type[nn.Module], type[Replacement]] = {kind.original: kind for kind in (MACE, ScaleShiftMACE, MACELES)}
 
 if hasattr(extensions, "PolarMACE"):  # since 0.3.16
 
@@ -127,12 +134,15 @@ class _Models(Accelerator):
         for module in list(model.modules()):
             if type(module) in MODELS:
                 module.__class__ = MODELS[type(module)]
+                module.prepare()  # type: ignore[operator]
 
-    def restore(self, model: Model) -> Model:
+    def restore(self, model: AnyModel) -> AnyModel:
         super().restore(model)
         for _, block in _interactions(model):
             if getattr(block, "conv_fusion", None) == FUSION:
                 del block.conv_fusion
+        for module in model.modules():
+            module.__dict__.pop("cuda_graphs", None)
         return model
 
 
@@ -149,7 +159,7 @@ _models = _Models(
 )
 
 
-def accelerate(model: Model) -> Model:
+def accelerate(model: AnyModel, *, cuda_graphs: bool = False) -> AnyModel:
     """Has a model of MACE computed by generated kernels, where there are some. Everything else of it stays.
 
     The convolutions of the interaction blocks are replaced. State dict, parameters, pickles of the whole model,
@@ -158,6 +168,10 @@ def accelerate(model: Model) -> Model:
 
     Args:
         model: a MACE, in Python; or a module that has some.
+        cuda_graphs: whether inference on a GPU is captured in CUDA graphs: calls that ask for forces or stresses, not
+            for training, Hessians or others. A graph serves one number of atoms and structures, and edges that fill at
+            least half of it. Such results have no gradients. Calls that no graph serves run as usual; the log tells
+            why.
 
     Returns:
         The same model. :func:`report` tells what was replaced, as does the log (level INFO).
@@ -166,7 +180,13 @@ def accelerate(model: Model) -> Model:
         TypeError: the model is no module, or one of TorchScript.
         ValueError: nothing in it can be replaced.
     """
-    return _models.accelerate(model)
+    _models.accelerate(model)
+    found = [module for module in model.modules() if isinstance(module, Model)]
+    if cuda_graphs and not found:
+        raise ValueError(f"cuda_graphs: {type(model).__name__} is no model of MACE that is known, nor has it one")
+    for module in found:
+        module.cuda_graphs = bool(cuda_graphs)
+    return model
 
 
 restore, report = _models.restore, _models.report

@@ -19,7 +19,12 @@ from mace.tools import torch_geometric
 
 from pyg_cgconv.integrations import mace
 
-CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
+REPLACED = [
+    "interactions.0.conv_tp",
+    "interactions.1.conv_tp",
+    "products.0.symmetric_contractions",
+    "products.1.symmetric_contractions",
+]
 USUAL = "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
 
 
@@ -99,7 +104,7 @@ def test_derivatives_agree(blocks, dtype):
     with default_dtype(dtype):
         original, given = model(*blocks), batch()
         fast = mace.accelerate(copy.deepcopy(original))
-        assert list(mace.report(fast).replaced) == CONVOLUTIONS
+        assert list(mace.report(fast).replaced) == REPLACED
         assert_agree(all_of(fast, given), all_of(original, given), TOLERANCES[dtype])
 
 
@@ -128,12 +133,12 @@ def test_restore_leaves_what_was(original, accelerated):
 
 def test_accelerated_twice_is_accelerated_once(accelerated):
     assert mace.accelerate(accelerated) is accelerated
-    assert list(mace.report(accelerated).replaced) == CONVOLUTIONS
+    assert list(mace.report(accelerated).replaced) == REPLACED
 
 
 def test_a_copy_and_another_dtype_stay_fast(original, accelerated):
     other = copy.deepcopy(accelerated).float().double()
-    assert list(mace.report(other).replaced) == CONVOLUTIONS
+    assert list(mace.report(other).replaced) == REPLACED
     assert_agree(other(batch()), {"energy": original.float().double()(batch())["energy"]}, 1e-6)
 
 
@@ -158,7 +163,7 @@ def test_a_calculator_that_compiles_keeps_what_was_replaced(accelerated, mode):
     """It builds the model anew, from its configuration."""
     calculator = MACECalculator(models=accelerated, default_dtype="float64", compile_mode=mode)
     (compiled,) = calculator.models
-    assert [name.removeprefix("_orig_mod.") for name in mace.report(compiled).replaced] == CONVOLUTIONS
+    assert [name.removeprefix("_orig_mod.") for name in mace.report(compiled).replaced] == REPLACED
     assert len(mace.report(mace.restore(compiled)).replaced) == 0
 
 
@@ -202,8 +207,8 @@ def test_a_block_that_is_not_known_is_named(original):
     fast = copy.deepcopy(original)
     fast.interactions[1].__class__ = Other
     report = mace.report(mace.accelerate(fast))
-    assert list(report.replaced) == CONVOLUTIONS[:1]
-    assert "Other" in report.left[CONVOLUTIONS[1]]
+    assert list(report.replaced) == REPLACED[:1]
+    assert "Other" in report.left[REPLACED[1]]
     assert_agree({"energy": fast(batch())["energy"]}, {"energy": original(batch())["energy"]}, 1e-12)
 
 

@@ -1,0 +1,87 @@
+"""MACE's models: they stay fast where MACE builds them anew, and infer by CUDA graphs where that is asked for."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import torch
+
+from ._replacement import Replacement, logger
+from ._replay import Data, Replay
+
+CAPTURED = {"compute_force", "compute_virials", "compute_stress", "compute_displacement"}
+"""Options of a call that a CUDA graph serves; all others must be off."""
+READ = ("positions", "edge_index", "shifts", "cell")
+"""Tensors that a call needs for one."""
+
+
+class Model(Replacement):
+    """A model whose products are replaced.
+
+    Attributes:
+        cuda_graphs: Whether inference of energies, forces and stresses on a GPU is captured.
+    """
+
+    prepared = ("_replay", "_told")
+    cuda_graphs = False
+
+    def prepare(self) -> None:
+        self._replay = Replay(partial(padded, cutoff=float(self.r_max)))
+        self._told: set[str] = set()
+
+    def forward(self, data: Data, *arguments: Any, **options: Any) -> dict:
+        if self.cuda_graphs:
+            given = inspect.signature(super().forward).bind(data, *arguments, **options).arguments
+            del given["data"]
+            obstacle = self._obstacle(data, given)
+            if not obstacle:
+                forward = partial(super().forward, **given)
+                return self._replay(forward, dict(data), tuple(sorted(given.items())))
+            if obstacle not in self._told:
+                self._told.add(obstacle)
+                logger.info("%s: not by a CUDA graph, because %s", type(self).__name__, obstacle)
+        return super().forward(data, *arguments, **options)
+
+    def _obstacle(self, data: Data, given: dict[str, Any]) -> str:
+        """Why no graph serves the call; empty if one does."""
+        others = [name for name, value in given.items() if value and name not in CAPTURED]
+        if others:
+            return f"{', '.join(others)} is asked for"
+        if (
+            not given.get("compute_force", True)
+            and not given.get("compute_stress")
+            and not given.get("compute_virials")
+        ):
+            return "gradients may be asked of its energy"
+        missing = [name for name in READ if name not in data]
+        if missing:
+            return f"data has no {', '.join(missing)}"
+        if not data["positions"].is_cuda:
+            return "its data are on a CPU"
+        if not data["edge_index"].shape[1]:
+            return "there are no edges"
+        if torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
+            return "it is part of a larger program"
+        return ""
+
+
+def padded(data: Data, edges: int, cutoff: float) -> Data:
+    """The structures with so many edges: those that are added join the last atom with an image of its own beyond the
+    cutoff, which counts nothing."""
+    more, cell = edges - data["edge_index"].shape[1], data["cell"].view(-1, 3, 3)[-1]
+    length, direction = cell.norm(dim=-1).max(0)
+    torch._assert_async(length > 0, "cell: MACE's data have one, also of molecules; with cuda_graphs it is needed")
+    image = torch.nn.functional.one_hot(direction, 3) * torch.ceil(2 * cutoff / length)
+    last = data["positions"].shape[0] - 1
+    added = {
+        "edge_index": data["edge_index"].new_full((2, more), last),
+        "shifts": (image @ cell).expand(more, 3),
+        "unit_shifts": image.expand(more, 3),
+    }
+    result = dict(data)
+    for name, rows in added.items():
+        if name in data:
+            result[name] = torch.cat([data[name], rows.to(data[name].dtype)], dim=int(name == "edge_index"))
+    return result

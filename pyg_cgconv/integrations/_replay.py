@@ -1,0 +1,131 @@
+"""A model's inference as one CUDA graph: small systems wait for launches, not for kernels."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..cuda_graphs import capturing, on_stream
+from ._replacement import logger
+
+Data = dict[str, Tensor]
+
+ROOM = 1.1
+"""Edges of a graph by those that it was captured with: later ones of the same atoms differ by a few percent."""
+KEPT = 4
+"""Graphs at a time. They share the memory of intermediate results, because they run one after the other."""
+WARM_UP = 3
+"""Calls before a capture: kernels are compiled at the first, and e3nn's TorchScript specialises at the second and third."""
+PATIENCE = 16
+"""Captures, without as many replays, after which somebody is told that they do not pay."""
+
+
+class _Captured(NamedTuple):
+    """A graph, what it reads and writes, and how many edges it has room for."""
+
+    graph: torch.cuda.CUDAGraph
+    given: Data
+    results: dict[str, Tensor | None]
+    edges: int
+
+
+class Replay:
+    """A function of dictionaries of tensors, captured once for each kind of them and then launched as a whole.
+
+    Args:
+        padded: a dictionary, and a number of edges -> the dictionary with so many; those that were added change
+            nothing.
+        edges: The name of the tensor (..., E) whose last dimension is the number of edges.
+    """
+
+    def __init__(self, padded: Callable[[Data, int], Data], edges: str = "edge_index"):
+        self._padded, self._edges = padded, edges
+        self._known: OrderedDict[Hashable, _Captured] = OrderedDict()
+        self._stream: torch.cuda.Stream | None = None
+        self._pool = None
+        self.captures = self.replays = 0
+
+    def __call__(self, function: Callable[[Data], dict[str, Tensor | None]], data: Data, options: Hashable) -> dict:
+        """What the function returns for the data, in memory of its own; without gradients.
+
+        Args:
+            options: whatever else the function depends on.
+        """
+        tensors = {name: value for name, value in data.items() if isinstance(value, Tensor)}
+        count = tensors[self._edges].shape[-1]
+        key = options, tuple(_signature(name, value, count) for name, value in sorted(tensors.items()))
+        captured = self._known.get(key)
+        if captured is not None and captured.edges / 2 <= count <= captured.edges:
+            self._fill(captured, tensors)
+        else:
+            self._known.pop(key, None)  # its memory is free before more is asked for
+            captured = self._known[key] = self._capture(function, tensors, math.ceil(ROOM * count))
+        self._known.move_to_end(key)
+        captured.graph.replay()
+        self.replays += 1
+        return {name: None if value is None else value.clone() for name, value in captured.results.items()}
+
+    def _capture(self, function: Callable, tensors: Data, edges: int) -> _Captured:
+        while len(self._known) >= KEPT:
+            self._known.popitem(last=False)
+        device = tensors[self._edges].device
+        if self._stream is None or self._stream.device != device:
+            self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+        given = {name: value.detach().clone() for name, value in self._padded(tensors, edges).items()}
+        recording = _Recording(given)
+        with on_stream(self._stream):
+            for _ in range(WARM_UP):
+                recording.clear_and_fill(given)
+                function(recording)
+        with capturing(self._stream, self._pool) as graph:
+            results = function(dict(given))
+        self.captures += 1
+        logger.info("captured a CUDA graph for up to %d edges (number %d)", edges, self.captures)
+        if self.captures == PATIENCE and self.replays < 2 * PATIENCE:
+            warnings.warn(
+                f"cuda_graphs: {self.captures} graphs were captured for {self.replays} calls, because numbers of atoms "
+                "or structures change from call to call; such models are faster with cuda_graphs=False",
+                stacklevel=2,
+            )
+        detached = {name: value.detach() if isinstance(value, Tensor) else None for name, value in results.items()}
+        return _Captured(graph, {name: given[name] for name in given if name in recording.read}, detached, edges)
+
+    def _fill(self, captured: _Captured, tensors: Data) -> None:
+        padded = self._padded({name: tensors[name] for name in captured.given}, captured.edges)
+        for name, target in captured.given.items():
+            target.copy_(padded[name])
+
+
+class _Recording(dict):
+    """A dictionary that knows what has been read of it."""
+
+    def __init__(self, content: Data):
+        super().__init__(content)
+        self.read: set[str] = set()
+
+    def clear_and_fill(self, content: Data) -> None:
+        self.clear()
+        self.update(content)
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default=None):
+        if name in self:
+            self.read.add(name)
+        return super().get(name, default)
+
+
+def _signature(name: str, value: Tensor, edges: int) -> tuple:
+    """What must be the same of a tensor for the same graph."""
+    shape = tuple(
+        -1 if size == edges and number in (0, value.dim() - 1) else size for number, size in enumerate(value.shape)
+    )
+    return name, value.dtype, value.device, shape
