@@ -13,7 +13,7 @@ from ._replay import Data, Replay
 
 CAPTURED = {"compute_force", "compute_virials", "compute_stress", "compute_displacement"}
 """Options of a call that a CUDA graph serves; all others must be off."""
-READ = ("positions", "edge_index", "shifts", "cell")
+READ = ("positions", "edge_index", "shifts", "cell", "batch")
 """Tensors that a call needs for one."""
 
 
@@ -68,17 +68,19 @@ class Model(Replacement):
 
 
 def padded(data: Data, edges: int, cutoff: float) -> Data:
-    """The structures with so many edges: those that are added join the last atom with an image of its own beyond the
-    cutoff, which counts nothing."""
-    more, cell = edges - data["edge_index"].shape[1], data["cell"].view(-1, 3, 3)[-1]
-    length, direction = cell.norm(dim=-1).max(0)
-    torch._assert_async(length > 0, "cell: MACE's data have one, also of molecules; with cuda_graphs it is needed")
-    image = torch.nn.functional.one_hot(direction, 3) * torch.ceil(2 * cutoff / length)
-    last = data["positions"].shape[0] - 1
+    """The structures with so many edges: those that are added join an atom with an image of its own beyond the cutoff,
+    which counts nothing. They are shared out to all atoms, because sums over the edges of one take long."""
+    more, atoms = edges - data["edge_index"].shape[1], data["positions"].shape[0]
+    cells = data["cell"].view(-1, 3, 3)
+    length, direction = cells.norm(dim=-1).max(1)
+    torch._assert_async((length > 0).all(), "cell: cuda_graphs need one, which MACE gives to molecules, too")
+    images = torch.nn.functional.one_hot(direction, 3) * torch.ceil(2 * cutoff / length)[:, None]
+    atom = torch.arange(more, device=cells.device) % atoms
+    structure = data["batch"][atom]
     added = {
-        "edge_index": data["edge_index"].new_full((2, more), last),
-        "shifts": (image @ cell).expand(more, 3),
-        "unit_shifts": image.expand(more, 3),
+        "edge_index": atom.expand(2, more),
+        "shifts": (images[:, None] @ cells).squeeze(1)[structure],
+        "unit_shifts": images[structure],
     }
     result = dict(data)
     for name, rows in added.items():

@@ -21,9 +21,12 @@ _ZERO = 1e-5
 """Coefficients of MACE below this are rounding noise of float32; the smallest true one is above 1e-3."""
 
 
-class SymmetricContraction(Replacement, symmetric_contraction.SymmetricContraction):
+class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContraction.__bases__):  # type: ignore[misc]
     """The contraction of a product block. MACE's U matrices combine its weights to coefficients of monomials; there its
-    paths that differ in the order of factors alone are added up."""
+    paths that differ in the order of factors alone are added up.
+
+    No subclass of MACE's, whose instances `MACECalculator(compile_mode=...)` traces by torch.fx.
+    """
 
     original = symmetric_contraction.SymmetricContraction
     prepared = ("_combined", "_description", "_elements", "_versions")

@@ -21,7 +21,7 @@ ROOM = 1.1
 KEPT = 4
 """Graphs at a time. They share the memory of intermediate results, because they run one after the other."""
 WARM_UP = 3
-"""Calls before a capture: kernels are compiled at the first, and e3nn's TorchScript specialises at the second and third."""
+"""Calls before a capture: kernels are compiled at the first one; at the next ones e3nn's TorchScript specialises."""
 PATIENCE = 16
 """Captures, without as many replays, after which somebody is told that they do not pay."""
 
@@ -78,13 +78,12 @@ class Replay:
         if self._stream is None or self._stream.device != device:
             self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
         given = {name: value.detach().clone() for name, value in self._padded(tensors, edges).items()}
-        recording = _Recording(given)
+        read: set[str] = set()
         with on_stream(self._stream):
             for _ in range(WARM_UP):
-                recording.clear_and_fill(given)
-                function(recording)
+                function(_Recording(given, read))
         with capturing(self._stream, self._pool) as graph:
-            results = function(dict(given))
+            results = function(_Recording(given, read))
         self.captures += 1
         logger.info("captured a CUDA graph for up to %d edges (number %d)", edges, self.captures)
         if self.captures == PATIENCE and self.replays < 2 * PATIENCE:
@@ -94,7 +93,7 @@ class Replay:
                 stacklevel=2,
             )
         detached = {name: value.detach() if isinstance(value, Tensor) else None for name, value in results.items()}
-        return _Captured(graph, {name: given[name] for name in given if name in recording.read}, detached, edges)
+        return _Captured(graph, {name: given[name] for name in sorted(read)}, detached, edges)
 
     def _fill(self, captured: _Captured, tensors: Data) -> None:
         padded = self._padded({name: tensors[name] for name in captured.given}, captured.edges)
@@ -103,15 +102,12 @@ class Replay:
 
 
 class _Recording(dict):
-    """A dictionary that knows what has been read of it."""
+    """Tensors in the memory of others, and which of them have been read: a function may make leaves of them, or put
+    others into their places."""
 
-    def __init__(self, content: Data):
-        super().__init__(content)
-        self.read: set[str] = set()
-
-    def clear_and_fill(self, content: Data) -> None:
-        self.clear()
-        self.update(content)
+    def __init__(self, content: Data, read: set[str]):
+        super().__init__({name: value.detach() for name, value in content.items()})
+        self.read = read
 
     def __getitem__(self, name: str) -> Tensor:
         self.read.add(name)
