@@ -16,6 +16,7 @@ from e3nn import o3
 from mace import data, modules, tools
 from mace.calculators import MACECalculator
 from mace.tools import torch_geometric
+from mace.tools.scripts_utils import extract_config_mace_model
 
 from pyg_cgconv.integrations import mace
 
@@ -101,6 +102,33 @@ def test_derivatives_agree(blocks, dtype):
         fast = mace.accelerate(copy.deepcopy(original))
         assert list(mace.report(fast).replaced) == CONVOLUTIONS
         assert_agree(all_of(fast, given), all_of(original, given), TOLERANCES[dtype])
+
+
+def test_the_layout_of_cuequivariance_around_it(original, tmp_path):
+    """There features are ir_mul. MACE itself does not have such a model with the products of e3nn."""
+    pytest.importorskip("cuequivariance_torch", reason="cuequivariance is not installed")
+    from mace.cli.convert_e3nn_cueq import run
+
+    whole = run(copy.deepcopy(original), device="cpu")
+    config = modules.wrapper_ops.CuEquivarianceConfig(
+        enabled=True,
+        layout="ir_mul",
+        group="O3_e3nn",
+        optimize_linear=True,
+        optimize_symmetric=True,
+        optimize_fctp=True,
+    )
+    fast = mace.accelerate(type(whole)(**extract_config_mace_model(original) | {"cueq_config": config}))
+    assert list(mace.report(fast).replaced) == CONVOLUTIONS
+    missing, _ = fast.load_state_dict(whole.state_dict(), strict=False)
+    assert all(".conv_tp." in name for name in missing)
+    torch.save(fast, tmp_path / "whole.model")
+    expected = all_of(original, batch())
+    names = "energy", "forces", "stress", "hessian"
+    for each in (fast, torch.load(tmp_path / "whole.model", weights_only=False)):
+        assert_agree(all_of(each, batch()), {name: expected[name] for name in names}, 1e-12)
+    report = mace.report(whole)
+    assert "ChannelWiseTensorProduct, not e3nn's" in report.left[CONVOLUTIONS[0]]
 
 
 def test_an_atom_without_neighbours(original, accelerated):
