@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.drop_ins import TOLERANCES, assert_agree, default_dtype, in_fresh_process, loss_gradients
+from tests.lammps_data import LAMMPSData
 
 pytest.importorskip("mace", reason="mace-torch is not installed")
 
@@ -15,6 +16,7 @@ from ase.build import bulk
 from e3nn import o3
 from mace import data, modules, tools
 from mace.calculators import MACECalculator
+from mace.calculators.lammps_mliap_mace import LAMMPS_MLIAP_MACE
 from mace.tools import torch_geometric
 from mace.tools.scripts_utils import extract_config_mace_model
 
@@ -200,6 +202,16 @@ def test_calculators_agree(original, accelerated, compiled, monkeypatch):
         atoms.calc = MACECalculator(models=each, default_dtype="float64", compile_mode=mode)
         results.append({"forces": torch.tensor(atoms.get_forces()), "stress": torch.tensor(atoms.get_stress())})
     assert_agree(results[1], results[0], 1e-12)
+
+
+def test_lammps_with_ghost_atoms(original, accelerated):
+    """By MACE's own wrapper for ML-IAP."""
+    expected = original(batch())
+    given = LAMMPSData(structure(), [6, 8], 3.0)
+    LAMMPS_MLIAP_MACE(accelerated).compute_forces(given)
+    assert given.exchanges == 1
+    found = {"energy": torch.tensor([given.energy]), "forces": given.forces}
+    assert_agree(found, {name: expected[name] for name in found}, 1e-12)
 
 
 def test_a_model_of_another_class_is_accelerated():
