@@ -34,11 +34,11 @@ test-nequip: .venv-nequip/installed
 	OMP_NUM_THREADS=1 .venv-nequip/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_nequip.py
 	OMP_NUM_THREADS=1 .venv-nequip/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_sevennet.py
 
-.venv-mace/installed: EXTRAS := mace
-.venv-nequip/installed: EXTRAS := nequip,sevennet
+.venv-mace/installed: PACKAGES := ".[mace]" cuequivariance cuequivariance-torch
+.venv-nequip/installed: PACKAGES := ".[nequip,sevennet]"
 .venv-%/installed: pyproject.toml
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --editable ".[$(EXTRAS)]" hypothesis pytest
+	.venv-$*/bin/python -m pip install --quiet --editable $(PACKAGES) hypothesis pytest
 	touch $@
 
 lint: $(VENV)/installed

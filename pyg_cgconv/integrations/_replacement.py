@@ -25,10 +25,12 @@ class Replacement(NotScripted, nn.Module):
     Attributes:
         original: The class of the modules that it replaces.
         prepared: The names of attributes that :meth:`prepare` makes. They are not pickled, but made again.
+        told: The names of attributes that the model around it tells.
     """
 
     original: ClassVar[type[nn.Module]]
     prepared: ClassVar[tuple[str, ...]] = ()
+    told: ClassVar[tuple[str, ...]] = ()
     instead = (
         "export the model with torch.export, compile it with torch.compile, or undo accelerate(model) by restore(model)"
     )
@@ -133,7 +135,7 @@ class Accelerator:
         check_model(model)
         for module in list(model.modules()):
             if isinstance(module, Replacement) and type(module) in self.classes():
-                for attribute in module.prepared:
+                for attribute in (*module.prepared, *module.told):
                     module.__dict__.pop(attribute, None)
                 module.__class__ = module.original  # type: ignore[assignment]
         return model

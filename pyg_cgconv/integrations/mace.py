@@ -54,13 +54,15 @@ class Convolution(Replacement, o3.TensorProduct):
 
     original = o3.TensorProduct
     prepared = ("_sum",)
+    told = ("_layout",)
+    _layout = "mul_ir"
 
     @classmethod
     def obstacle(cls, module: Any) -> str:
         return obstacle(module)
 
     def prepare(self) -> None:
-        self._sum = _Sum(self)
+        self._sum = _Sum(self, self._layout)
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor, edge_index: Tensor) -> Tensor:
         refuse_torchscript(self)
@@ -127,6 +129,10 @@ class _Models(Accelerator):
         yield from super().find(model)
 
     def exchange(self, model: nn.Module) -> None:
+        for _, block in _interactions(model):
+            around = getattr(block, "cueq_config", None)
+            if type(block.conv_tp) is o3.TensorProduct and around is not None and around.enabled:
+                block.conv_tp._layout = around.layout_str
         super().exchange(model)
         for _, block in _interactions(model):
             if isinstance(block.conv_tp, Convolution):

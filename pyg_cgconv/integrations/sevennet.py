@@ -13,7 +13,7 @@ from ._convolution import Convolution, obstacle
 from ._replacement import Accelerator, Model, Replacement
 from ._versions import Known
 
-KNOWN = Known("sevenn", "0.11", "0.14")
+KNOWN = Known("sevenn", "0.12", "0.14")
 
 try:
     from sevenn import _keys as keys

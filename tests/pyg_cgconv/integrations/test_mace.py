@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.drop_ins import TOLERANCES, assert_agree, default_dtype, in_fresh_process, loss_gradients
+from tests.lammps_data import LAMMPSData
 
 pytest.importorskip("mace", reason="mace-torch is not installed")
 
@@ -15,7 +16,9 @@ from ase.build import bulk
 from e3nn import o3
 from mace import data, modules, tools
 from mace.calculators import MACECalculator
+from mace.calculators.lammps_mliap_mace import LAMMPS_MLIAP_MACE
 from mace.tools import torch_geometric
+from mace.tools.scripts_utils import extract_config_mace_model
 
 from pyg_cgconv.integrations import mace
 
@@ -108,6 +111,33 @@ def test_derivatives_agree(blocks, dtype):
         assert_agree(all_of(fast, given), all_of(original, given), TOLERANCES[dtype])
 
 
+def test_the_layout_of_cuequivariance_around_it(original, tmp_path):
+    """There features are ir_mul. MACE itself does not have such a model with the products of e3nn."""
+    pytest.importorskip("cuequivariance_torch", reason="cuequivariance is not installed")
+    from mace.cli.convert_e3nn_cueq import run
+
+    whole = run(copy.deepcopy(original), device="cpu")
+    config = modules.wrapper_ops.CuEquivarianceConfig(
+        enabled=True,
+        layout="ir_mul",
+        group="O3_e3nn",
+        optimize_linear=True,
+        optimize_symmetric=True,
+        optimize_fctp=True,
+    )
+    fast = mace.accelerate(type(whole)(**extract_config_mace_model(original) | {"cueq_config": config}))
+    assert list(mace.report(fast).replaced) == CONVOLUTIONS
+    missing, _ = fast.load_state_dict(whole.state_dict(), strict=False)
+    assert all(".conv_tp." in name for name in missing)
+    torch.save(fast, tmp_path / "whole.model")
+    expected = all_of(original, batch())
+    names = "energy", "forces", "stress", "hessian"
+    for each in (fast, torch.load(tmp_path / "whole.model", weights_only=False)):
+        assert_agree(all_of(each, batch()), {name: expected[name] for name in names}, 1e-12)
+    report = mace.report(whole)
+    assert "ChannelWiseTensorProduct, not e3nn's" in report.left[CONVOLUTIONS[0]]
+
+
 def test_an_atom_without_neighbours(original, accelerated):
     atoms = structure()[:1]
     atoms.pbc = False
@@ -177,6 +207,16 @@ def test_calculators_agree(original, accelerated, compiled, monkeypatch):
         atoms.calc = MACECalculator(models=each, default_dtype="float64", compile_mode=mode)
         results.append({"forces": torch.tensor(atoms.get_forces()), "stress": torch.tensor(atoms.get_stress())})
     assert_agree(results[1], results[0], 1e-12)
+
+
+def test_lammps_with_ghost_atoms(original, accelerated):
+    """By MACE's own wrapper for ML-IAP."""
+    expected = original(batch())
+    given = LAMMPSData(structure(), [6, 8], 3.0)
+    LAMMPS_MLIAP_MACE(accelerated).compute_forces(given)
+    assert given.exchanges == 1
+    found = {"energy": torch.tensor([given.energy]), "forces": given.forces}
+    assert_agree(found, {name: expected[name] for name in found}, 1e-12)
 
 
 def test_a_model_of_another_class_is_accelerated():

@@ -1,11 +1,14 @@
 """Models of NequIP, accelerated, against themselves as they were."""
 
 import copy
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.drop_ins import TOLERANCES, assert_agree, hessian, in_fresh_process, loss_gradients
+from tests.lammps_data import LAMMPSData
 
 pytest.importorskip("nequip", reason="nequip is not installed")
 
@@ -52,13 +55,17 @@ def model(dtype=torch.float64, compile_mode="eager", **options):
     return made["sole_model"] if isinstance(made, torch.nn.ModuleDict) else made
 
 
+def structure(seed):
+    atoms = bulk("C", "diamond", a=3.6, cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    atoms.numbers[::2] = 8
+    return atoms
+
+
 def frames(count=1):
     found = []
     for seed in range(count):
-        atoms = bulk("C", "diamond", a=3.6, cubic=True)
-        atoms.rattle(0.1, seed=seed)
-        atoms.numbers[::2] = 8
-        frame = from_ase(atoms)
+        frame = from_ase(structure(seed))
         for transform in (ChemicalSpeciesToAtomTypeMapper(SPECIES), NeighborListTransform(3.0)):
             frame = transform(frame)
         found.append(frame)
@@ -165,6 +172,26 @@ def test_nequips_compile_mode(original, monkeypatch):
     found, expected = (all_of(each, frames(2), with_hessian=False) for each in (fast, original))
     assert fast._compiled_cache[0], "the model ran uncompiled"
     assert_agree(found, expected, 1e-11)
+
+
+def test_lammps_with_ghost_atoms(original, monkeypatch):
+    """By NequIP's own wrapper for ML-IAP, which asks for a model from a file."""
+    unified = SimpleNamespace(MLIAPUnified=type("MLIAPUnified", (), {}))
+    for name, module in (("lammps", None), ("lammps.mliap", None), ("lammps.mliap.mliap_unified_abc", unified)):
+        monkeypatch.setitem(sys.modules, name, module or SimpleNamespace())
+    from nequip.integrations.lammps_mliap.lmp_mliap_wrapper import NequIPLAMMPSMLIAPWrapper
+
+    wrapper = NequIPLAMMPSMLIAPWrapper.__new__(NequIPLAMMPSMLIAPWrapper)
+    wrapper.model, wrapper.nl_pruner, wrapper.tf32, wrapper.compile = None, None, False, False
+    wrapper.modifiers = ["enable_pyg_cgconv"]
+    wrapper._load_model_from_bytes = lambda: copy.deepcopy(original)
+    given = LAMMPSData(structure(0), [6, 8], 3.0)
+    wrapper.compute_forces(given)
+    assert len(nequip.report(wrapper.model).replaced) == 2
+    assert given.exchanges == 1
+    expected = original(frames(1))
+    found = {"total_energy": torch.tensor([[float(given.energy)]]).double(), "forces": given.forces}
+    assert_agree(found, {name: expected[name] for name in found}, 1e-12)
 
 
 def test_torchscript_is_refused_by_what_to_do(accelerated):
