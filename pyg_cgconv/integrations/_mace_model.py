@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,18 +25,19 @@ class Model(Replacement):
         cuda_graphs: Whether inference of energies, forces and stresses on a GPU is captured.
     """
 
-    prepared = ("_replay", "_told")
+    prepared = ("_replay", "_signature", "_told")
     cuda_graphs = False
 
     def prepare(self) -> None:
         self._replay = Replay(
             partial(completed, cutoff=float(self.r_max)), {"edge_index": 1, "shifts": 0, "unit_shifts": 0}
         )
+        self._signature = inspect.signature(self.original.forward)
         self._told: set[str] = set()
 
     def forward(self, data: Data, *arguments: Any, **options: Any) -> dict:
         if self.cuda_graphs:
-            given = _parameters(type(self)).bind(self, data, *arguments, **options).arguments
+            given = self._signature.bind(self, data, *arguments, **options).arguments
             for name in ("self", "data"):
                 del given[name]
             obstacle = self._obstacle(data, given)
@@ -69,12 +70,6 @@ class Model(Replacement):
         if torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
             return "it is part of a larger program"
         return ""
-
-
-@cache
-def _parameters(model: type[Model]) -> inspect.Signature:
-    """Of the forward of the class that a model had."""
-    return inspect.signature(model.original.forward)
 
 
 def completed(data: Data, count: Tensor, cutoff: float) -> Data:

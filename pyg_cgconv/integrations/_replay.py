@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class _Captured(NamedTuple):
 
     graph: torch.cuda.CUDAGraph
     given: Data
-    count: Tensor
+    edge_count: Tensor
     results: dict[str, Tensor | None]
     edges: int
 
@@ -50,7 +50,7 @@ class Replay:
         self._completed, self._by_edge = completed, by_edge
         self._known: OrderedDict[Hashable, _Captured] = OrderedDict()
         self._stream: torch.cuda.Stream | None = None
-        self._pool = None
+        self._pool: Any = None
         self.captures = self.replays = 0
 
     def __call__(self, function: Callable[[Data], dict[str, Tensor | None]], data: Data, options: Hashable) -> dict:
@@ -92,7 +92,7 @@ class Replay:
         read: set[str] = set()
 
         def run() -> dict[str, Tensor | None]:
-            return function(_Recording(self._completed(_Recording(given, read), captured.count), read))
+            return function(_Recording(self._completed(_Recording(given, read), captured.edge_count), read))
 
         self._fill(captured, tensors, self._count(tensors))
         with on_stream(self._stream):
@@ -120,7 +120,7 @@ class Replay:
         return value.new_zeros(shape)
 
     def _fill(self, captured: _Captured, tensors: Data, count: int) -> None:
-        captured.count.fill_(count)
+        captured.edge_count.fill_(count)
         for name, target in captured.given.items():
             if name in self._by_edge:
                 target = target.narrow(self._by_edge[name], 0, count)
