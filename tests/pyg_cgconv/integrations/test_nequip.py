@@ -22,6 +22,8 @@ from nequip.utils.global_state import set_global_state
 
 from pyg_cgconv.integrations import nequip
 
+SMALL = {"l_max": 1, "num_features": 2}
+"""Of models that are traced and compiled, which takes long."""
 CONVOLUTIONS = [f"model.func.layer{n}_convnet.conv.tp_scatter" for n in (0, 1)]
 SPECIES = ["C", "O"]
 
@@ -43,15 +45,13 @@ def model(dtype=torch.float64, compile_mode="eager", **options):
         num_bessels=4,
         polynomial_cutoff_p=6,
         num_layers=2,
-        l_max=2,
         parity=True,
-        num_features=options.pop("num_features", [6, 4, 2]),
         radial_mlp_depth=1,
         radial_mlp_width=8,
         avg_num_neighbors=8.0,
         per_type_energy_shifts=dict.fromkeys(SPECIES, -1.0),
         compile_mode=compile_mode,
-        **options,
+        **({"l_max": 2, "num_features": [6, 4, 2]} | options),
     )
     return made["sole_model"] if isinstance(made, torch.nn.ModuleDict) else made
 
@@ -164,20 +164,22 @@ def test_the_modifier_is_one_of_nequip(original):
     assert_agree(*results, 1e-12)
 
 
-def test_nequips_compile_mode(original, monkeypatch):
+def test_nequips_compile_mode(monkeypatch):
     """NequIP traces the model with its forces, and compiles what it traced (here by another backend, as inductor takes
     minutes); training runs in it, too."""
     by_inductor = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **options: by_inductor(model, backend="aot_eager", **options))
-    fast = modify(model(compile_mode="compile"), [{"modifier": "enable_pyg_cgconv"}])
+    original = model(**SMALL)
+    fast = modify(model(compile_mode="compile", **SMALL), [{"modifier": "enable_pyg_cgconv"}])
     found, expected = (all_of(each, frames(2), with_hessian=False) for each in (fast, original))
     assert fast._compiled_cache[0], "the model ran uncompiled"
     assert_agree(found, expected, 1e-11)
 
 
 @pytest.mark.slow
-def test_nequip_compile_makes_a_package_for_another_process(original, monkeypatch, tmp_path):
+def test_nequip_compile_makes_a_package_for_another_process(monkeypatch, tmp_path):
     """The command nequip-compile, of a model that is not read from a checkpoint."""
+    original = model(**SMALL)
     monkeypatch.setattr(compile, "load_saved_model", lambda *_, **options: (copy.deepcopy(original), frames(1)))
     package, expected = tmp_path / "model.nequip.pt2", original(frames(1))
     options = "--mode aotinductor --device cpu --target ase --modifiers enable_pyg_cgconv"
