@@ -1,7 +1,7 @@
 """The CPU kernel of polynomials of features: a thread takes a vector of channels of all nodes of one target.
 
-Channels have nothing to do with each other, so threads do not add to common sums. The coefficients of a vector of channels
-lie together in a buffer, which stays in cache from node to node.
+Channels have nothing to do with each other, so threads do not add to common sums. The coefficients of a vector of
+channels lie together in a buffer, which stays in cache from node to node.
 """
 
 from __future__ import annotations

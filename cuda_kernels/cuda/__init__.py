@@ -11,6 +11,7 @@
     fold          sums of nodes whose edges several blocks walked
     linear        matrix products of linear maps; linear_parts: their pieces
     maps          linear maps with weights of each site; maps_parts: what it is written with; maps_path: one path
+    powers        polynomials of features; powers_parts: what it is written with
     loops         loops in LLVM IR; vectors: several numbers at once, to and from memory
     ptx           instructions that LLVM has no words for
     compile       from a Python kernel to machine code; numpy_compat: one name that the compiler misses
@@ -18,5 +19,6 @@
     driver        the CUDA driver: load and launch
     launch        compiled once an architecture, kept on disk, launched by handle
 
-`launch` is the door. Only it and `driver` need a GPU; only `kernel`, `fold`, `linear` and `maps` need the compiler.
+`launch` is the door. Only it and `driver` need a GPU; only `kernel`, `fold`, `linear`, `maps` and `powers` need the
+compiler.
 """

@@ -1,8 +1,8 @@
 """The CUDA kernel of polynomials of features: a block of threads takes some sites of one target, 32 channels of them.
 
-The polynomials are long: hundreds of coefficients for each channel, which all sites of a target share. A warp keeps its
-sites' features in shared memory. It goes through the coefficients in chunks; a chunk waits in registers while the warp's
-sites pass it one after the other. So machine code and coefficients are read once for several sites.
+The polynomials are long: hundreds of coefficients for each channel, which all sites of a target share. A warp keeps
+its sites' features in shared memory. It goes through the coefficients in chunks. A chunk waits in registers while the
+warp's sites pass it one after the other. So machine code and coefficients are read once for several sites.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .powers_parts import PowersParts, Shape, has_sums
 from .staging import LANES
 
 WITHOUT_SUMS = Shape(coefficients=96, warps=4, blocks=3)
-"""H100, 4,096 nodes, l = 3 to l = 2, 128 channels: forward 0.079 ms, gradient by features 0.127. With 64 coefficients 0.084
-and 0.138, with 8 warps and 2 blocks 0.082 and 0.134."""
+"""H100, 4,096 nodes, l = 3 to l = 2, 128 channels: forward 0.079 ms, gradient by features 0.127. With 64 coefficients
+0.084 and 0.138, with 8 warps and 2 blocks 0.082 and 0.134."""
 WITH_SUMS = Shape(coefficients=48, warps=8, blocks=1)
 """For sums over nodes, which wait in registers, too: all nodes of a row should find room at once. The same, gradient by
 coefficients: 0.19 ms; with 4 warps and 2 blocks 0.32."""

@@ -89,8 +89,8 @@ class PowersParts(Lists):
         ]
 
     def contract_sites(self):
-        """(inputs, outputs, sums' outputs, shared memory, edges, node, row of sums, begin, end, channel, warp, lane): all
-        outputs' shares of the sites at positions begin to end, for the lane's channel."""
+        """(inputs, outputs, where sums go, shared memory, edges, node, row of sums, begin, end, channel, warp, lane):
+        all outputs' shares of the sites at positions begin to end, for the lane's channel."""
         words = [types.uint32] * 2
 
         @intrinsic

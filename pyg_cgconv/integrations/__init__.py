@@ -4,8 +4,8 @@
     replacement   a module's class exchanged for one that computes the same faster
     convolution   a product of e3nn on edges, summed over their targets
     linear        e3nn's linear map as one matrix product an irrep
-    mace_model    MACE's models, which stay fast where MACE builds them anew; mace_products: their contractions
-    replay        a model's inference as CUDA graphs
+    mace_products   MACE's symmetric contraction; mace_model: its models, rebuilt and captured
+    replay        inference as CUDA graphs
     nequip_extension   what NequIP loads when it is imported
     versions      which versions of the packages are known
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from e3nn import o3
 from torch import Tensor
+from torch.fx import Proxy
 
 from .._functions import join, scale_each
 from .._torch import refuse_torchscript
@@ -49,6 +50,8 @@ class Linear(Replacement, o3.Linear):
 
     def forward(self, features: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         refuse_torchscript(self)
+        if isinstance(features, Proxy):  # torch.fx asks how it is computed, as MACE's calculators that compile do
+            return super().forward(features, weight, bias)
         weight = (self.weight if weight is None else weight).reshape(self.weight_numel)
         bias = (self.bias if bias is None else bias).reshape(self.bias_numel)
         x = features.reshape(-1, features.shape[-1])

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ._replacement import Replacement, logger
 from ._replay import Data, Replay
@@ -24,17 +25,21 @@ class Model(Replacement):
         cuda_graphs: Whether inference of energies, forces and stresses on a GPU is captured.
     """
 
-    prepared = ("_replay", "_told")
+    prepared = ("_replay", "_signature", "_told")
     cuda_graphs = False
 
     def prepare(self) -> None:
-        self._replay = Replay(partial(padded, cutoff=float(self.r_max)))
+        self._replay = Replay(
+            partial(completed, cutoff=float(self.r_max)), {"edge_index": 1, "shifts": 0, "unit_shifts": 0}
+        )
+        self._signature = inspect.signature(self.original.forward)
         self._told: set[str] = set()
 
     def forward(self, data: Data, *arguments: Any, **options: Any) -> dict:
         if self.cuda_graphs:
-            given = inspect.signature(super().forward).bind(data, *arguments, **options).arguments
-            del given["data"]
+            given = self._signature.bind(self, data, *arguments, **options).arguments
+            for name in ("self", "data"):
+                del given[name]
             obstacle = self._obstacle(data, given)
             if not obstacle:
                 forward = partial(super().forward, **given)
@@ -67,23 +72,20 @@ class Model(Replacement):
         return ""
 
 
-def padded(data: Data, edges: int, cutoff: float) -> Data:
-    """The structures with so many edges: those that are added join an atom with an image of its own beyond the cutoff,
-    which counts nothing. They are shared out to all atoms, because sums over the edges of one take long."""
-    more, atoms = edges - data["edge_index"].shape[1], data["positions"].shape[0]
-    cells = data["cell"].view(-1, 3, 3)
+def completed(data: Data, count: Tensor, cutoff: float) -> Data:
+    """Structures whose edges from number `count` on are not theirs: each of these joins an atom with an image of its
+    own beyond the cutoff, which counts nothing. They are shared out to all atoms, because sums over the edges of one
+    take long. Nothing here waits for the GPU."""
+    edges, atoms, cells = data["edge_index"].shape[1], data["positions"].shape[0], data["cell"].view(-1, 3, 3)
     length, direction = cells.norm(dim=-1).max(1)
     torch._assert_async((length > 0).all(), "cell: cuda_graphs need one, which MACE gives to molecules, too")
     images = torch.nn.functional.one_hot(direction, 3) * torch.ceil(2 * cutoff / length)[:, None]
-    atom = torch.arange(more, device=cells.device) % atoms
+    number = torch.arange(edges, device=cells.device)
+    is_own, atom = (number < count)[:, None], number % atoms
     structure = data["batch"][atom]
-    added = {
-        "edge_index": atom.expand(2, more),
-        "shifts": (images[:, None] @ cells).squeeze(1)[structure],
-        "unit_shifts": images[structure],
-    }
-    result = dict(data)
-    for name, rows in added.items():
+    others = {"shifts": (images[:, None] @ cells).squeeze(1)[structure], "unit_shifts": images[structure]}
+    result = {**data, "edge_index": torch.where(is_own.T, data["edge_index"], atom)}
+    for name in others:
         if name in data:
-            result[name] = torch.cat([data[name], rows.to(data[name].dtype)], dim=int(name == "edge_index"))
+            result[name] = torch.where(is_own, data[name], others[name].to(data[name].dtype))
     return result

@@ -45,7 +45,7 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
     def prepare(self) -> None:
         correlation, layouts = self.contractions[0].correlation, ("mul_joined", "mul_ir")
         self._description = describe.polynomial(self.irreps_in, self.irreps_out, correlation, layouts)
-        self._combined = _combined(self)
+        self._combined: Any = _combined(self)
         self._elements = self.contractions[0].weights_max.shape[0]
         self._versions = _versions(self)
 

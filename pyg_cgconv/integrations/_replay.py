@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class _Captured(NamedTuple):
 
     graph: torch.cuda.CUDAGraph
     given: Data
+    edge_count: Tensor
     results: dict[str, Tensor | None]
     edges: int
 
@@ -39,16 +40,17 @@ class Replay:
     """A function of dictionaries of tensors, captured once for each kind of them and then launched as a whole.
 
     Args:
-        padded: a dictionary, and a number of edges -> the dictionary with so many; those that were added change
-            nothing.
-        edges: The name of the tensor (..., E) whose last dimension is the number of edges.
+        completed: of a dictionary with room for more edges, and how many it has, makes one whose other edges change
+            nothing. It is captured, too.
+        by_edge: The names of tensors that have a number for each edge, and their dimension of edges. The first one
+            tells how many edges there are.
     """
 
-    def __init__(self, padded: Callable[[Data, int], Data], edges: str = "edge_index"):
-        self._padded, self._edges = padded, edges
+    def __init__(self, completed: Callable[[Data, Tensor], Data], by_edge: dict[str, int]):
+        self._completed, self._by_edge = completed, by_edge
         self._known: OrderedDict[Hashable, _Captured] = OrderedDict()
         self._stream: torch.cuda.Stream | None = None
-        self._pool = None
+        self._pool: Any = None
         self.captures = self.replays = 0
 
     def __call__(self, function: Callable[[Data], dict[str, Tensor | None]], data: Data, options: Hashable) -> dict:
@@ -58,32 +60,46 @@ class Replay:
             options: whatever else the function depends on.
         """
         tensors = {name: value for name, value in data.items() if isinstance(value, Tensor)}
-        count = tensors[self._edges].shape[-1]
-        key = options, tuple(_signature(name, value, count) for name, value in sorted(tensors.items()))
+        count = self._count(tensors)
+        key = options, tuple([self._signature(name, value) for name, value in tensors.items()])
         captured = self._known.get(key)
-        if captured is not None and captured.edges / 2 <= count <= captured.edges:
-            self._fill(captured, tensors)
-        else:
+        if captured is None or not captured.edges / 2 <= count <= captured.edges:
             self._known.pop(key, None)  # its memory is free before more is asked for
             captured = self._known[key] = self._capture(function, tensors, math.ceil(ROOM * count))
         self._known.move_to_end(key)
+        self._fill(captured, tensors, count)
         captured.graph.replay()
         self.replays += 1
         return {name: None if value is None else value.clone() for name, value in captured.results.items()}
 
+    def _count(self, tensors: Data) -> int:
+        name, dim = next(iter(self._by_edge.items()))
+        return tensors[name].shape[dim]
+
+    def _signature(self, name: str, value: Tensor) -> tuple:
+        """What must be the same of a tensor for the same graph."""
+        by_edge = self._by_edge.get(name)
+        return name, value.dtype, value.device, tuple(value.shape) if by_edge is None else by_edge
+
     def _capture(self, function: Callable, tensors: Data, edges: int) -> _Captured:
         while len(self._known) >= KEPT:
             self._known.popitem(last=False)
-        device = tensors[self._edges].device
+        device = next(iter(tensors.values())).device
         if self._stream is None or self._stream.device != device:
             self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
-        given = {name: value.detach().clone() for name, value in self._padded(tensors, edges).items()}
+        given = {name: self._with_room(name, value.detach(), edges) for name, value in tensors.items()}
+        captured = _Captured(torch.cuda.CUDAGraph(), given, torch.zeros((), device=device), {}, edges)
         read: set[str] = set()
+
+        def run() -> dict[str, Tensor | None]:
+            return function(_Recording(self._completed(_Recording(given, read), captured.edge_count), read))
+
+        self._fill(captured, tensors, self._count(tensors))
         with on_stream(self._stream):
             for _ in range(WARM_UP):
-                function(_Recording(given, read))
+                run()
         with capturing(self._stream, self._pool) as graph:
-            results = function(_Recording(given, read))
+            results = run()
         self.captures += 1
         logger.info("captured a CUDA graph for up to %d edges (number %d)", edges, self.captures)
         if self.captures == PATIENCE and self.replays < 2 * PATIENCE:
@@ -93,12 +109,22 @@ class Replay:
                 stacklevel=2,
             )
         detached = {name: value.detach() if isinstance(value, Tensor) else None for name, value in results.items()}
-        return _Captured(graph, {name: given[name] for name in sorted(read)}, detached, edges)
+        return captured._replace(graph=graph, given={name: given[name] for name in sorted(read)}, results=detached)
 
-    def _fill(self, captured: _Captured, tensors: Data) -> None:
-        padded = self._padded({name: tensors[name] for name in captured.given}, captured.edges)
+    def _with_room(self, name: str, value: Tensor, edges: int) -> Tensor:
+        """A copy, of zeros where it has no numbers."""
+        if name not in self._by_edge:
+            return value.clone()
+        shape = list(value.shape)
+        shape[self._by_edge[name]] = edges
+        return value.new_zeros(shape)
+
+    def _fill(self, captured: _Captured, tensors: Data, count: int) -> None:
+        captured.edge_count.fill_(count)
         for name, target in captured.given.items():
-            target.copy_(padded[name])
+            if name in self._by_edge:
+                target = target.narrow(self._by_edge[name], 0, count)
+            target.copy_(tensors[name])
 
 
 class _Recording(dict):
@@ -117,11 +143,3 @@ class _Recording(dict):
         if name in self:
             self.read.add(name)
         return super().get(name, default)
-
-
-def _signature(name: str, value: Tensor, edges: int) -> tuple:
-    """What must be the same of a tensor for the same graph."""
-    shape = tuple(
-        -1 if size == edges and number in (0, value.dim() - 1) else size for number, size in enumerate(value.shape)
-    )
-    return name, value.dtype, value.device, shape

@@ -28,6 +28,7 @@ KNOWN.check()
 
 from ._mace_model import Model  # noqa: E402
 from ._mace_products import SymmetricContraction  # noqa: E402  (only where MACE is installed)
+from .e3nn import FullyConnectedTensorProduct, Linear  # noqa: E402
 
 __all__ = ["Convolution", "SymmetricContraction", "accelerate", "report", "restore"]
 
@@ -104,13 +105,10 @@ if hasattr(extensions, "PolarMACE"):  # since 0.3.16
 
     MODELS[PolarMACE.original] = PolarMACE
 
-REPLACEMENTS: dict[type[nn.Module], type[Replacement]] = {SymmetricContraction.original: SymmetricContraction}
-"""Classes of MACE's modules, wherever they are in a model, and what replaces them."""
-
-LEFT: dict[type[nn.Module], str] = {
-    o3.FullyConnectedTensorProduct: "no kernel yet",
+REPLACEMENTS: dict[type[nn.Module], type[Replacement]] = {
+    kind.original: kind for kind in (SymmetricContraction, FullyConnectedTensorProduct, Linear)
 }
-"""Classes that take much of the time and are left as they are, and why."""
+"""Classes of MACE's modules, wherever they are in a model, and what replaces them."""
 
 
 class _Models(Accelerator):
@@ -161,7 +159,6 @@ def _interactions(model: nn.Module) -> Iterator[tuple[str, Any]]:
 _models = _Models(
     REPLACEMENTS,
     "interaction blocks of MACE that have a TensorProduct of e3nn, conv_tp",
-    lambda module: LEFT.get(type(module), ""),
 )
 
 

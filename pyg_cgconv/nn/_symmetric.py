@@ -24,26 +24,26 @@ MOST_L = {1: 4, 2: 4, 3: 4, 4: 2}
 
 
 class SymmetricContraction(NotScripted, nn.Module):
-    r"""All equivariant products of up to ``correlation`` features of a node, channel by channel, with weights by element:
-    MACE's contraction (Batatia et al., `Higher order equivariant message passing neural networks
+    r"""All equivariant products of up to ``correlation`` features of a node, channel by channel, with weights by
+    element: MACE's contraction (Batatia et al., `Higher order equivariant message passing neural networks
     <https://arxiv.org/abs/2206.07697>`_).
 
     .. math::
         y_{u L M} = \sum_{\nu=1}^{N} \sum_{p} w^{(z)}_{\nu L p u}
             \sum_{m_1 \ldots m_\nu} U^{\nu L p}_{M, m_1 \ldots m_\nu} \, x_{u m_1} \cdots x_{u m_\nu}
 
-    for a node of element z. The sum over p goes over linearly independent products: MACE's own, of which many are equal
-    because factors commute, are sums of these. The weights of an element are combined into the coefficients of monomials
-    once a call, not for each node; a generated kernel computes with these, and so do all derivatives.
+    for a node of element z. The sum over p goes over linearly independent products. MACE has more, many of which are
+    equal because factors commute: its own are sums of these. The weights of an element are combined into coefficients
+    of monomials once a call, not for each node. A generated kernel computes with these, and so do all derivatives.
 
     Args:
         irreps_in: Features; all of one multiplicity, each irrep once, l up to 4 (up to 2 with correlation 4).
         irreps_out: Wanted features, of the same multiplicity. One that has no products is zero.
         correlation: The most factors of a product, N: 1 to 4.
         num_elements: Number of elements Z.
-        layout: Order of the numbers in a row: "mul_ir" (e3nn's), "ir_mul" (a component's channels together, the
-            fastest), or "mul_joined" for input rows with the components of all irreps of a channel together, as in MACE;
-            the output is then "mul_ir".
+        layout: Order of the numbers in a row: "mul_ir" (e3nn's) or "ir_mul" (a component's channels together, the
+            fastest). With "mul_joined", a channel's components of all irreps are together in the input, as in MACE,
+            and the output is "mul_ir".
         backend: "auto", or "reference" for plain PyTorch.
 
     Attributes:
@@ -80,6 +80,7 @@ class SymmetricContraction(NotScripted, nn.Module):
         if not isinstance(num_elements, int) or num_elements < 1:
             raise ValueError(f"num_elements: expected a number of elements, 1 or more, got {num_elements!r}")
         layouts = layout, "mul_ir" if layout == "mul_joined" else layout
+        self._dim = self.irreps_in.dim  # torch.compile cannot trace e3nn's irreps
         self._description = describe.polynomial(self.irreps_in, self.irreps_out, correlation, layouts)
         self.paths = paths_of(self.irreps_in, self.irreps_out, correlation)
         self.weight = nn.Parameter(torch.empty(num_elements, sum(map(sum, self.paths)), self.channels))
@@ -111,7 +112,7 @@ class SymmetricContraction(NotScripted, nn.Module):
     def _contracted(self, x: Tensor, element: Tensor, weight: Tensor) -> Tensor:
         if self.layout == "mul_joined" and isinstance(x, Tensor) and x.dim() == 3:
             x = x.flatten(1)
-        check_rows(x, element, self.irreps_in.dim, weight)
+        check_rows(x, element, self._dim, weight)
         coefficients = (self._combined.T @ weight).flatten(1)
         return contract_polynomial(self._description, x, element, coefficients, self.num_elements, self.backend)
 
@@ -184,9 +185,10 @@ def check_rows(x: Tensor, element: Tensor, dim: int, weight: Tensor) -> None:
             f"element: expected int64 or int32 numbers of elements ({x.shape[0]},), got {element.dtype} "
             f"{tuple(element.shape)}; of one-hot elements .argmax(1) makes them"
         )
-    if len(element) and checks_on_host(element) and not 0 <= int(element.min()) <= int(element.max()) < len(weight):
+    known = len(weight)
+    if checks_on_host(element) and len(element) and not 0 <= int(element.min()) <= int(element.max()) < known:
         found = f"{int(element.min())} to {int(element.max())}"
-        raise ValueError(f"element: expected numbers 0 to {len(weight) - 1}, got {found}")
+        raise ValueError(f"element: expected numbers 0 to {known - 1}, got {found}")
 
 
 class _Reference:

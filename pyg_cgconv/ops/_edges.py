@@ -20,10 +20,10 @@ ROW_EDGES = 256
 than the 160 neighbours of a dense lattice, which would pay for the cuts and gain nothing."""
 
 GROUP_ROWS = 4, 16, 32
-"""Fewest nodes of a group that a block takes; as many where a traced program does not know how many there are; most."""
+"""Nodes of a group that a block takes: fewest; where a traced program does not know how many there are; most."""
 GROUP_BLOCKS = 512
-"""Rows that nodes in groups are cut into where there are more than a few: an estimate for an H100, whose multiprocessors
-hold three blocks each, with four blocks a row."""
+"""Rows that nodes in groups are cut into, where there are enough: for an H100, whose multiprocessors hold three blocks
+each, and 128 channels, which take four blocks a row. 4,096 nodes in 128 or 512 rows: forward 0.087 and 0.079 ms."""
 
 WORTHWHILE = 8 * ROW_EDGES
 """Graphs with fewer edges are not cut: to look for large nodes takes longer than to walk one."""

@@ -1,10 +1,11 @@
 """Equivariant polynomials of features: which there are, and the monomials that they consist of.
 
-A polynomial of degree n in features of irreps takes each of them from some slot. For every choice of slots Clebsch-Gordan
-coefficients couple them one after the other. What is equal, because factors commute, is left out: the polynomials of one
-choice of slots are made orthogonal in the inner product that does not change when features are rotated,
+A polynomial of degree n in features of irreps takes each of them from some slot. For every choice of slots,
+Clebsch-Gordan coefficients couple them one after the other. Some of these are equal, because factors commute. So the
+polynomials of one choice of slots are made orthogonal in the inner product that does not change when features are
+rotated (Bombieri's, times n!):
 
-    <p, q> = sum over monomials m of p[m] q[m] n_1! n_2! ...      with the powers n of m's features (Bombieri's, times n!)
+    <p, q> = sum over monomials m of p[m] q[m] n_1! n_2! ...      with the powers n_1, n_2 ... of m's features
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def basis(irreps: tuple[o3.Irrep, ...], out: o3.Irrep, degree: int) -> tuple[Pol
 
 
 def entries(irreps: tuple[o3.Irrep, ...], outs: Iterable[o3.Irrep], degree: int) -> list[tuple[Monomial, int, int]]:
-    """(monomial, slot of the output, its component) of all coefficients of polynomials up to a degree that are not always
-    zero, in the order of the monomials."""
+    """(monomial, slot of the output, its component) of the coefficients of polynomials up to a degree, without those
+    that are always zero, in the order of the monomials."""
     found = {
         (monomial, slot, k)
         for slot, out in enumerate(outs)
