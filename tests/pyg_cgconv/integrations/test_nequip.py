@@ -17,10 +17,13 @@ from nequip.data import AtomicDataDict, from_ase
 from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
 from nequip.model import NequIPGNNModel
 from nequip.model.modify_utils import get_all_modifiers, modify
+from nequip.scripts import compile
 from nequip.utils.global_state import set_global_state
 
 from pyg_cgconv.integrations import nequip
 
+SMALL = {"l_max": 1, "num_features": 2}
+"""Of models that are traced and compiled, which takes long."""
 CONVOLUTIONS = [f"model.func.layer{n}_convnet.conv.tp_scatter" for n in (0, 1)]
 SPECIES = ["C", "O"]
 
@@ -42,15 +45,13 @@ def model(dtype=torch.float64, compile_mode="eager", **options):
         num_bessels=4,
         polynomial_cutoff_p=6,
         num_layers=2,
-        l_max=2,
         parity=True,
-        num_features=options.pop("num_features", [6, 4, 2]),
         radial_mlp_depth=1,
         radial_mlp_width=8,
         avg_num_neighbors=8.0,
         per_type_energy_shifts=dict.fromkeys(SPECIES, -1.0),
         compile_mode=compile_mode,
-        **options,
+        **({"l_max": 2, "num_features": [6, 4, 2]} | options),
     )
     return made["sole_model"] if isinstance(made, torch.nn.ModuleDict) else made
 
@@ -163,15 +164,39 @@ def test_the_modifier_is_one_of_nequip(original):
     assert_agree(*results, 1e-12)
 
 
-def test_nequips_compile_mode(original, monkeypatch):
+def test_nequips_compile_mode(monkeypatch):
     """NequIP traces the model with its forces, and compiles what it traced (here by another backend, as inductor takes
     minutes); training runs in it, too."""
-    compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model, **options: compile(model, backend="aot_eager", **options))
-    fast = modify(model(compile_mode="compile"), [{"modifier": "enable_pyg_cgconv"}])
+    by_inductor = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: by_inductor(model, backend="aot_eager", **options))
+    original = model(**SMALL)
+    fast = modify(model(compile_mode="compile", **SMALL), [{"modifier": "enable_pyg_cgconv"}])
     found, expected = (all_of(each, frames(2), with_hessian=False) for each in (fast, original))
     assert fast._compiled_cache[0], "the model ran uncompiled"
     assert_agree(found, expected, 1e-11)
+
+
+@pytest.mark.slow
+def test_nequip_compile_makes_a_package_for_another_process(monkeypatch, tmp_path):
+    """The command nequip-compile, of a model that is not read from a checkpoint."""
+    original = model(**SMALL)
+    monkeypatch.setattr(compile, "load_saved_model", lambda *_, **options: (copy.deepcopy(original), frames(1)))
+    package, expected = tmp_path / "model.nequip.pt2", original(frames(1))
+    options = "--mode aotinductor --device cpu --target ase --modifiers enable_pyg_cgconv"
+    compile.main(["checkpoint", str(package), *options.split()])
+    torch.save([expected[name].detach() for name in ("total_energy", "forces", "stress")], tmp_path / "expected.pt")
+    script = """
+import sys, torch
+from nequip.integrations.ase import NequIPCalculator
+from tests.pyg_cgconv.integrations.test_nequip import structure
+atoms = structure(0)
+atoms.calc = NequIPCalculator.from_compiled_model(sys.argv[1], chemical_species_to_atom_type_map=True)
+energy, forces, stress = torch.load(sys.argv[2])
+assert abs(atoms.get_potential_energy() - float(energy)) < 1e-11
+assert abs(atoms.get_forces() - forces.numpy()).max() < 1e-12
+assert abs(atoms.get_stress(voigt=False) - stress.numpy()).max() < 1e-12
+"""
+    in_fresh_process(script, package, tmp_path / "expected.pt")
 
 
 def test_lammps_with_ghost_atoms(original, monkeypatch):
