@@ -19,8 +19,8 @@ from torch import Tensor
 from cuda_kernels import linear
 from cuda_kernels.cuda import compile as assembler
 from cuda_kernels.cuda import driver, fold, kernel, launch
+from cuda_kernels.cuda import linear as linear_kernels
 from cuda_kernels.cuda.binary import Binary
-from cuda_kernels.cuda.linear import compile_linear
 from pyg_cgconv.ops import EdgeList, _contract, _cuda, _edges
 from pyg_cgconv.ops._edges import Graph
 from tests import ptx_machine
@@ -28,6 +28,9 @@ from tests.ptx_memory import GlobalMemory
 from tests.ptx_parser import parse
 
 HOPPER = 9, 0
+
+linear_assembly = cache(linear_kernels.linear_assembly)
+"""Seconds for each kernel, which other tests read, too."""
 
 
 @contextmanager
@@ -209,5 +212,5 @@ def _fold_binary(dtype: str, capability) -> Binary:
 
 @cache
 def _linear_binary(part: linear.Part, dtype: str, capability) -> Binary:
-    with _unassembled():
-        return compile_linear(part, dtype, capability)
+    with _unassembled(), patch.object(linear_kernels, "linear_assembly", linear_assembly):
+        return linear_kernels.compile_linear(part, dtype, capability)

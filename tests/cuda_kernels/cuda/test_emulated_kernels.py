@@ -156,12 +156,10 @@ def test_partial_rows_are_added_to_their_nodes(unused, dtype):
     np.testing.assert_allclose(folded(rows, partials, continuing), expected, rtol=1e-5 if dtype == "float32" else 1e-13)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "vectors"), [(torch.float32, ("44x1o", "36x1o")), (torch.float64, ("4x1o", "4x1o"))], ids=str
-)
-def test_linear_maps(dtype, vectors):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_linear_maps(dtype):
     """Slots wider than a tile, an output of two inputs, an input that is not read, an output without input."""
-    irreps = o3.Irreps(f"36x0e+8x1o+{vectors[0]}+4x2e+4x3o"), o3.Irreps(f"40x0e+{vectors[1]}+8x2e+4x4e")
+    irreps = o3.Irreps("36x0e+8x1o+44x1o+4x2e+4x3o"), o3.Irreps("40x0e+36x1o+8x2e+4x4e")
     description, generator = describe.linear(*irreps), torch.Generator().manual_seed(0)
     lengths = {operand.name: operand.row.length for operand in problem_of(description, "float64").operands}
     x, g, w = (

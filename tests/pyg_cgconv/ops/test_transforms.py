@@ -61,7 +61,7 @@ def transformed_cases(draw):
 
 
 @pytest.mark.slow
-@examples(6)
+@examples(4, long=60)
 @given(drawn=transformed_cases())
 def test_random_problems(device, drawn):
     case, varied, names = drawn
