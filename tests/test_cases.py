@@ -30,6 +30,10 @@ TESTS = {
     "on a bipartite graph": ["nn/test_conv.py::test_bipartite", f"{CALLS}::test_graphs_of_several_types"],
     "of rows, without a graph": [MODES, RANDOM],
     "edge features of multiplicity above 1": [RANDOM, MODES],
+    "symmetric contraction, MACE's": [
+        "nn/test_symmetric.py::test_each_coefficient_is_that_of_its_monomial",
+        "nn/test_symmetric.py::test_derivatives",
+    ],
     "storage in bfloat16 or float16, sums in float32": [
         "nn/test_stored.py::test_on_graphs",
         "nn/test_stored.py::test_on_rows_with_shared_weights",
