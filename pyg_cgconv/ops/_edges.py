@@ -19,9 +19,10 @@ ROW_EDGES = 256
 """Edges of one node that a GPU's block of threads walks; nodes with more are cut, lest the GPU wait for one block. More
 than the 160 neighbours of a dense lattice, which would pay for the cuts and gain nothing."""
 
-GROUP_ROWS = ((512, 4), (4096, 8), (1 << 13, 16))
+GROUP_ROWS = ((512, 4), (2048, 8), (1 << 13, 16))
 """For up to so many nodes in all, how many nodes of a group a block takes. H100, symmetric contraction of 128 channels:
-1,000 nodes by 4, 8 and 16: forward 0.018, 0.016, 0.016 ms; 4,096 nodes by 16 and 64: 0.079, 0.087 ms."""
+1,000 nodes by 4, 8 and 16: forward 0.018, 0.016, 0.016 ms; 4,096 nodes by 16 and 32: forward 0.079 and 0.087 ms,
+gradients by features and weights 0.47 and 0.33."""
 GROUP_BLOCKS = 512
 """Rows that more nodes in groups are cut into, about."""
 
