@@ -14,6 +14,7 @@ from ._replay import Data, Replay
 
 CAPTURED = {"compute_force", "compute_virials", "compute_stress", "compute_displacement"}
 """Options of a call that a CUDA graph serves; all others must be off."""
+DERIVATIVES = ("compute_force", "compute_virials", "compute_stress")
 READ = ("positions", "edge_index", "shifts", "cell", "batch")
 """Tensors that a call needs for one."""
 
@@ -49,16 +50,24 @@ class Model(Replacement):
                 logger.info("%s: not by a CUDA graph, because %s", type(self).__name__, obstacle)
         return super().forward(data, *arguments, **options)
 
+    def _apply(self, *arguments: Any, **named: Any) -> Any:
+        """Moved or converted: captured graphs would read where the parameters were."""
+        super()._apply(*arguments, **named)
+        self.prepare()
+        return self
+
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        """May put other parameters into the place of these."""
+        result = super().load_state_dict(*arguments, **named)
+        self.prepare()
+        return result
+
     def _obstacle(self, data: Data, given: dict[str, Any]) -> str:
         """Why no graph serves the call; empty if one does."""
         others = [name for name, value in given.items() if value and name not in CAPTURED]
         if others:
             return f"{', '.join(others)} is asked for"
-        if (
-            not given.get("compute_force", True)
-            and not given.get("compute_stress")
-            and not given.get("compute_virials")
-        ):
+        if not any(given.get(name, name == "compute_force") for name in DERIVATIVES):
             return "gradients may be asked of its energy"
         missing = [name for name in READ if name not in data]
         if missing:

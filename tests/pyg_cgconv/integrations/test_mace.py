@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from mace.tools import torch_geometric
 from mace.tools.scripts_utils import extract_config_mace_model
 
 from pyg_cgconv.integrations import mace
+from pyg_cgconv.integrations._mace_model import completed
 
 CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
 TRACED = {"node_embedding.linear", "readouts.0.linear", "readouts.1.linear_1", "readouts.1.linear_2"}
@@ -185,6 +187,7 @@ model = torch.load(sys.argv[1], weights_only=False)
 given, energy = torch.load(sys.argv[2], weights_only=False)
 assert abs(model(given)["energy"] - energy) < 1e-12
 from pyg_cgconv.integrations import mace
+from pyg_cgconv.integrations._mace_model import completed
 assert len(mace.report(model).replaced) == 16
 assert "torch_geometric" not in sys.modules
 """
@@ -267,3 +270,65 @@ def test_the_log_says_what_was_replaced(original, caplog):
 
 def test_importing_it_does_not_import_pyg():
     in_fresh_process("import sys, pyg_cgconv.integrations.mace; assert 'torch_geometric' not in sys.modules")
+
+
+def with_room(given, edges):
+    """The same structures, with zeros behind their edges."""
+    more = edges - given["edge_index"].shape[1]
+    room = {name: torch.nn.functional.pad(given[name], (0, 0, 0, more)) for name in ("shifts", "unit_shifts")}
+    return given | room | {"edge_index": torch.nn.functional.pad(given["edge_index"], (0, more))}
+
+
+def test_edges_that_fill_a_graph_up_count_nothing(original):
+    """For several structures with cells of their own, also under a strain."""
+    configs = [structure(), structure() * (2, 1, 1), structure()[:3]]
+    configs[2].set_cell([9.0, 8.0, 2.0])
+    graphs = [
+        data.AtomicData.from_config(data.config_from_atoms(each), z_table=tools.AtomicNumberTable([6, 8]), cutoff=3.0)
+        for each in configs
+    ]
+    given = next(iter(torch_geometric.dataloader.DataLoader(graphs, batch_size=3))).to_dict()
+    count = given["edge_index"].shape[1]
+    filled = completed(with_room(given, count + 57), torch.tensor(count), cutoff=3.0)
+    assert filled["edge_index"].shape[1] == count + 57
+    names = "energy", "forces", "stress"
+    found, expected = (original(each, compute_stress=True) for each in (filled, given))
+    assert_agree({name: found[name] for name in names}, {name: expected[name] for name in names}, 1e-12)
+
+
+def test_calls_that_no_cuda_graph_serves_run_as_usual_and_say_why(original, caplog):
+    fast = mace.accelerate(copy.deepcopy(original), cuda_graphs=True)
+    with caplog.at_level(logging.INFO, "pyg_cgconv.integrations"):
+        for options in ({}, dict(training=True), dict(compute_hessian=True), dict(compute_force=False)):
+            found, expected = (each(batch(), **options) for each in (fast, original))
+            assert_agree({"energy": found["energy"]}, {"energy": expected["energy"]}, 1e-12)
+    for reason in ("data are on a CPU", "training is asked for", "compute_hessian is", "gradients may be asked of"):
+        assert reason in caplog.text
+    again = pickle.loads(pickle.dumps(fast))
+    assert again.cuda_graphs
+    assert not mace.accelerate(again).cuda_graphs
+    assert "cuda_graphs" not in mace.restore(fast).__dict__
+
+
+def test_cuda_graphs_of_what_is_no_model_are_refused(original):
+    with pytest.raises(ValueError, match=r"cuda_graphs: ModuleList is no model of MACE that is known"):
+        mace.accelerate(copy.deepcopy(original.interactions), cuda_graphs=True)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_cuda_graphs_agree(dtype):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    with default_dtype(dtype):
+        original = model().cuda().requires_grad_(False)
+        fast = mace.accelerate(copy.deepcopy(original), cuda_graphs=True)
+        for scale, size in ((1.0, 1), (1.02, 1), (1.0, 2), (1.01, 1)):  # other edges, and other atoms
+            atoms = structure() * (size, 1, 1)
+            atoms.set_cell(atoms.cell * scale, scale_atoms=True)
+            given = {name: value.cuda() if hasattr(value, "cuda") else value for name, value in batch(atoms).items()}
+            for options in ({}, dict(compute_stress=True)):
+                names = "energy", "forces", "stress"[: 6 * len(options)]
+                found, expected = (each(dict(given), **options) for each in (fast, original))
+                assert_agree(*[{name: r[name] for name in names if name} for r in (found, expected)], TOLERANCES[dtype])
+        assert fast._replay.captures == 4
