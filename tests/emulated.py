@@ -201,7 +201,7 @@ def _code(binary: Binary) -> str:
 @cache
 def _binaries(problem, walk, capability, registers: int) -> list[Binary]:
     with _unassembled(), patch.object(kernel, "REGISTERS", registers):
-        return launch.compile_pass(problem, walk, capability)
+        return launch.compiled_pass(problem, walk, capability)
 
 
 @cache

@@ -46,20 +46,20 @@ def binaries(problem: Problem, walk: Pass, capability: tuple[int, int], anew: bo
     """
 
     def compiled() -> list[Binary]:
-        return compile_pass(problem, walk, capability)
+        return compiled_pass(problem, walk, capability)
 
     return _stored(("walk", problem.key, walk.contraction.spec, walk.by), capability, compiled, anew)
 
 
-def compile_pass(problem: Problem, walk: Pass, capability: tuple[int, int]) -> list[Binary]:
+def compiled_pass(problem: Problem, walk: Pass, capability: tuple[int, int]) -> list[Binary]:
     """The kernels of one pass, by the module for such problems; needs no GPU."""
     if problem.is_polynomial:
-        from . import powers as module
+        from .powers import compile_pass
     elif problem.has_maps:
-        from . import maps as module  # type: ignore[no-redef]
+        from .maps import compile_pass
     else:
-        from . import kernel as module  # type: ignore[no-redef]
-    return module.compile_pass(problem, walk, capability)
+        from .kernel import compile_pass
+    return compile_pass(problem, walk, capability)
 
 
 @cache
