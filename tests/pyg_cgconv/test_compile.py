@@ -9,6 +9,8 @@ from pyg_cgconv import Edges, Potential, RadiusGraph, TensorProductConv
 from pyg_cgconv.nn import spherical_harmonics
 from tests.orders import IRREPS
 
+pytestmark = pytest.mark.slow
+
 LAYERS = {name: TensorProductConv(*IRREPS, aggr=name) for name in ("add", "mean")}
 REVERSED = TensorProductConv(*IRREPS, flow="target_to_source")
 SIZES = [(5, 3, 12), (7, 4, 20), (9, 11, 31), (4, 6, 40), (30, 2, 17), (6, 6, 6)]

@@ -15,6 +15,8 @@ from tests.problems import Case, error, fill
 from tests.pyg_cgconv.ops.test_derivatives import compare
 from tests.rotations import float64
 
+pytestmark = pytest.mark.slow
+
 # Source, target: of five targets one has no edges, one has most of them; one of four sources has no edges.
 EDGES = [(0, 1), (2, 4), (1, 4), (0, 4), (0, 0), (1, 4), (2, 3), (2, 4), (0, 4), (1, 3), (2, 4), (0, 4), (1, 4), (2, 0)]
 SOURCES, TARGETS = 4, 5

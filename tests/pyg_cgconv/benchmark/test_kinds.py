@@ -14,6 +14,8 @@ from pyg_cgconv.benchmark.measure import ORDERS, Setting, arranged, measure, ran
 from pyg_cgconv.benchmark.problems import kind_of
 from pyg_cgconv.tensor_product import shape, to_mul_ir
 
+pytestmark = pytest.mark.slow
+
 CPU = Setting(torch.device("cpu"), torch.float32, bandwidth=1e6, arithmetic=1e6, seconds=0, steps=False)
 FLOAT64 = Setting(torch.device("cpu"), torch.float64, bandwidth=1e6, arithmetic=1e6, seconds=0, steps=False)
 FORM = Form("mul_ir", torch.float64, torch.device("cpu"))

@@ -11,6 +11,8 @@ from tests.drop_ins import TOLERANCES, assert_agree, default_dtype, in_fresh_pro
 
 from e3nn import o3  # isort: skip
 
+pytestmark = pytest.mark.slow
+
 IRREPS = "4x0e+3x1o"
 PATHS = [(0, 0, 0, "uvu", True, 0.5), (0, 1, 1, "uvw", True), (1, 1, 0, "uvw", True), (1, 0, 1, "uvu", True, 3.0)]
 NORMALISATIONS = [
