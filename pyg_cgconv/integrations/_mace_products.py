@@ -11,11 +11,11 @@ from mace.modules import symmetric_contraction
 from torch import Tensor
 
 from .._functions import without_autocast
-from .._torch import refuse_torchscript
+from .._torch import assert_on_device, refuse_torchscript
 from ..nn import checked_channels, contract_polynomial
-from ..ops import DTYPES
+from ..ops import DTYPES, checks_on_host
 from ..tensor_product import describe, polynomial_entries
-from ._replacement import Replacement
+from ._replacement import Replacement, logger
 
 _ZERO = 1e-5
 """Coefficients of MACE below this are rounding noise of float32; the smallest true one is above 1e-3."""
@@ -29,7 +29,7 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
     """
 
     original = symmetric_contraction.SymmetricContraction
-    prepared = ("_combined", "_description", "_elements", "_versions")
+    prepared = ("_combined", "_description", "_elements", "_told", "_versions")
 
     @classmethod
     def obstacle(cls, module: Any) -> str:
@@ -48,10 +48,19 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
         self._combined: Any = _combined(self)
         self._elements = self.contractions[0].weights_max.shape[0]
         self._versions = _versions(self)
+        self._told = False
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Contractions (n, irreps_out.dim) of features (n, channels, components) of atoms with one-hot elements y."""
         refuse_torchscript(self)
+        if not _is_of_elements(y):
+            if not self._told:
+                self._told = True
+                logger.warning(
+                    "%s: computed by MACE itself: node_attrs require gradients, or have several elements in a row",
+                    type(self).__name__,
+                )
+            return self.original.forward(self, x, y)
         if not torch.compiler.is_compiling() and self._versions != _versions(self):
             self.prepare()  # a state dict has been loaded
         if x.dtype not in DTYPES:
@@ -62,7 +71,8 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
     def _contracted(self, x: Tensor, y: Tensor) -> Tensor:
         weights = torch.cat([weight for _, weight, _ in _parts(self)], dim=1).to(x.dtype)
         coefficients = (self._combined @ weights).flatten(1)
-        return contract_polynomial(self._description, x.flatten(1), y, coefficients, self._elements)
+        result = contract_polynomial(self._description, x.flatten(1), y, coefficients, self._elements)
+        return result * y.sum(1, keepdim=True).to(x.dtype)  # which is 0 for atoms that others have been filled up with
 
     def _apply(self, *arguments: Any, **named: Any) -> Any:
         super()._apply(*arguments, **named)
@@ -75,6 +85,19 @@ def _parts(module: Any) -> Iterator[tuple[int, Tensor, Tensor]]:
     for slot, contraction in enumerate(module.contractions):
         for n, weight in enumerate((contraction.weights_max, *contraction.weights)):
             yield slot, weight, getattr(contraction, f"U_matrix_{contraction.correlation - n}")
+
+
+def _is_of_elements(y: Tensor) -> bool:
+    """Whether each row has one element at most, and none is a variable. Where the host cannot ask, on a GPU and in a
+    compiled program, rows of several elements end the program."""
+    compiling = torch.compiler.is_compiling()
+    if not compiling and y.requires_grad:
+        return False
+    single = ((y != 0).sum(1) <= 1).all()
+    if not compiling and checks_on_host(y):
+        return bool(single)
+    assert_on_device(single, "node_attrs: several elements in a row, which MACE itself computes: mace.restore(model)")
+    return True
 
 
 def _versions(module: Any) -> list[int]:

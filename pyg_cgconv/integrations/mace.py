@@ -158,14 +158,16 @@ def _interactions(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 _models = _Models(
     REPLACEMENTS,
-    "interaction blocks of MACE that have a TensorProduct of e3nn, conv_tp",
+    "interaction blocks of MACE that have a TensorProduct of e3nn, conv_tp, and modules of the classes "
+    + ", ".join(kind.__name__ for kind in REPLACEMENTS),
 )
 
 
 def accelerate(model: AnyModel, *, cuda_graphs: bool = False) -> AnyModel:
     """Has a model of MACE computed by generated kernels, where there are some. Everything else of it stays.
 
-    The convolutions of the interaction blocks are replaced. State dict, parameters, pickles of the whole model,
+    Replaced are the convolutions of the interaction blocks, symmetric contractions, self-connections of up to 16
+    elements, and linear maps. State dict, parameters, pickles of the whole model,
     ``.to()`` and ``copy.deepcopy`` work as before. A ScaleShiftMACE stays fast where MACE builds it anew, as
     ``MACECalculator(models=[model], compile_mode=...)`` does.
 

@@ -13,7 +13,7 @@ from cuda_kernels.problem import Problem
 
 from .._checks import check_choice
 from .._functions import without_autocast
-from .._torch import NotScripted, refuse_torchscript
+from .._torch import NotScripted, refuse_torchscript, untransformed
 from ..ops import DTYPES, checks_on_host, contract, sorted_groups
 from ..tensor_product import IrrepsLike, coefficients_of_weights, describe, irreps_of, paths_of, problem_of
 
@@ -145,14 +145,15 @@ def checked_channels(irreps_in: o3.Irreps, irreps_out: o3.Irreps, correlation: i
     Raises:
         ValueError: it is not one, an irrep occurs twice, or such polynomials have no kernel.
     """
-    if correlation not in MOST_L:
+    if not isinstance(correlation, int) or isinstance(correlation, bool) or correlation not in MOST_L:
         raise ValueError(f"correlation: expected 1 to {max(MOST_L)}, got {correlation!r}")
-    if not len(irreps_in) or not len(irreps_out):
-        name = "irreps_out" if len(irreps_in) else "irreps_in"
-        raise ValueError(f"{name}: expected irreps such as '16x0e+16x1o', got none")
+    for name, irreps in (("irreps_in", irreps_in), ("irreps_out", irreps_out)):
+        if not irreps.dim:
+            raise ValueError(f"{name}: expected irreps such as '16x0e+16x1o', got {str(irreps)!r}")
+    name = "irreps_in" if len({multiplicity for multiplicity, _ in irreps_in}) > 1 else "irreps_out"
     if len({multiplicity for multiplicity, _ in irreps_in + irreps_out}) > 1:
         raise ValueError(
-            f"irreps_out: all irreps must have one multiplicity, got {irreps_in} and {irreps_out}; a linear map before "
+            f"{name}: all irreps must have one multiplicity, got {irreps_in} and {irreps_out}; a linear map before "
             "makes them equal"
         )
     for name, irreps in (("irreps_in", irreps_in), ("irreps_out", irreps_out)):
@@ -176,16 +177,16 @@ def check_rows(x: Tensor, element: Tensor, dim: int, weight: Tensor) -> None:
             raise ValueError(f"{name}: on {given.device}, but the weights are on {weight.device}; move one with .to()")
     if x.dim() != 2 or x.shape[1] != dim:
         raise ValueError(f"x: expected shape (n, {dim}), got {tuple(x.shape)}")
-    if x.dtype != weight.dtype or x.dtype not in DTYPES:
-        raise TypeError(
-            f"x: dtype {x.dtype}, the weights have {weight.dtype}; both must be float32, or both float64: convert them"
-        )
+    if x.dtype not in DTYPES:
+        raise TypeError(f"x: dtype {x.dtype} has no kernel; convert x and the module to float32 or float64")
+    if x.dtype != weight.dtype:
+        raise TypeError(f"x: dtype {x.dtype} differs from that of the weights, {weight.dtype}; convert one of them")
     if element.dtype not in (torch.int64, torch.int32) or element.shape != x.shape[:1]:
         raise ValueError(
             f"element: expected int64 or int32 numbers of elements ({x.shape[0]},), got {element.dtype} "
             f"{tuple(element.shape)}; of one-hot elements .argmax(1) makes them"
         )
-    known = len(weight)
+    known, element = len(weight), untransformed("element", element)
     if checks_on_host(element) and len(element) and not 0 <= int(element.min()) <= int(element.max()) < known:
         found = f"{int(element.min())} to {int(element.max())}"
         raise ValueError(f"element: expected numbers 0 to {known - 1}, got {found}")

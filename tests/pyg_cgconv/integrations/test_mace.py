@@ -332,3 +332,20 @@ def test_cuda_graphs_agree(dtype):
                 found, expected = (each(dict(given), **options) for each in (fast, original))
                 assert_agree(*[{name: r[name] for name in names if name} for r in (found, expected)], TOLERANCES[dtype])
         assert fast._replay.captures == 4
+
+
+@pytest.mark.parametrize("attributes", ["mixed", "none", "half"])
+def test_atoms_of_several_elements_or_of_none(original, accelerated, attributes, caplog):
+    """MACE is linear in `node_attrs`; alchemical work has mixed ones, and gradients by them."""
+    given = batch()
+    rows = torch.eye(2)[torch.arange(len(given["node_attrs"])) % 2]
+    rows[1] = torch.tensor({"mixed": [0.3, 0.7], "none": [0.0, 0.0], "half": [0.5, 0.0]}[attributes])
+    results = []
+    for each in (accelerated, original):
+        leaf = rows.clone().requires_grad_()
+        energy = each(dict(given, node_attrs=leaf))["energy"].sum()
+        forces = each(dict(given, node_attrs=rows))["forces"]
+        again = each(dict(given, node_attrs=leaf), compute_force=False)["interaction_energy"].sum()
+        results.append({"energy": energy, "forces": forces, "gradient": torch.autograd.grad(again, leaf)[0]})
+    assert_agree(*results, 1e-12)
+    assert "computed by MACE itself" in caplog.text

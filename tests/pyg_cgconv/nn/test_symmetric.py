@@ -255,7 +255,8 @@ def test_elements_may_be_one_hot_for_nobody_but_say_so():
     ("change", "message"),
     [
         (dict(x=torch.zeros(7, 5)), r"x: expected shape \(n, 27\), got \(7, 5\)"),
-        (dict(x=torch.zeros(7, 27)), r"x: dtype torch\.float32, the weights have torch\.float64"),
+        (dict(x=torch.zeros(7, 27)), r"x: dtype torch\.float32 differs from that of the weights, torch\.float64"),
+        (dict(x=torch.zeros(7, 27).half()), r"x: dtype torch\.float16 has no kernel"),
         (dict(x=None), r"x: expected a tensor, got NoneType"),
         (dict(element=ELEMENTS + 1), r"element: expected numbers 0 to 3, got 1 to 4"),
         (dict(element=ELEMENTS[:3]), r"element: expected int64 or int32 numbers of elements \(7,\), got .*\(3,\)"),
@@ -271,7 +272,11 @@ def test_wrong_inputs_are_named(change, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("2x0e+3x1o", "2x0e"), r"irreps_out: all irreps must have one multiplicity"),
+        (("2x0e", "3x0e"), r"irreps_out: all irreps must have one multiplicity"),
+        (("0x0e", "0x0e"), r"irreps_in: expected irreps such as"),
+        (("2x0e", "2x0e", {"0e": 2}), r"correlation: expected 1 to 4, got \{"),
+        (("2x0e", "2x0e", True), r"correlation: expected 1 to 4, got True"),
+        (("2x0e+3x1o", "2x0e"), r"irreps_in: all irreps must have one multiplicity"),
         (("2x0e+2x0e", "2x0e"), r"irreps_in: expected each irrep once"),
         (("2x0e", "2x0e", 5), r"correlation: expected 1 to 4, got 5"),
         (("2x0e+2x3o", "2x0e", 4), r"irreps_in: with correlation 4 l may be up to 2"),
@@ -283,3 +288,9 @@ def test_wrong_inputs_are_named(change, message):
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         SymmetricContraction(*arguments)
+
+
+def test_a_batch_of_elements_under_vmap_is_refused_by_name():
+    layer, x = contraction(), features(IRREPS[0])
+    with pytest.raises(ValueError, match=r"^element: torch\.vmap over graphs has no kernel"):
+        torch.vmap(lambda element: layer(x, element))(ELEMENTS.expand(2, -1))
