@@ -29,10 +29,13 @@ test-dropins: test-mace test-nequip  ## the integrations with the packages thems
 test-mace: .venv-mace/installed
 	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_mace.py
 	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_e3nn.py tests/pyg_cgconv/nn/test_from_e3nn.py
+	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/benchmark/test_models.py -k mace
 
 test-nequip: .venv-nequip/installed
 	OMP_NUM_THREADS=1 .venv-nequip/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_nequip.py
 	OMP_NUM_THREADS=1 .venv-nequip/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_sevennet.py
+	OMP_NUM_THREADS=1 .venv-nequip/bin/python -m pytest -q tests/pyg_cgconv/benchmark/test_models.py -k nequip
+	OMP_NUM_THREADS=1 .venv-nequip/bin/python -m pytest -q tests/pyg_cgconv/benchmark/test_models.py -k sevennet
 
 .venv-mace/installed: PACKAGES := ".[mace]" cuequivariance cuequivariance-torch
 .venv-nequip/installed: PACKAGES := ".[nequip,sevennet]"

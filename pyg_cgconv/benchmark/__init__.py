@@ -11,5 +11,14 @@
     measure   a row of the table
     plot      a picture of the table
 
-Arrows of import go upwards in this list.
+And of whole models, by `--models`:
+
+    structures  the crystals that they run on
+    packages    what a package says of its models: mace_models, nequip_models, sevennet_models
+    parts       what the time goes to, by names of kernels
+    model_rows  rows of the table: contenders on the same structures
+    largest     the largest system that a GPU has room for
+    models      the table
+
+Arrows of import go upwards in these lists. The packages are imported when their models are measured.
 """

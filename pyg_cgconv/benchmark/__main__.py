@@ -4,46 +4,66 @@ A tensor product is a convolution on a graph, and a product of rows on rows. Lin
 themselves take a graph's nodes for rows. The limit is the time to read each input and write each output once at the
 bandwidth of a large copy, or that of this project's multiply-adds at the rate of a large matrix product, whichever is
 longer. The output of some nodes, or rows, is first compared with e3nn in float64; an output that differs is not timed.
+
+With --models whole models of MACE, NequIP and SevenNet are timed instead: energies and forces, and a training step.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import sys
 from pathlib import Path
 
 import torch
 
-from cuda_kernels.cache import installed_version
 from cuda_kernels.problem import LAYOUTS
 
-from . import graphs, peers, timing
-from .measure import ORDERS, STEP, Setting, host_cost, limit, measure
+from . import graphs, models, peers, timing
+from .measure import ORDERS, STEP, Setting, host_cost, limit, machine, measure
 from .problems import NAMES
 
 DEFAULT_PROBLEMS, DEFAULT_GRAPHS = ("mace-large", "mace-medium", "nequip-aspirin"), ("molecules",)
 
 
 def main(arguments: list[str] | None = None) -> list[dict]:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check(parser, options)
     if options.plot:
         from .plot import draw  # matplotlib is optional; that it is missing is said before anything is measured
     if options.from_json:
         report = json.loads(Path(options.from_json).read_text())
         report["rows"] = [row for row in report["rows"] if _is_wanted(row, options)]
         for row in report["rows"]:
-            print(line(row))
+            print(models.line(row) if "model" in row else line(row))
+    elif options.models:
+        report = models.measured(options, sys.argv[1:] if arguments is None else arguments)
     else:
         report = _measured(options)
     if options.plot:
+        if any("model" in row for row in report["rows"]):
+            parser.error(f"--plot: {options.from_json} has rows of models, of which there is no picture")
         draw(report, options.plot)
     return report["rows"]
 
 
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Options that do not go together are refused before anything is measured."""
+    for name in ("sizes", "profile", "largest"):
+        if getattr(options, name) and not options.models:
+            parser.error(f"--{name}: is of models; say which by --models {','.join(models.MODELS)}")
+    if options.models and (options.plot or options.problems or options.graphs):
+        parser.error("--models: has no --plot, --problems or --graphs")
+    if options.largest and options.device != "cuda":
+        parser.error(f"--largest: needs --device cuda, got {options.device}")
+
+
 def _is_wanted(row: dict, options: argparse.Namespace) -> bool:
-    """Whether a row of a file is of the problems and graphs that were asked for: all, where none were."""
-    return all(
+    """Whether a row of a file is of the models, problems and graphs that were asked for: all, where none were."""
+    if "model" in row:
+        return options.models is None or bool({row["model"], row["package"]} & set(options.models))
+    return options.models is None and all(
         wanted is None or row[of] in wanted for of, wanted in (("problem", options.problems), ("graph", options.graphs))
     )
 
@@ -60,7 +80,8 @@ def _measured(options: argparse.Namespace) -> dict:
     print(
         "host cost of a call with 316 edges:", ", ".join(f"{name} {us:.0f} us" for name, us in host.items()), flush=True
     )
-    report: dict = {"machine": _machine(device, bandwidth, arithmetic) | {"host_us": host}, "rows": []}
+    rates = {"copy_GB_per_s": bandwidth / 1e6, "multiply_adds_per_ns": arithmetic / 1e6, "host_us": host}
+    report: dict = {"machine": machine(device) | rates, "rows": []}
     for problem in options.problems or DEFAULT_PROBLEMS:
         for graph in options.graphs or DEFAULT_GRAPHS:
             for name, (make, layout) in contenders.items():
@@ -89,20 +110,11 @@ def line(row: dict) -> str:
     return "  ".join([*cells, row.get("missing", "")]).rstrip()
 
 
-def _machine(device: torch.device, bandwidth: float, arithmetic: float) -> dict:
-    packages = ("torch", "numba", "numba-cuda", "e3nn", "torch_scatter", "cuequivariance-torch", "openequivariance")
-    versions = {package: installed_version(package) for package in packages}
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{platform.machine()}, {torch.get_num_threads()} threads"
-    )
-    return {
-        "device": name,
-        "copy_GB_per_s": bandwidth / 1e6,
-        "multiply_adds_per_ns": arithmetic / 1e6,
-        "versions": versions,
-    }
+def _sizes(text: str) -> list[int]:
+    sizes = [int(number) if number.isdecimal() else 0 for number in text.split(",")]
+    if not all(atoms > 0 and atoms % 2 == 0 for atoms in sizes):
+        raise argparse.ArgumentTypeError(f"{text}: expected positive even numbers of atoms, such as 64,1000")
+    return sizes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,6 +138,17 @@ def _parser() -> argparse.ArgumentParser:
     option("--graphs", graphs.NAMES, None, "what they run on")
     option("--peers", peers.ALL, list(peers.PEERS), "what this project is compared with")
     option("--layouts", LAYOUTS, ["ir_mul", "mul_ir"], "of this project; the first also of peers that know both")
+    option("--models", models.NAMES, None, "packages with models, or single models, instead of problems")
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        metavar="N,M,...",
+        help=f"atoms of the structures of models (default {models.SIZES['cuda']}, on a CPU {models.SIZES['cpu']})",
+    )
+    parser.add_argument("--profile", action="store_true", help="of models, what the time of kernels goes to")
+    parser.add_argument(
+        "--largest", action="store_true", help="of models, the largest system that a GPU has room for, too"
+    )
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from cuda_kernels.cache import installed_version
 
 from ..nn import TensorProductConv
 from ..tensor_product import shape, to_ir_mul, to_mul_ir
@@ -82,7 +85,7 @@ def _size(kind: Kind, setting: Setting) -> dict:
 
 def _fill(row: dict, make: Make, layout: str, kind: Kind, setting: Setting) -> None:
     device, on_gpu = setting.device, setting.device.type == "cuda"
-    with _default_dtype(setting.dtype):  # e3nn and cuequivariance make coefficients of this dtype
+    with default_dtype(setting.dtype):  # e3nn and cuequivariance make coefficients of this dtype
         contender = make(kind, Form(layout, setting.dtype, device))
     if contender.how:
         row["how"] = contender.how
@@ -104,7 +107,7 @@ def _fill(row: dict, make: Make, layout: str, kind: Kind, setting: Setting) -> N
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -158,6 +161,18 @@ def host_cost(device: torch.device, seconds: float) -> dict[str, float]:
     calls: tuple[Callable[[], object], ...] = run, with_gradients, with_second_gradients
     milliseconds = [timing.host_milliseconds(call, device, seconds) for call in calls]
     return {order: 1e3 * time for order, time in zip(ORDERS, milliseconds, strict=True)}
+
+
+def machine(device: torch.device) -> dict:
+    """The device, and the versions of what is compared."""
+    packages = ("torch", "numba", "numba-cuda", "e3nn", "torch_scatter", "cuequivariance-torch", "openequivariance")
+    models = ("mace-torch", "nequip", "sevenn")
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
+    return {"device": name, "versions": {package: installed_version(package) for package in (*packages, *models)}}
 
 
 def limit(row: dict, order: str) -> float:

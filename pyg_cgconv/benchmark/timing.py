@@ -5,9 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Result = TypeVar("Result")
 
 CYCLES = 2_000_000
 """About a millisecond of a GPU's time."""
@@ -37,19 +40,42 @@ def milliseconds(function: Callable[[], object], device: torch.device, seconds: 
 
 def host_milliseconds(function: Callable[[], object], device: torch.device, seconds: float) -> float:
     """The median wall time of a call, the host's work included: of many calls in a row, divided by their number."""
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     def calls():
         for _ in range(HOST_CALLS):
             function()
-        synchronize()
 
-    calls()
+    finished(calls, device)
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < LEAST_CALLS or time.perf_counter() < end:
-        times.append(_wall(calls) / HOST_CALLS)
+        times.append(_wall(lambda: finished(calls, device)) / HOST_CALLS)
     return statistics.median(times)
+
+
+def alternating(calls: dict[str, Callable[[], object]], device: torch.device, seconds: float) -> dict[str, float]:
+    """The median wall time of each call, the host's work included, in turns: what changes in the meantime, clocks or
+    other users, changes for all. At least :data:`LEAST_CALLS` of each, and as many as take so many seconds for each. A
+    call that runs out of memory has no time. Calls have been warmed up before."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds * len(calls)
+    rounds = 0
+    while times and (rounds < LEAST_CALLS or time.perf_counter() < end):
+        for name in list(times):
+            try:
+                times[name].append(_wall(lambda call=calls[name]: finished(call, device)))
+            except torch.OutOfMemoryError:
+                del times[name]
+        rounds += 1
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def finished(call: Callable[[], Result], device: torch.device) -> Result:
+    """What a call returns, when the device is done with it."""
+    result = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return result
 
 
 def working_memory(function: Callable[[], Tensor | Sequence[Tensor]]) -> float:
