@@ -256,3 +256,33 @@ def test_the_current_device_and_stream_are_torchs():
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         assert _torch.current_stream(torch.cuda.current_device()) == stream.cuda_stream
+
+
+def test_a_backward_knows_which_gradients_are_asked_for():
+    seen = []
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(x, y):
+            return x * y
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            seen.append(_torch.asked_for(ctx, ctx.needs_input_grad))
+            x, y = ctx.saved_tensors
+            return gradient * y, gradient * x
+
+    leaf = torch.ones(2, requires_grad=True)
+    parameter = torch.ones(2, requires_grad=True)
+
+    def product():
+        return Product.apply(leaf.sin(), parameter).sum()
+
+    torch.autograd.grad(product(), leaf)
+    torch.autograd.grad(product(), parameter)
+    product().backward()
+    assert seen == [(True, False), (False, True), (True, True)]
