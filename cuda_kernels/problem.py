@@ -8,11 +8,9 @@ M is a sum over sites (the edges of a graph, or rows where there is no graph), p
 its row is laid out, which row a site reads, and whether channels have numbers of their own. Convolutions, products
 without a graph, products of a node's features with themselves and linear maps are descriptions of this kind.
 
-A polynomial of features is a form of more factors: of degree 3,
+A polynomial of features has more factors, and coefficients of the site's target, such as a node's element. Of degree 3:
 
     coefficient[q, u] * feature[a, u] * feature[b, u] * feature[c, u] * out[k, u]
-
-where the coefficients are those of the site's target, such as a node's element.
 """
 
 from __future__ import annotations
@@ -109,8 +107,7 @@ class Path:
 
 OUT, LEFT, RIGHT, WEIGHT = range(4)
 """Places of the factors in a form and in a path's blocks."""
-COEFFICIENT, FEATURE = 1, 2
-"""The same of a polynomial; features follow up to its degree."""
+COEFFICIENT, FEATURE = 1, 2  # of a polynomial; features follow up to its degree
 
 
 @dataclass(frozen=True)
@@ -213,11 +210,6 @@ class Problem:
         return bool(self.paths[0].monomials)
 
     @property
-    def degree(self) -> int:
-        """Of a polynomial."""
-        return len(self.form) - FEATURE
-
-    @property
     def _pairs(self) -> list[Index]:
         """The index of the operand that mixes channels, if there is one."""
         return [operand.index for operand in self.operands if operand.channels is Channels.PAIRS]
@@ -252,7 +244,7 @@ class Problem:
                 if name != ABSENT
             )
             blocks = " ".join(f"{block:>8}" for block in shown)
-            lines.append(f"{n:4d} {self.multiplicity(path):8d} {blocks} {len(path.coefficients):5d}")
+            lines.append(f"{n:4d} {self.multiplicity(path):8d} {blocks} {len(path.coefficients or path.monomials):5d}")
         return "\n".join(lines)
 
 
