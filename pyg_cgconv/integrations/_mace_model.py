@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import assert_on_device
 from ._replacement import Replacement, logger
 from ._replay import Data, Replay
 
@@ -27,6 +28,7 @@ class Model(Replacement):
     """
 
     prepared = ("_replay", "_signature", "_told")
+    told = ("cuda_graphs",)
     cuda_graphs = False
 
     def prepare(self) -> None:
@@ -87,7 +89,7 @@ def completed(data: Data, count: Tensor, cutoff: float) -> Data:
     take long. Nothing here waits for the GPU."""
     edges, atoms, cells = data["edge_index"].shape[1], data["positions"].shape[0], data["cell"].view(-1, 3, 3)
     length, direction = cells.norm(dim=-1).max(1)
-    torch._assert_async((length > 0).all(), "cell: cuda_graphs need one, which MACE gives to molecules, too")
+    assert_on_device((length > 0).all(), "cell: cuda_graphs need one, which MACE gives to molecules, too")
     images = torch.nn.functional.one_hot(direction, 3) * torch.ceil(2 * cutoff / length)[:, None]
     number = torch.arange(edges, device=cells.device)
     is_own, atom = (number < count)[:, None], number % atoms

@@ -1,4 +1,4 @@
-"""MACE: `accelerate(model)` has the convolutions of its interaction blocks computed by generated kernels."""
+"""MACE: `accelerate(model)` has convolutions, symmetric contractions and more computed by generated kernels."""
 
 from __future__ import annotations
 
@@ -145,8 +145,6 @@ class _Models(Accelerator):
         for _, block in _interactions(model):
             if getattr(block, "conv_fusion", None) == FUSION:
                 del block.conv_fusion
-        for module in model.modules():
-            module.__dict__.pop("cuda_graphs", None)
         return model
 
 
