@@ -4,7 +4,8 @@
     replacement   a module's class exchanged for one that computes the same faster
     convolution   a product of e3nn on edges, summed over their targets
     linear        e3nn's linear map as one matrix product an irrep
-    mace_products   MACE's symmetric contraction; mace_model: its models, rebuilt and captured
+    mace_products   MACE's symmetric contraction
+    captured      a whole model whose inference CUDA graphs serve; mace_model, nequip_model, sevennet_model: theirs
     replay        inference as CUDA graphs
     nequip_extension   what NequIP loads when it is imported
     versions      which versions of the packages are known

@@ -7,12 +7,12 @@ from nequip.nn.model_modifier_utils import model_modifier
 from torch import nn
 
 
-def enable_pyg_cgconv(cls: type, model: nn.Module) -> nn.Module:
+def enable_pyg_cgconv(cls: type, model: nn.Module, cuda_graphs: bool = False) -> nn.Module:
     """Has the convolutions computed by the generated kernels of pyg_cgconv, on GPUs and CPUs, in training and
-    inference."""
+    inference. With `cuda_graphs`, inference of eager models on a GPU is captured in CUDA graphs."""
     from .nequip import accelerate  # which checks NequIP's version, and this module is loaded whatever that is
 
-    return accelerate(model)
+    return accelerate(model, cuda_graphs=cuda_graphs)
 
 
 TensorProductScatter.enable_pyg_cgconv = model_modifier(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -95,6 +95,7 @@ class Accelerator:
         replacements: Classes of modules, and what replaces them.
         looked_for: What these are, in words.
         others: Why a module of another class is left that somebody may expect to be replaced; empty for other modules.
+        models: Classes of whole models and of parts of them, and what replaces them so that CUDA graphs may serve them.
     """
 
     def __init__(
@@ -102,15 +103,20 @@ class Accelerator:
         replacements: dict[type[nn.Module], type[Replacement]],
         looked_for: str,
         others: Callable[[nn.Module], str] = lambda module: "",
+        models: Mapping[type[nn.Module], type[Replacement]] | None = None,
     ):
         self.replacements, self.looked_for, self.others = replacements, looked_for, others
+        self.models = models or {}
 
-    def accelerate(self, model: Model) -> Model:
+    def accelerate(self, model: Model, cuda_graphs: bool = False) -> Model:
         """Has a model computed by generated kernels, where there are some.
+
+        Args:
+            cuda_graphs: whether inference of the whole models in it is captured.
 
         Raises:
             TypeError: the model is no module, or one of TorchScript.
-            ValueError: nothing in it can be replaced.
+            ValueError: nothing in it can be replaced; or graphs are asked for, and there is no whole model.
         """
         check_model(model)
         self.exchange(model)
@@ -120,6 +126,13 @@ class Accelerator:
                 f"model: {type(model).__name__} has nothing that can be replaced; looked for {self.looked_for}. "
                 f"{report}"
             )
+        capturing = [kind for kind in self.models.values() if "cuda_graphs" in kind.told]
+        whole = [module for module in model.modules() if type(module) in capturing]
+        if cuda_graphs and not whole:
+            known = ", ".join(kind.original.__name__ for kind in capturing)
+            raise ValueError(f"cuda_graphs: {type(model).__name__} is none of {known}, nor has it one")
+        for module in whole:
+            module.cuda_graphs = bool(cuda_graphs)  # type: ignore[assignment]
         logger.info("%s: %s", type(model).__name__, report)
         return model
 
@@ -157,7 +170,7 @@ class Accelerator:
 
     def classes(self) -> list[type[Replacement]]:
         """All classes that replace others."""
-        return list(self.replacements.values())
+        return [*self.replacements.values(), *self.models.values()]
 
     def find(self, model: nn.Module) -> Iterator[Found]:
         """The modules that are looked for, replaced or not."""
@@ -172,8 +185,15 @@ class Accelerator:
         """Gives modules the classes that replace theirs."""
         for _, module, replacement, _ in list(self.find(model)):
             if replacement is not None and type(module) is not replacement:
-                module.__class__ = replacement
-                module.prepare()  # type: ignore[operator]
+                _exchange(module, replacement)
+        for module in list(model.modules()):
+            if type(module) in self.models:
+                _exchange(module, self.models[type(module)])
+
+
+def _exchange(module: nn.Module, replacement: type[Replacement]) -> None:
+    module.__class__ = replacement
+    module.prepare()  # type: ignore[operator]
 
 
 def found(name: str, module: nn.Module, replacement: type[Replacement]) -> Found:

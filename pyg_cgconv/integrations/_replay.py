@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from ..cuda_graphs import capturing, on_stream
 from ._replacement import logger
 
 Data = dict[str, Tensor]
+Function: TypeAlias = Callable[[Data], dict[str, Tensor | None]]
+Completed: TypeAlias = Callable[[Data, Tensor], Data]
 
 ROOM = 1.1
 """Edges of a graph by those that it was captured with: later ones of the same atoms differ by a few percent."""
@@ -40,23 +42,23 @@ class Replay:
     """A function of dictionaries of tensors, captured once for each kind of them and then launched as a whole.
 
     Args:
-        completed: of a dictionary with room for more edges, and how many it has, makes one whose other edges change
-            nothing. It is captured, too.
         by_edge: The names of tensors that have a number for each edge, and their dimension of edges. The first one
             tells how many edges there are.
     """
 
-    def __init__(self, completed: Callable[[Data, Tensor], Data], by_edge: dict[str, int]):
-        self._completed, self._by_edge = completed, by_edge
+    def __init__(self, by_edge: Mapping[str, int]):
+        self._by_edge = by_edge
         self._known: OrderedDict[Hashable, _Captured] = OrderedDict()
         self._stream: torch.cuda.Stream | None = None
         self._pool: Any = None
         self.captures = self.replays = 0
 
-    def __call__(self, function: Callable[[Data], dict[str, Tensor | None]], data: Data, options: Hashable) -> dict:
+    def __call__(self, function: Function, completed: Completed, data: Data, options: Hashable) -> dict:
         """What the function returns for the data, in memory of its own; without gradients.
 
         Args:
+            completed: of a dictionary with room for more edges, and how many it has, makes one whose other edges change
+                nothing. It is captured, too.
             options: whatever else the function depends on.
         """
         tensors = {name: value for name, value in data.items() if isinstance(value, Tensor)}
@@ -65,7 +67,7 @@ class Replay:
         captured = self._known.get(key)
         if captured is None or not captured.edges / 2 <= count <= captured.edges:
             self._known.pop(key, None)  # its memory is free before more is asked for
-            captured = self._known[key] = self._capture(function, tensors, math.ceil(ROOM * count))
+            captured = self._known[key] = self._capture(function, completed, tensors, math.ceil(ROOM * count))
         self._known.move_to_end(key)
         self._fill(captured, tensors, count)
         captured.graph.replay()
@@ -81,7 +83,7 @@ class Replay:
         by_edge = self._by_edge.get(name)
         return name, value.dtype, value.device, tuple(value.shape) if by_edge is None else by_edge
 
-    def _capture(self, function: Callable, tensors: Data, edges: int) -> _Captured:
+    def _capture(self, function: Function, completed: Completed, tensors: Data, edges: int) -> _Captured:
         while len(self._known) >= KEPT:
             self._known.popitem(last=False)
         device = next(iter(tensors.values())).device
@@ -92,7 +94,9 @@ class Replay:
         read: set[str] = set()
 
         def run() -> dict[str, Tensor | None]:
-            return function(_Recording(self._completed(_Recording(given, read), captured.edge_count), read))
+            data = _Recording(completed(_Recording(given, read), captured.edge_count), read)
+            before = dict(data)
+            return {name: value for name, value in function(data).items() if value is not before.get(name)}
 
         self._fill(captured, tensors, self._count(tensors))
         with on_stream(self._stream):

@@ -115,7 +115,7 @@ class _Models(Accelerator):
     """Products are replaced where a block hands them the graph, and models so that they stay fast."""
 
     def classes(self) -> list[type[Replacement]]:
-        return [*super().classes(), Convolution, *MODELS.values()]
+        return [*super().classes(), Convolution]
 
     def find(self, model: nn.Module) -> Iterator[Found]:
         for name, block in _interactions(model):
@@ -135,10 +135,6 @@ class _Models(Accelerator):
         for _, block in _interactions(model):
             if isinstance(block.conv_tp, Convolution):
                 block.conv_fusion = FUSION
-        for module in list(model.modules()):
-            if type(module) in MODELS:
-                module.__class__ = MODELS[type(module)]
-                module.prepare()  # type: ignore[operator]
 
     def restore(self, model: AnyModel) -> AnyModel:
         super().restore(model)
@@ -158,6 +154,7 @@ _models = _Models(
     REPLACEMENTS,
     "interaction blocks of MACE that have a TensorProduct of e3nn, conv_tp, and modules of the classes "
     + ", ".join(kind.__name__ for kind in REPLACEMENTS),
+    models=MODELS,
 )
 
 
@@ -183,13 +180,7 @@ def accelerate(model: AnyModel, *, cuda_graphs: bool = False) -> AnyModel:
         TypeError: the model is no module, or one of TorchScript.
         ValueError: nothing in it can be replaced.
     """
-    _models.accelerate(model)
-    found = [module for module in model.modules() if isinstance(module, Model)]
-    if cuda_graphs and not found:
-        raise ValueError(f"cuda_graphs: {type(model).__name__} is no model of MACE that is known, nor has it one")
-    for module in found:
-        module.cuda_graphs = bool(cuda_graphs)
-    return model
+    return _models.accelerate(model, cuda_graphs)
 
 
 restore, report = _models.restore, _models.report

@@ -21,6 +21,8 @@ except ImportError as error:
 
 KNOWN.check()
 
+from ._nequip_model import GraphModel  # noqa: E402  (only where NequIP is installed)
+
 __all__ = ["TensorProductScatter", "accelerate", "report", "restore"]
 
 
@@ -63,11 +65,14 @@ def _others(module: nn.Module) -> str:
 
 
 _models = Accelerator(
-    {_TensorProductScatter: TensorProductScatter}, "the TensorProductScatter of NequIP's interaction blocks", _others
+    {_TensorProductScatter: TensorProductScatter},
+    "the TensorProductScatter of NequIP's interaction blocks",
+    _others,
+    {GraphModel.original: GraphModel},
 )
 
 
-def accelerate(model: Model) -> Model:
+def accelerate(model: Model, *, cuda_graphs: bool = False) -> Model:
     """Has a model of NequIP computed by generated kernels, where there are some. Everything else of it stays.
 
     The products of the interaction blocks, with their sums over edges, are replaced. State dict, parameters,
@@ -76,15 +81,19 @@ def accelerate(model: Model) -> Model:
 
     Args:
         model: a model of NequIP, in Python; or a module that has some.
+        cuda_graphs: whether inference of an eager model on a GPU is captured in CUDA graphs. A graph serves one number
+            of atoms and structures, and edges that fill at least half of it. Its results are those of atoms and
+            structures, without gradients. Calls that no graph serves, such as those of training, run as usual; the log
+            tells why.
 
     Returns:
         The same model. :func:`report` tells what was replaced, as does the log (level INFO).
 
     Raises:
         TypeError: the model is no module, or one of TorchScript.
-        ValueError: nothing in it can be replaced.
+        ValueError: nothing in it can be replaced; or graphs are asked for, and it has no model that is not compiled.
     """
-    return _models.accelerate(model)
+    return _models.accelerate(model, cuda_graphs)
 
 
 restore, report = _models.restore, _models.report

@@ -23,6 +23,8 @@ except ImportError as error:
 
 KNOWN.check()
 
+from ._sevennet_model import AtomGraphSequential, AtomReduce, ForceStressOutputFromEdge  # noqa: E402
+
 __all__ = ["IrrepsConvolution", "accelerate", "report", "restore"]
 
 
@@ -68,11 +70,14 @@ def _others(module: nn.Module) -> str:
 
 
 _models = Accelerator(
-    {IrrepsConvolution.original: IrrepsConvolution}, "the IrrepsConvolution of SevenNet's interaction blocks", _others
+    {IrrepsConvolution.original: IrrepsConvolution},
+    "the IrrepsConvolution of SevenNet's interaction blocks",
+    _others,
+    {kind.original: kind for kind in (AtomGraphSequential, AtomReduce, ForceStressOutputFromEdge)},
 )
 
 
-def accelerate(model: Model) -> Model:
+def accelerate(model: Model, *, cuda_graphs: bool = False) -> Model:
     """Has a model of SevenNet computed by generated kernels, where there are some. Everything else of it stays.
 
     The convolutions of the interaction blocks are replaced, whether their layers are instantiated or not yet. State
@@ -80,15 +85,18 @@ def accelerate(model: Model) -> Model:
 
     Args:
         model: an ``AtomGraphSequential``, in Python; or a module that has some.
+        cuda_graphs: whether inference on a GPU is captured in CUDA graphs. A graph serves one number of atoms and
+            structures, and edges that fill at least half of it. Its results are those of atoms and structures, without
+            gradients. Calls that no graph serves, such as those of training, run as usual; the log tells why.
 
     Returns:
         The same model. :func:`report` tells what was replaced, as does the log (level INFO).
 
     Raises:
         TypeError: the model is no module, or one of TorchScript.
-        ValueError: nothing in it can be replaced.
+        ValueError: nothing in it can be replaced; or graphs are asked for, and it has no ``AtomGraphSequential``.
     """
-    return _models.accelerate(model)
+    return _models.accelerate(model, cuda_graphs)
 
 
 restore, report = _models.restore, _models.report

@@ -311,7 +311,7 @@ def test_calls_that_no_cuda_graph_serves_run_as_usual_and_say_why(original, capl
 
 
 def test_cuda_graphs_of_what_is_no_model_are_refused(original):
-    with pytest.raises(ValueError, match=r"cuda_graphs: ModuleList is no model of MACE that is known"):
+    with pytest.raises(ValueError, match=r"cuda_graphs: ModuleList is none of MACE, ScaleShiftMACE"):
         mace.accelerate(copy.deepcopy(original.interactions), cuda_graphs=True)
 
 

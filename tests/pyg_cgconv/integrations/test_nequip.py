@@ -1,6 +1,7 @@
 """Models of NequIP, accelerated, against themselves as they were."""
 
 import copy
+import logging
 import sys
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from nequip.scripts import compile
 from nequip.utils.global_state import set_global_state
 
 from pyg_cgconv.integrations import nequip
+from pyg_cgconv.integrations._nequip_model import completed
 
 SMALL = {"l_max": 1, "num_features": 2}
 """Of models that are traced and compiled, which takes long."""
@@ -160,6 +162,8 @@ def test_the_modifier_is_one_of_nequip(original):
     fast = modify(copy.deepcopy(original), [{"modifier": "enable_pyg_cgconv"}])
     assert list(nequip.report(fast).replaced) == CONVOLUTIONS
     assert "enable_pyg_cgconv" in get_all_modifiers(fast)
+    captured = modify(copy.deepcopy(original), [{"modifier": "enable_pyg_cgconv", "cuda_graphs": True}])
+    assert (captured.cuda_graphs, fast.cuda_graphs) == (True, False)
     results = [{"forces": each(frames(1))["forces"]} for each in (fast, original)]
     assert_agree(*results, 1e-12)
 
@@ -217,6 +221,67 @@ def test_lammps_with_ghost_atoms(original, monkeypatch):
     expected = original(frames(1))
     found = {"total_energy": torch.tensor([[float(given.energy)]]).double(), "forces": given.forces}
     assert_agree(found, {name: expected[name] for name in found}, 1e-12)
+
+
+def without_cell(given):
+    """The atoms of a cell as a molecule."""
+    inside = given["edge_cell_shift"].abs().sum(1) == 0
+    edges = {"edge_index": given["edge_index"][:, inside], "edge_cell_shift": given["edge_cell_shift"][inside]}
+    return given | edges | {"cell": torch.zeros_like(given["cell"])}
+
+
+RESULTS = ["total_energy", "atomic_energy", "forces", "stress", "virial"]
+
+
+@pytest.mark.parametrize("case", ["several", "one", "no batch", "molecule"])
+def test_edges_that_fill_a_graph_up_count_nothing(original, case):
+    """For several structures with cells of their own, for one, and for one without a cell."""
+    given = frames(2 if case == "several" else 1)
+    if case == "no batch":
+        del given["batch"], given["num_atoms"]
+    if case == "molecule":
+        given = without_cell(given)
+    count = given["edge_index"].shape[1]
+    room = {"edge_index": torch.nn.functional.pad(given["edge_index"], (0, 57))}
+    room["edge_cell_shift"] = torch.nn.functional.pad(given["edge_cell_shift"], (0, 0, 0, 57))
+    filled = completed(given | room, torch.tensor(count), 3.0)
+    assert filled["edge_index"].shape[1] == count + 57
+    names = RESULTS[:3] + RESULTS[4:] if case == "molecule" else RESULTS
+    found, expected = (original.eval()(dict(each)) for each in (filled, given))
+    assert_agree({name: found[name] for name in names}, {name: expected[name] for name in names}, 1e-12)
+
+
+def test_calls_that_no_cuda_graph_serves_run_as_usual_and_say_why(original, caplog):
+    fast = nequip.accelerate(copy.deepcopy(original), cuda_graphs=True)
+    leaf = frames(1) | {"pos": frames(1)["pos"].requires_grad_()}
+    with caplog.at_level(logging.INFO, "pyg_cgconv.integrations"):
+        for training, given in ((False, frames(1)), (True, frames(1)), (False, leaf)):
+            found, expected = (each.train(training)(dict(given)) for each in (fast, original))
+            assert_agree({"forces": found["forces"]}, {"forces": expected["forces"]}, 1e-12)
+    for reason in ("data are on a CPU", "model is in training", "gradients may be asked of"):
+        assert reason in caplog.text
+    assert copy.deepcopy(fast).cuda_graphs
+    assert not nequip.accelerate(fast).cuda_graphs
+    with pytest.raises(ValueError, match=r"cuda_graphs: \w+ is none of GraphModel, nor has it one"):
+        nequip.accelerate(fast.model, cuda_graphs=True)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_cuda_graphs_agree(dtype):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    original = model(dtype).cuda().eval()
+    fast = nequip.accelerate(copy.deepcopy(original), cuda_graphs=True)
+    molecule = without_cell(frames(1))
+    for given in (frames(1), frames(2), frames(1), molecule):
+        given = AtomicDataDict.to_(dict(given), "cuda")
+        found, expected = (each(dict(given)) for each in (fast, original))
+        volume = bool(given["cell"].any())
+        names = RESULTS if volume else RESULTS[:3] + RESULTS[4:]
+        assert_agree({name: found[name] for name in names}, {name: expected[name] for name in names}, TOLERANCES[dtype])
+        assert bool(found["stress"].isnan().all()) == (not volume)
+    assert (fast._replay.captures, fast._replay.replays) == (2, 4)
 
 
 def test_torchscript_is_refused_by_what_to_do(accelerated):

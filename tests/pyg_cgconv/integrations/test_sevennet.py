@@ -1,6 +1,7 @@
 """Models of SevenNet, accelerated, against themselves as they were."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from sevenn.train.dataload import unlabeled_atoms_to_graph
 from torch_geometric.loader.dataloader import Collater
 
 from pyg_cgconv.integrations import sevennet
+from pyg_cgconv.integrations._sevennet_model import completed
 
 CONVOLUTIONS = ["0_convolution", "1_convolution"]
 RESULTS = [key.PRED_TOTAL_ENERGY, key.PRED_FORCE, key.PRED_STRESS]
@@ -190,3 +192,63 @@ def test_another_accelerator_is_named(original):
 def test_importing_it_does_not_import_pyg():
     """SevenNet's own data do."""
     in_fresh_process("import sys, pyg_cgconv.integrations.sevennet; assert 'torch_geometric' not in sys.modules")
+
+
+def test_edges_that_fill_a_graph_up_count_nothing(original):
+    given = batch()
+    given = {name: value for name, value in given.to_dict().items() if isinstance(value, torch.Tensor)}
+    count = given["edge_index"].shape[1]
+    room = {"edge_index": torch.nn.functional.pad(given["edge_index"], (0, 57))}
+    room[key.EDGE_VEC] = torch.nn.functional.pad(given[key.EDGE_VEC], (0, 0, 0, 57))
+    filled = completed(given | room, torch.tensor(count), 3.0)
+    assert filled["edge_index"].shape[1] == count + 57
+    found, expected = (in_float(copy.deepcopy(original)).eval()(dict(each)) for each in (filled, given))
+    assert_agree({name: found[name] for name in RESULTS}, {name: expected[name] for name in RESULTS}, 1e-12)
+
+
+def test_calls_that_no_cuda_graph_serves_run_as_usual_and_say_why(original, caplog):
+    fast, original = sevennet.accelerate(copy.deepcopy(original), cuda_graphs=True), copy.deepcopy(original)
+    fast, original = in_float(fast), in_float(original)
+    with caplog.at_level(logging.INFO, "pyg_cgconv.integrations"):
+        for training in (False, True):
+            found, expected = (each.train(training)(batch()) for each in (fast, original))
+            assert_agree({name: found[name] for name in RESULTS}, {name: expected[name] for name in RESULTS}, 1e-12)
+    for reason in ("data are on a CPU", "model is in training"):
+        assert reason in caplog.text
+    assert copy.deepcopy(fast).cuda_graphs
+    assert not sevennet.accelerate(fast).cuda_graphs
+    with pytest.raises(ValueError, match="cuda_graphs: ModuleList is none of AtomGraphSequential"):
+        sevennet.accelerate(torch.nn.ModuleList(fast), cuda_graphs=True)
+
+
+@pytest.mark.parametrize("volume", [0.0, 40.0])
+def test_energies_of_atoms_and_stresses_of_one_structure(original, volume):
+    """As SevenNet's calculator asks for them, which has no batch."""
+    results = []
+    for each in (sevennet.accelerate(copy.deepcopy(original)), copy.deepcopy(original)):
+        in_float(each).set_is_batch_data(False)
+        each.force_output.use_atomic_virial = True
+        given = batch((1,)).to_dict()
+        del given["batch"], given["ptr"]
+        given[key.CELL_VOLUME] = torch.tensor(volume).double()
+        results.append(each.eval()(given))
+    names = [*RESULTS, key.PRED_ATOMIC_VIRIAL, key.ATOMIC_ENERGY]
+    assert_agree(*({name: each[name] for name in names} for each in results), 1e-12)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)], ids=["one", "two"])
+def test_cuda_graphs_agree(dtype, seeds):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    with default_dtype(dtype):
+        original = in_float(model()).cuda().eval()
+        fast = sevennet.accelerate(copy.deepcopy(original), cuda_graphs=True)
+        for shift in (0, 1, 2):
+            given = batch([seed + shift for seed in seeds]).to("cuda")
+            found, expected = (each(given.clone()) for each in (fast, original))
+            names = [*RESULTS, key.ATOMIC_ENERGY]
+            values = ({name: each[name] for name in names} for each in (found, expected))
+            assert_agree(*values, TOLERANCES[dtype])
+        assert (fast._replay.captures, fast._replay.replays) == (1, 3)

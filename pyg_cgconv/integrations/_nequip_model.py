@@ -1,0 +1,71 @@
+"""NequIP's models as CUDA graphs."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from nequip.data import AtomicDataDict, get_field_type
+from nequip.nn import ForceStressOutput
+from nequip.nn import GraphModel as _GraphModel
+from torch import Tensor
+
+from ._captured import Captured, beyond, shared_out
+from ._replay import Data
+
+POSITIONS, EDGES, SHIFTS = (
+    AtomicDataDict.POSITIONS_KEY,
+    AtomicDataDict.EDGE_INDEX_KEY,
+    AtomicDataDict.EDGE_CELL_SHIFT_KEY,
+)
+CELL, BATCH, STRESS = AtomicDataDict.CELL_KEY, AtomicDataDict.BATCH_KEY, AtomicDataDict.STRESS_KEY
+OTHERS = (
+    AtomicDataDict.EDGE_VECTORS_KEY,
+    AtomicDataDict.EDGE_TRANSPOSE_PERM_KEY,
+    AtomicDataDict.LMP_MLIAP_DATA_KEY,
+)
+"""What a graph does not know."""
+
+
+class GraphModel(Captured, _GraphModel):
+    """A whole model, with its forces and stress."""
+
+    original = _GraphModel
+    by_edge: ClassVar = {EDGES: 1, SHIFTS: 0}
+    read = (POSITIONS, EDGES, SHIFTS, CELL)
+
+    def completed(self, data: Data, count: Tensor) -> Data:
+        return completed(data, count, float(self.metadata["r_max"]))
+
+    def uncaptured(self, data: Data, options: dict[str, Any]) -> str:
+        if self.training:
+            return "the model is in training, call its eval()"
+        derives = [each.do_derivatives for each in self.modules() if isinstance(each, ForceStressOutput)]
+        if not any(derives) or data[POSITIONS].requires_grad:
+            return "gradients may be asked of its energy"
+        others = [name for name in OTHERS if name in data]
+        return f"data has {', '.join(others)}" if others else ""
+
+    def inputs(self, data: Data) -> Data:
+        return {name: data[name] for name in self.model_input_fields if name in data}
+
+    def results(self, data: Data, found: dict) -> dict:
+        """Without those of edges, of which the graph has others. The stress of a structure without a volume is not a
+        number, as it is in NequIP."""
+        given = self.inputs(data)
+        known = {name: value for name, value in found.items() if get_field_type(name, False) in ("node", "graph")}
+        if STRESS in known:
+            flat = data[CELL].view(-1, 3, 3).abs().amax((1, 2), keepdim=True) == 0
+            known[STRESS] = known[STRESS].masked_fill(flat, torch.nan)
+        return known | given
+
+
+def completed(data: Data, count: Tensor, cutoff: float) -> Data:
+    """Structures whose edges from number `count` on join an atom with an image of its own beyond the cutoff, which
+    counts nothing. Structures without a cell get one, of which only those edges know."""
+    cells, own_cell = data[CELL].view(-1, 3, 3), 2 * cutoff * torch.eye(3).to(data[CELL])
+    cells = torch.where((cells == 0).all(2, True).all(1, True), own_cell, cells)
+    is_own, edge_index, atom = shared_out(data[EDGES], count, data[POSITIONS].shape[0])
+    structure = data[BATCH][atom] if BATCH in data else torch.zeros_like(atom)
+    shifts = torch.where(is_own[:, None], data[SHIFTS], beyond(cells, cutoff)[structure].to(data[SHIFTS].dtype))
+    return {**data, EDGES: edge_index, SHIFTS: shifts, CELL: cells.view(data[CELL].shape)}
