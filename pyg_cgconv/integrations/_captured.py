@@ -24,7 +24,7 @@ class Captured(Replacement):
         read: The names of tensors that a call needs for a graph; the first one tells where they are.
     """
 
-    prepared: ClassVar[tuple[str, ...]] = ("_replay", "_signature", "_told")
+    prepared: ClassVar[tuple[str, ...]] = ("_cutoff", "_replay", "_signature", "_told")
     told = ("cuda_graphs",)
     cuda_graphs = False
     by_edge: ClassVar[Mapping[str, int]]
@@ -32,12 +32,18 @@ class Captured(Replacement):
 
     def prepare(self) -> None:
         self._replay = Replay(self.by_edge)
+        self._cutoff = self.longest_edge()  # which a GPU may have to be asked for, and not during a capture
         self._signature = inspect.signature(self.original.forward)
         self._told: set[str] = set()
 
-    def completed(self, data: Data, count: Tensor) -> Data:
-        """Structures whose edges from number `count` on are not theirs, and shall count nothing. Nothing here may wait
-        for the GPU."""
+    def longest_edge(self) -> float:
+        """The cutoff."""
+        raise NotImplementedError
+
+    @staticmethod
+    def completed(data: Data, count: Tensor, cutoff: float) -> Data:
+        """Structures whose edges from number `count` on are not theirs, and count nothing. Nothing here may wait for
+        the GPU."""
         raise NotImplementedError
 
     def inputs(self, data: Any) -> Data:
@@ -58,7 +64,8 @@ class Captured(Replacement):
             why = self._obstacle(data, dict(options))
             if not why:
                 function: Callable = partial(super().forward, **dict(options))
-                found = self._replay(function, self.completed, self.inputs(data), tuple(sorted(options)))
+                completed = partial(self.completed, cutoff=self._cutoff)
+                found = self._replay(function, completed, self.inputs(data), tuple(sorted(options)))
                 return self.results(data, found)
             if why not in self._told:
                 self._told.add(why)

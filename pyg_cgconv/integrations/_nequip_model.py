@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -34,8 +35,20 @@ class GraphModel(Captured, _GraphModel):
     by_edge: ClassVar = {EDGES: 1, SHIFTS: 0}
     read = (POSITIONS, EDGES, SHIFTS, CELL)
 
-    def completed(self, data: Data, count: Tensor) -> Data:
-        return completed(data, count, float(self.metadata["r_max"]))
+    def longest_edge(self) -> float:
+        return float(self.metadata.get("r_max", "nan"))
+
+    @staticmethod
+    def completed(data: Data, count: Tensor, cutoff: float) -> Data:
+        """Structures whose edges from number `count` on join an atom with an image of its own beyond the cutoff, which
+        counts nothing. Structures without a cell get one, of which only those edges know."""
+        cells = data[CELL].view(-1, 3, 3)
+        own_cell = 2 * cutoff * torch.eye(3, dtype=cells.dtype, device=cells.device)
+        cells = torch.where((cells == 0).all(2, True).all(1, True), own_cell, cells)
+        is_own, edge_index, atom = shared_out(data[EDGES], count, data[POSITIONS].shape[0])
+        structure = data[BATCH][atom] if BATCH in data else torch.zeros_like(atom)
+        shifts = torch.where(is_own[:, None], data[SHIFTS], beyond(cells, cutoff)[structure].to(data[SHIFTS].dtype))
+        return {**data, EDGES: edge_index, SHIFTS: shifts, CELL: cells.view(data[CELL].shape)}
 
     def uncaptured(self, data: Data, options: dict[str, Any]) -> str:
         if self.training:
@@ -43,6 +56,8 @@ class GraphModel(Captured, _GraphModel):
         derives = [each.do_derivatives for each in self.modules() if isinstance(each, ForceStressOutput)]
         if not any(derives) or data[POSITIONS].requires_grad:
             return "gradients may be asked of its energy"
+        if math.isnan(self._cutoff):
+            return "the model does not know its r_max"
         others = [name for name in OTHERS if name in data]
         return f"data has {', '.join(others)}" if others else ""
 
@@ -58,14 +73,3 @@ class GraphModel(Captured, _GraphModel):
             flat = data[CELL].view(-1, 3, 3).abs().amax((1, 2), keepdim=True) == 0
             known[STRESS] = known[STRESS].masked_fill(flat, torch.nan)
         return known | given
-
-
-def completed(data: Data, count: Tensor, cutoff: float) -> Data:
-    """Structures whose edges from number `count` on join an atom with an image of its own beyond the cutoff, which
-    counts nothing. Structures without a cell get one, of which only those edges know."""
-    cells, own_cell = data[CELL].view(-1, 3, 3), 2 * cutoff * torch.eye(3).to(data[CELL])
-    cells = torch.where((cells == 0).all(2, True).all(1, True), own_cell, cells)
-    is_own, edge_index, atom = shared_out(data[EDGES], count, data[POSITIONS].shape[0])
-    structure = data[BATCH][atom] if BATCH in data else torch.zeros_like(atom)
-    shifts = torch.where(is_own[:, None], data[SHIFTS], beyond(cells, cutoff)[structure].to(data[SHIFTS].dtype))
-    return {**data, EDGES: edge_index, SHIFTS: shifts, CELL: cells.view(data[CELL].shape)}

@@ -113,7 +113,9 @@ class Replay:
                 stacklevel=2,
             )
         detached = {name: value.detach() if isinstance(value, Tensor) else None for name, value in results.items()}
-        return captured._replace(graph=graph, given={name: given[name] for name in sorted(read)}, results=detached)
+        return captured._replace(
+            graph=graph, given={name: given[name] for name in sorted(read & given.keys())}, results=detached
+        )
 
     def _with_room(self, name: str, value: Tensor, edges: int) -> Tensor:
         """A copy, of zeros where it has no numbers."""

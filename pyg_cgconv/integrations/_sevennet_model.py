@@ -82,8 +82,21 @@ class AtomGraphSequential(Captured, sequential.AtomGraphSequential):
             self._species[device] = self.z_to_onehot_tensor.to(device)
         return self._species[device][atomic_numbers]
 
-    def completed(self, data: Data, count: Tensor) -> Data:
-        return completed(data, count, float(self.cutoff))
+    def longest_edge(self) -> float:
+        return float(self.cutoff)
+
+    @staticmethod
+    def completed(data: Data, count: Tensor, cutoff: float) -> Data:
+        """Structures whose edges from number `count` on join an atom with itself, by a vector as long as the cutoff.
+        There SevenNet's cutoff functions and their derivatives are zero; beyond it they are not."""
+        vectors = data[keys.EDGE_VEC]
+        is_own, edge_index, _ = shared_out(data[keys.EDGE_IDX], count, data[keys.ATOMIC_NUMBERS].shape[0])
+        far = cutoff * torch.nn.functional.one_hot(torch.zeros((), dtype=torch.int64, device=vectors.device), 3)
+        return {
+            **data,
+            keys.EDGE_IDX: edge_index,
+            keys.EDGE_VEC: torch.where(is_own[:, None], vectors, far.to(vectors)),
+        }
 
     def uncaptured(self, data: Any, options: dict[str, Any]) -> str:
         if self.training:
@@ -104,12 +117,3 @@ class AtomGraphSequential(Captured, sequential.AtomGraphSequential):
             if value is not None and not name.startswith("edge") and (name not in given or value is not given[name]):
                 data[name] = value
         return data
-
-
-def completed(data: Data, count: Tensor, cutoff: float) -> Data:
-    """Structures whose edges from number `count` on join an atom with itself, by a vector as long as the cutoff. There
-    SevenNet's cutoff functions and their derivatives are zero; beyond it they are not."""
-    vectors = data[keys.EDGE_VEC]
-    is_own, edge_index, _ = shared_out(data[keys.EDGE_IDX], count, data[keys.ATOMIC_NUMBERS].shape[0])
-    far = cutoff * torch.nn.functional.one_hot(torch.zeros((), dtype=torch.int64, device=vectors.device), 3)
-    return {**data, keys.EDGE_IDX: edge_index, keys.EDGE_VEC: torch.where(is_own[:, None], vectors, far.to(vectors))}

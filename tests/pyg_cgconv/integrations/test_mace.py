@@ -22,7 +22,7 @@ from mace.tools import torch_geometric
 from mace.tools.scripts_utils import extract_config_mace_model
 
 from pyg_cgconv.integrations import mace
-from pyg_cgconv.integrations._mace_model import completed
+from pyg_cgconv.integrations._mace_model import Model
 
 CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
 TRACED = {"node_embedding.linear", "readouts.0.linear", "readouts.1.linear_1", "readouts.1.linear_2"}
@@ -187,7 +187,7 @@ model = torch.load(sys.argv[1], weights_only=False)
 given, energy = torch.load(sys.argv[2], weights_only=False)
 assert abs(model(given)["energy"] - energy) < 1e-12
 from pyg_cgconv.integrations import mace
-from pyg_cgconv.integrations._mace_model import completed
+from pyg_cgconv.integrations._mace_model import Model
 assert len(mace.report(model).replaced) == 16
 assert "torch_geometric" not in sys.modules
 """
@@ -289,7 +289,7 @@ def test_edges_that_fill_a_graph_up_count_nothing(original):
     ]
     given = next(iter(torch_geometric.dataloader.DataLoader(graphs, batch_size=3))).to_dict()
     count = given["edge_index"].shape[1]
-    filled = completed(with_room(given, count + 57), torch.tensor(count), cutoff=3.0)
+    filled = Model.completed(with_room(given, count + 57), torch.tensor(count), cutoff=3.0)
     assert filled["edge_index"].shape[1] == count + 57
     names = "energy", "forces", "stress"
     found, expected = (original(each, compute_stress=True) for each in (filled, given))

@@ -22,7 +22,7 @@ from nequip.scripts import compile
 from nequip.utils.global_state import set_global_state
 
 from pyg_cgconv.integrations import nequip
-from pyg_cgconv.integrations._nequip_model import completed
+from pyg_cgconv.integrations._nequip_model import GraphModel
 
 SMALL = {"l_max": 1, "num_features": 2}
 """Of models that are traced and compiled, which takes long."""
@@ -244,7 +244,7 @@ def test_edges_that_fill_a_graph_up_count_nothing(original, case):
     count = given["edge_index"].shape[1]
     room = {"edge_index": torch.nn.functional.pad(given["edge_index"], (0, 57))}
     room["edge_cell_shift"] = torch.nn.functional.pad(given["edge_cell_shift"], (0, 0, 0, 57))
-    filled = completed(given | room, torch.tensor(count), 3.0)
+    filled = GraphModel.completed(given | room, torch.tensor(count), 3.0)
     assert filled["edge_index"].shape[1] == count + 57
     names = RESULTS[:3] + RESULTS[4:] if case == "molecule" else RESULTS
     found, expected = (original.eval()(dict(each)) for each in (filled, given))

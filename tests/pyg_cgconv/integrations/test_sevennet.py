@@ -21,7 +21,7 @@ from sevenn.train.dataload import unlabeled_atoms_to_graph
 from torch_geometric.loader.dataloader import Collater
 
 from pyg_cgconv.integrations import sevennet
-from pyg_cgconv.integrations._sevennet_model import completed
+from pyg_cgconv.integrations._sevennet_model import AtomGraphSequential
 
 CONVOLUTIONS = ["0_convolution", "1_convolution"]
 RESULTS = [key.PRED_TOTAL_ENERGY, key.PRED_FORCE, key.PRED_STRESS]
@@ -200,7 +200,7 @@ def test_edges_that_fill_a_graph_up_count_nothing(original):
     count = given["edge_index"].shape[1]
     room = {"edge_index": torch.nn.functional.pad(given["edge_index"], (0, 57))}
     room[key.EDGE_VEC] = torch.nn.functional.pad(given[key.EDGE_VEC], (0, 0, 0, 57))
-    filled = completed(given | room, torch.tensor(count), 3.0)
+    filled = AtomGraphSequential.completed(given | room, torch.tensor(count), 3.0)
     assert filled["edge_index"].shape[1] == count + 57
     found, expected = (in_float(copy.deepcopy(original)).eval()(dict(each)) for each in (filled, given))
     assert_agree({name: found[name] for name in RESULTS}, {name: expected[name] for name in RESULTS}, 1e-12)
