@@ -281,7 +281,7 @@ def test_cuda_graphs_agree(dtype):
         names = RESULTS if volume else RESULTS[:3] + RESULTS[4:]
         assert_agree({name: found[name] for name in names}, {name: expected[name] for name in names}, TOLERANCES[dtype])
         assert bool(found["stress"].isnan().all()) == (not volume)
-    assert (fast._replay.captures, fast._replay.replays) == (2, 4)
+    assert (fast._replay.captures, fast._replay.replays) == (3, 4)  # the molecule has less than half of the edges
 
 
 def test_torchscript_is_refused_by_what_to_do(accelerated):
