@@ -18,8 +18,10 @@ Data = dict[str, Tensor]
 Function: TypeAlias = Callable[[Data], dict[str, Tensor | None]]
 Completed: TypeAlias = Callable[[Data, Tensor], Data]
 
-ROOM = 1.1
-"""Edges of a graph by those that it was captured with: later ones of the same atoms differ by a few percent."""
+MOST_ROOM = 0.1
+"""Edges that a graph has room for beyond those that it was captured with, in units of these."""
+DEVIATIONS = 10
+"""The same in units of the square root of their number, which numbers of pairs at random would vary by."""
 KEPT = 4
 """Graphs at a time. They share the memory of intermediate results, because they run one after the other."""
 WARM_UP = 3
@@ -67,7 +69,7 @@ class Replay:
         captured = self._known.get(key)
         if captured is None or not captured.edges / 2 <= count <= captured.edges:
             self._known.pop(key, None)  # its memory is free before more is asked for
-            captured = self._known[key] = self._capture(function, completed, tensors, math.ceil(ROOM * count))
+            captured = self._known[key] = self._capture(function, completed, tensors, room(count))
         self._known.move_to_end(key)
         self._fill(captured, tensors, count)
         captured.graph.replay()
@@ -131,6 +133,11 @@ class Replay:
             if name in self._by_edge:
                 target = target.narrow(self._by_edge[name], 0, count)
             target.copy_(tensors[name])
+
+
+def room(edges: int) -> int:
+    """How many edges a graph has room for that is captured with so many: large systems need less, in proportion."""
+    return edges + math.ceil(min(MOST_ROOM * edges, DEVIATIONS * math.sqrt(edges)))
 
 
 class _Recording(dict):
