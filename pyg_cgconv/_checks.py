@@ -36,15 +36,3 @@ def check_stored(name: str, tensor: Tensor, computed: torch.dtype) -> None:
             f"{name}: dtype {tensor.dtype} differs from that of x, {computed}; convert one of them (beside x in "
             "float32 others may be bfloat16 or float16)"
         )
-
-
-def check_one_hot(name: str, one_hot: Tensor, rows: int, species: int) -> None:
-    """Raises a TypeError or a ValueError unless the species of so many nodes or edges are one-hot."""
-    if not isinstance(one_hot, Tensor):
-        raise TypeError(f"{name}: expected one-hot species ({rows}, {species}), got {type(one_hot).__name__}")
-    if tuple(one_hot.shape) != (rows, species) or not one_hot.is_floating_point():
-        raise ValueError(
-            f"{name}: expected one-hot species ({rows}, {species}) in the dtype of the features, got {one_hot.dtype} "
-            f"{tuple(one_hot.shape)}; of numbers 0 to {species - 1} torch.nn.functional.one_hot(numbers, {species}) "
-            "makes them, then .to(dtype)"
-        )

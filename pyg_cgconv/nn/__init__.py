@@ -7,6 +7,7 @@
     gate        Gate: the nonlinearity
     products    NodeProducts: products of a node's features with themselves
     symmetric   SymmetricContraction: products of several of them, weights by element
+    species     rows and matrices by species, as numbers or one-hot rows
     radial      BesselBasis, PolynomialCutoff, RadialNetwork: functions of the distance
     spherical   spherical_harmonics
     tensor_products  TensorProduct, FullyConnectedTensorProduct, ElementwiseTensorProduct, TensorSquare: e3nn's, without
@@ -23,6 +24,7 @@ from ._gate import Gate
 from ._linear import Linear, SpeciesLinear
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
+from ._species import one_hot, prepared_species
 from ._spherical import spherical_harmonics
 from ._symmetric import SymmetricContraction, checked_channels, contract_polynomial
 from ._tensor_products import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorSquare
@@ -49,6 +51,8 @@ __all__ = [
     "TensorSquare",
     "checked_channels",
     "contract_polynomial",
+    "one_hot",
+    "prepared_species",
     "spherical_harmonics",
 ]
 

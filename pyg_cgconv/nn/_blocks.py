@@ -16,6 +16,7 @@ from ._gate import Gate
 from ._linear import Linear, SpeciesLinear
 from ._products import NodeProducts
 from ._radial import RadialNetwork
+from ._species import Species
 
 
 class InteractionBlock(nn.Module):
@@ -48,9 +49,10 @@ class InteractionBlock(nn.Module):
         backend: As in :class:`TensorProductConv`.
 
     Shapes:
-        - **input:** node features (n, irreps_in.dim), one-hot species (n, S), edge indices (2, E),
-          edge features (E, irreps_sh.dim), radial functions (E, num_basis); with ``num_radial_species`` also the
-          one-hot species of the edges' sources (E, S); node and edge features in the layout
+        - **input:** node features (n, irreps_in.dim), species (n,), edge indices (2, E), edge features
+          (E, irreps_sh.dim), radial functions (E, num_basis); with ``num_radial_species`` also the species of the
+          edges' sources (E,); node and edge features in the layout. Species are numbers below S, or one-hot rows (n, S)
+          and (E, S)
         - **output:** node features (n, self.irreps_out.dim) in the layout
 
     Raises:
@@ -112,15 +114,15 @@ class InteractionBlock(nn.Module):
     def forward(
         self,
         x: Tensor,
-        one_hot: Tensor,
+        species: Species,
         edge_index: Tensor,
         edge_sh: Tensor,
         edge_radial: Tensor,
-        edge_one_hot: Tensor | None = None,
+        edge_species: Tensor | None = None,
     ) -> Tensor:
         x, edge_sh = self._rows_in.to_ir_mul(x), self._rows_sh.to_ir_mul(edge_sh)
-        weight = aside(self.radial, edge_radial, edge_one_hot)
-        connected = None if self.self_connection is None else aside(self.self_connection, x, one_hot)
+        weight = aside(self.radial, edge_radial, edge_species)
+        connected = None if self.self_connection is None else aside(self.self_connection, x, species)
         messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight())
         multiplied = None if self.products is None else aside(self.products, messages)
         out = self.linear_out(messages)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from cuda_kernels.linear import in_fours
 
-from .._checks import check_one_hot
 from .._functions import join, scale_each, without_autocast
 from .._torch import NotScripted
 from ..ops import DTYPES, contract
 from ..tensor_product import IrrepsLike, Rows, channels_last, describe, problem_of
+from ._species import FEW, Grouped, Species, checked, grouped, one_hot, times_matrices
 
 # On an H100 (128 channels, l = 3, 23 paths) the kernels, forward and backward, take 70 us for 90 nodes and 2.4 ms for
 # 5,000; copies and matrix products 200 us and 2.1 ms.
@@ -107,9 +107,9 @@ class SpeciesLinear(NotScripted, nn.Module):
     .. math::
         y_{v m} = \frac{1}{\sqrt{U}} \sum_{u=1}^{U} W^{(s)}_{u v} \, x_{u m}, \qquad s \text{ the atom's species}
 
-    NequIP's self-connection (a fully connected tensor product with the one-hot species), up to normalisation. It is
-    computed as one matrix product with the species' channels side by side, so time and memory grow with the number of
-    species: good for tens, wasteful for the whole periodic table.
+    NequIP's self-connection (a fully connected tensor product with the one-hot species), up to normalisation. Of few
+    species it is one matrix product with the species' channels side by side. Of many, atoms of one species go through
+    its matrix together, so that the whole periodic table takes the time of its species that occur.
 
     Args:
         irreps_in: Input irreps, each once; those that the output lacks are not read.
@@ -119,7 +119,8 @@ class SpeciesLinear(NotScripted, nn.Module):
         fused: As in :class:`Linear`.
 
     Shapes:
-        - **input:** features (n, irreps_in.dim) in the layout, one-hot species (n, S) in the same dtype
+        - **input:** features (n, irreps_in.dim) in the layout, species as numbers (n,) below S, or as one-hot rows
+          (n, S) in the same dtype
         - **output:** (n, irreps_out.dim) in the layout
 
     Raises:
@@ -148,16 +149,28 @@ class SpeciesLinear(NotScripted, nn.Module):
         self.linear = Linear(species_by_channels, self.irreps_out, layout="ir_mul", fused=fused)
         self.num_species = num_species
 
-    def forward(self, x: Tensor, one_hot: Tensor) -> Tensor:
-        check_one_hot("one_hot", one_hot, x.shape[0], self.num_species)
+    def forward(self, x: Tensor, species: Species) -> Tensor:
+        species = checked("species", species, x.shape[0], self.num_species)
+        blocks = [channels_last(block) for block, read in zip(self._rows_in.split(x), self.read, strict=True) if read]
+        if isinstance(species, Tensor) and not species.is_floating_point():
+            few = self.num_species <= FEW
+            species = one_hot(species, self.num_species, x.dtype) if few else grouped(species, self.num_species)
+        if isinstance(species, Grouped):
+            return self._of_groups(blocks, species)
         # Only one species' channels are not zero: the fan-in is that of one species.
-        one_hot = one_hot * math.sqrt(self.num_species)
-        blocks = [
-            (channels_last(block)[:, :, None, :] * one_hot[:, None, :, None]).flatten(1)
-            for block, read in zip(self._rows_in.split(x), self.read, strict=True)
-            if read
-        ]
-        return self._rows_out.from_ir_mul(self.linear(join(blocks)))
+        species = species * math.sqrt(self.num_species)
+        side_by_side = [(block[:, :, None, :] * species[:, None, :, None]).flatten(1) for block in blocks]
+        return self._rows_out.from_ir_mul(self.linear(join(side_by_side)))
+
+    def _of_groups(self, blocks: list[Tensor], species: Grouped) -> Tensor:
+        out, linear = [], self.linear
+        scales = [scale * math.sqrt(self.num_species) for scale in linear.scales]
+        weights = scale_each(linear.weights, scales)
+        for slots, weight, (_, dim) in zip(linear.slots, weights, self._rows_out.blocks, strict=True):
+            block = blocks[slots[0]] if slots else blocks[0].new_empty(len(blocks[0]), dim, 0)
+            matrices = weight.unflatten(0, (self.num_species, block.shape[-1]))
+            out.append(times_matrices(block, matrices, species).flatten(1))
+        return self._rows_out.from_ir_mul(join(out).index_select(0, species.place))
 
     def extra_repr(self) -> str:
         return f"num_species={self.num_species}, layout={self.layout!r}"

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .._checks import check_one_hot, whole_numbers
+from .._checks import whole_numbers
 from .._functions import scale_each, silu
 from .._torch import NotScripted
+from ._species import checked, rows_of
 
 SILU_GAIN = 1.676532470331092  # makes E[(gain * silu(z))^2] = 1 for a standard normal z
 
@@ -123,7 +124,7 @@ class RadialNetwork(NotScripted, nn.Module):
         TypeError: ``hidden`` is no sequence of whole numbers.
 
     Shapes:
-        - **input:** (E, num_basis); with species also one-hot species (E, S)
+        - **input:** (E, num_basis); with species also these, as numbers (E,) below S or as one-hot rows (E, S)
         - **output:** (E, num_weights)
     """
 
@@ -139,19 +140,17 @@ class RadialNetwork(NotScripted, nn.Module):
         gains = [1.0, *[SILU_GAIN] * (len(self.weights) - 1)]
         self.scales = [gain / math.sqrt(len(weight)) for gain, weight in zip(gains, self.weights, strict=True)]
 
-    def forward(self, basis: Tensor, one_hot: Tensor | None = None) -> Tensor:
-        if (one_hot is None) != (self.factors is None):
-            expected = "None, as the network has no species" if self.factors is None else f"(E, {len(self.factors)})"
-            raise ValueError(f"one_hot: expected {expected}, got {None if one_hot is None else tuple(one_hot.shape)}")
+    def forward(self, basis: Tensor, species: Tensor | None = None) -> Tensor:
+        if (species is None) != (self.factors is None):
+            expected = "None, as the network has no species" if self.factors is None else "those of the edges' sources"
+            raise ValueError(f"species: expected {expected}, got {None if species is None else tuple(species.shape)}")
         if basis.shape[-1:] != (self.widths[0],):
             raise ValueError(f"basis: expected radial functions (E, {self.widths[0]}), got {tuple(basis.shape)}")
-        if self.factors is not None and one_hot is not None:
-            check_one_hot("one_hot", one_hot, basis.shape[0], len(self.factors))
         # Gains multiply the weights, which are few, and not the activations, which are as many as edges.
         first, *later = scale_each(self.weights, self.scales)
         out = basis @ first
-        if self.factors is not None and one_hot is not None:
-            out = out * (one_hot @ self.factors)
+        if self.factors is not None and species is not None:
+            out = out * rows_of(self.factors, checked("species", species, basis.shape[0], len(self.factors)))
         for weight in later:
             out = silu(out) @ weight
         return out

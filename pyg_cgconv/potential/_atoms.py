@@ -129,13 +129,6 @@ def edge_lengths(vectors: Tensor) -> Tensor:
     return vectors.square().sum(-1).clamp(min=MIN_LENGTH_SQUARED).sqrt()
 
 
-def one_hot_species(atoms: Atoms, count: int, dtype: torch.dtype) -> Tensor:
-    """A row for each atom (n, count), one at its species. torch's own asks for the smallest and the largest number,
-    which a program that is being traced has not."""
-    species = atoms.species[:, None]
-    return torch.zeros(len(species), count, dtype=dtype, device=species.device).scatter(1, species, 1.0)
-
-
 def _given(data: Data, name: str) -> Tensor:
     value = _optional(data, name)
     if value is None:

@@ -17,7 +17,16 @@ from .._checks import whole_numbers
 from .._functions import without_autocast
 from .._torch import in_forward_mode, is_traced, is_transformed
 from ..cuda_graphs import is_captured
-from ..nn import BesselBasis, Gate, Linear, PolynomialCutoff, spherical_harmonics, wanted_irreps
+from ..nn import (
+    BesselBasis,
+    Gate,
+    Linear,
+    PolynomialCutoff,
+    one_hot,
+    prepared_species,
+    spherical_harmonics,
+    wanted_irreps,
+)
 from . import _file
 from ._arguments import (
     MAX_ATOMIC_NUMBER,
@@ -28,7 +37,7 @@ from ._arguments import (
     per_species,
     readout_features,
 )
-from ._atoms import Atoms, check_values, edge_lengths, one_hot_species, read_atoms
+from ._atoms import Atoms, check_values, edge_lengths, read_atoms
 from ._blocks import interaction_blocks
 from ._derivatives import forces, virial, volume, with_slope
 
@@ -250,11 +259,13 @@ class Potential(nn.Module):
         distance = edge_lengths(atoms.vectors)
         sh = spherical_harmonics(atoms.vectors / distance[:, None], self.hyperparameters["lmax"])
         radial = self.basis(distance) * self.envelope(distance)[:, None]
-        one_hot = one_hot_species(atoms, len(self.atomic_numbers), radial.dtype)
-        edge_one_hot = one_hot[atoms.source] if self.hyperparameters["radial_species"] else None
-        x = self.embedding(one_hot)
+        count = len(self.atomic_numbers)
+        species = prepared_species(atoms.species, count, radial.dtype)
+        rows = species if isinstance(species, Tensor) else atoms.species
+        edge_species = rows[atoms.source] if self.hyperparameters["radial_species"] else None
+        x = self.embedding(one_hot(atoms.species, count, radial.dtype))
         for block in self.blocks:
-            x = block(x, one_hot, atoms.edge_index, sh, radial, edge_one_hot)
+            x = block(x, species, atoms.edge_index, sh, radial, edge_species)
         return self.readout(x)
 
     def _apply(self, fn, recurse=True):

@@ -104,11 +104,11 @@ def test_mistakes_are_named(arguments, options, named):
         InteractionBlock(*arguments, **options)
 
 
-def test_numbers_of_species_are_not_taken_for_one_hot_ones():
+def test_species_that_are_none_are_named():
     block = InteractionBlock("2x0e", "0e", "2x0e", num_species=2)
     edge_index = torch.tensor([[0, 1], [1, 0]])
-    with pytest.raises(ValueError, match=r"^one_hot: expected one-hot species \(2, 2\)"):
-        block(torch.randn(2, 2), torch.tensor([0, 1]), edge_index, torch.randn(2, 1), torch.randn(2, 8))
+    with pytest.raises(ValueError, match=r"^species: expected numbers from 0 to 1, got 1 to 2"):
+        block(torch.randn(2, 2), torch.tensor([1, 2]), edge_index, torch.randn(2, 1), torch.randn(2, 8))
 
 
 def test_other_things_than_widths_are_named():

@@ -6,6 +6,7 @@ from e3nn import o3
 
 from pyg_cgconv.nn import Gate, Linear, SpeciesLinear
 from pyg_cgconv.nn._linear import FUSED_NODES
+from pyg_cgconv.nn._species import FEW
 from tests import e3nn_layers
 from tests.rotations import assert_equivariant, in_layout, in_mul_ir
 
@@ -92,6 +93,7 @@ def test_species_linear_is_a_linear_layer_a_species(layout):
     layer = SpeciesLinear(irreps_in, irreps_out, 3, layout=layout).double()
     x = torch.randn(5, irreps_in.dim, dtype=torch.float64)
     out = layer(x, torch.nn.functional.one_hot(species, 3).double())
+    assert torch.equal(layer(x, species), out)
     for s in range(3):
         single = Linear(irreps_in, irreps_out, layout=layout).double()
         for ours, of_all, (mul, _) in zip(single.weights, layer.linear.weights, irreps_in, strict=False):
@@ -155,10 +157,50 @@ def test_no_nodes(layout):
     assert gate(torch.zeros(0, gate.irreps_in.dim)).shape == (0, OUT.dim)
 
 
-@pytest.mark.parametrize("species", [torch.arange(3), torch.eye(3).long(), torch.eye(3, 4), torch.eye(2, 3)])
-def test_other_species_than_one_hot_ones_are_named(species):
-    words = r"^one_hot: expected one-hot species \(3, 3\) .* torch.nn.functional.one_hot\(numbers, 3\) makes them"
+@pytest.mark.parametrize(
+    "species", [torch.arange(4), torch.ones(3).bool(), torch.eye(3).long(), torch.eye(3, 4), torch.eye(2, 3)]
+)
+def test_what_is_no_species_is_named(species):
+    words = r"^species: expected numbers \(3,\) from 0 to 2, or one-hot rows \(3, 3\) in the dtype of the features, got"
     with pytest.raises(ValueError, match=words):
         SpeciesLinear("2x0e", "2x0e", 3)(torch.randn(3, 2), species)
-    with pytest.raises(TypeError, match=r"^one_hot: expected one-hot species \(3, 3\), got NoneType"):
+    with pytest.raises(ValueError, match=r"^species: expected numbers from 0 to 2, got -1 to 3"):
+        SpeciesLinear("2x0e", "2x0e", 3)(torch.randn(3, 2), torch.tensor([-1, 3, 0]))
+    with pytest.raises(TypeError, match=r"^species: expected numbers \(3,\) below 3, got NoneType"):
         SpeciesLinear("2x0e", "2x0e", 3)(torch.randn(3, 2), None)
+
+
+@pytest.mark.parametrize("count", [FEW + 1, 40])
+@pytest.mark.parametrize("nodes", [1, 16, 17, 70])
+def test_many_species_by_number_equal_one_hot_ones(count, nodes, layout):
+    """In all derivatives, also of second order; the other way of asking multiplies by one-hot rows."""
+    torch.manual_seed(nodes)
+    layer = SpeciesLinear("4x0e+3x1o", "2x0e+5x1o+1x2e", count, layout=layout).double()
+    species = torch.randint(count, (nodes,)) // (1 + nodes % 3)
+    x = torch.randn(nodes, 13, dtype=torch.float64, requires_grad=True)
+    results = []
+    for given in (species, torch.nn.functional.one_hot(species, count).double()):
+        out = layer(x, given)
+        first = torch.autograd.grad(out.sin().sum(), (x, *layer.parameters()), create_graph=True, allow_unused=True)
+        first = [g for g in first if g is not None]
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), (x, *layer.parameters()), allow_unused=True)
+        results.append([out, *first, *(g for g in second if g is not None)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_many_species_under_transforms(layout):
+    layer = SpeciesLinear("4x0e+3x1o", "2x0e+5x1o", 30, layout=layout).double()
+    species, x = torch.randint(30, (9,)), torch.randn(9, 13, dtype=torch.float64)
+    jacobian = torch.func.jacrev(lambda x: layer(x, species))(x)
+    torch.testing.assert_close(torch.einsum("nkmj,mj->nk", jacobian, x), layer(x, species))
+    many = torch.func.vmap(lambda x: layer(x, species))(torch.stack([x, 2 * x]))
+    torch.testing.assert_close(many, torch.stack([layer(x, species), 2 * layer(x, species)]))
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
+    for nodes in (9, 4):
+        torch.testing.assert_close(compiled(x[:nodes], species[:nodes]), layer(x[:nodes], species[:nodes]))
+
+
+def test_many_species_of_no_nodes(layout):
+    layer = SpeciesLinear(OUT, OUT, 20, layout=layout)
+    assert layer(torch.zeros(0, OUT.dim), torch.zeros(0, dtype=torch.int64)).shape == (0, OUT.dim)

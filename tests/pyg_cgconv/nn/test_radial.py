@@ -96,6 +96,7 @@ def test_species_scale_the_first_hidden_layer():
     network, alone = RadialNetwork(8, (16,), 5, num_species=3), RadialNetwork(8, (16,), 5)
     basis, species = torch.randn(6, 8), torch.tensor([0, 2, 1, 2, 2, 0])
     out = network(basis, torch.nn.functional.one_hot(species, 3).float())
+    torch.testing.assert_close(network(basis, species), out)
     for n in range(3):
         alone.weights[0].data = network.weights[0].data * network.factors.data[n]
         alone.weights[1].data = network.weights[1].data
@@ -111,8 +112,8 @@ def test_species_scale_the_first_hidden_layer():
         (lambda: PolynomialCutoff(5.0, 2), "power"),
         (lambda: RadialNetwork(8, (0,), 3), "hidden"),
         (lambda: RadialNetwork(8, (4,), 3, num_species=0), "num_species"),
-        (lambda: RadialNetwork(8, (4,), 3, num_species=2)(torch.zeros(1, 8)), "one_hot"),
-        (lambda: RadialNetwork(8, (4,), 3)(torch.zeros(1, 8), torch.zeros(1, 2)), "one_hot"),
+        (lambda: RadialNetwork(8, (4,), 3, num_species=2)(torch.zeros(1, 8)), "species"),
+        (lambda: RadialNetwork(8, (4,), 3)(torch.zeros(1, 8), torch.zeros(1, 2)), "species"),
     ],
 )
 def test_mistakes_are_named(make, argument):
@@ -132,8 +133,19 @@ def test_a_wrong_width_of_the_basis_is_named(shape):
         RadialNetwork(8, (4,), 3)(torch.randn(shape))
 
 
-@pytest.mark.parametrize("one_hot", [torch.arange(5), torch.eye(5).long()[:, :2], torch.eye(5)[:, :3], torch.eye(4, 2)])
-def test_other_species_than_one_hot_ones_are_named(one_hot):
+@pytest.mark.parametrize("species", [torch.arange(5), torch.eye(5).long()[:, :2], torch.eye(5)[:, :3], torch.eye(4, 2)])
+def test_what_is_no_species_is_named(species):
     network = RadialNetwork(8, (4,), 3, num_species=2)
-    with pytest.raises(ValueError, match=r"^one_hot: expected one-hot species \(5, 2\) in the dtype of the features"):
-        network(torch.randn(5, 8), one_hot)
+    with pytest.raises(ValueError, match=r"^species: expected numbers"):
+        network(torch.randn(5, 8), species)
+
+
+def test_factors_of_many_species_are_looked_up():
+    network = RadialNetwork(8, (16,), 5, num_species=30).double()
+    basis, species = torch.randn(6, 8, dtype=torch.float64), torch.tensor([0, 29, 1, 2, 2, 0])
+    one_hot = torch.nn.functional.one_hot(species, 30).double()
+    torch.testing.assert_close(network(basis, species), network(basis, one_hot))
+    weights = list(network.parameters())
+    found, expected = (torch.autograd.grad(network(basis, s).sin().sum(), weights) for s in (species, one_hot))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
