@@ -12,6 +12,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
+from datasets.atoms_details import DEFAULT_CONFIG_TYPE
 from pyg_cgconv.potential import RadiusGraph
 from train.isolated_atoms import IsolatedAtom
 from train.loss import QUANTITIES
@@ -32,8 +33,11 @@ class Splits:
     test: Sequence[Data]
     isolated: Sequence[IsolatedAtom] = ()
 
+    def parts(self) -> dict[str, Sequence[Data]]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
     def sizes(self) -> dict[str, int]:
-        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+        return {name: len(frames) for name, frames in self.parts().items()}
 
 
 def embedded_counts(available: int) -> tuple[int, int, int]:
@@ -71,19 +75,25 @@ def has_label(frame: Data, name: str) -> bool:
 def made_alike(frames: Sequence[Data]) -> None:
     """Gives all ``frames`` the attributes that any of them has, in place: PyG can batch molecules with crystals.
 
-    A missing label is NaN. A missing cell, or one that spans no volume, is completed by unit vectors in directions that
-    are not periodic: nothing but the stress depends on them.
+    A missing label is NaN, a missing weight 1, a missing ``config_type`` "Default". A missing cell, or one that spans no
+    volume, is completed by unit vectors in directions that are not periodic: nothing but the stress depends on them.
 
     Raises:
         ValueError: a frame has a stress but no volume.
     """
     labels = [name for name in QUANTITIES if any(name in frame for frame in frames)]
-    cells = any("cell" in frame for frame in frames)
+    cells, weights, config_types = (
+        any(name in frame for frame in frames) for name in ("cell", "weight", "config_type")
+    )
     for number, frame in enumerate(frames):
         shapes = {"energy": (1,), "forces": (frame.num_nodes, 3), "stress": (1, 3, 3)}
         for name in labels:
             if name not in frame:
                 frame[name] = torch.full(shapes[name], torch.nan, dtype=torch.float64)
+        if weights and "weight" not in frame:
+            frame.weight = torch.ones(1, len(QUANTITIES), dtype=torch.float64)
+        if config_types and "config_type" not in frame:
+            frame.config_type = DEFAULT_CONFIG_TYPE
         if cells:
             _complete_cell(frame, number)
 
@@ -107,7 +117,14 @@ def labels(frames: Sequence[Data]) -> Labels:
         num_atoms=np.array([frame.num_nodes for frame in frames]),
         stress=_joined_if_any(frames, "stress"),
         numbers=torch.cat([frame.z for frame in frames]).numpy(),
+        config_types=_config_types(frames),
     )
+
+
+def _config_types(frames: Sequence[Data]) -> np.ndarray | None:
+    """The names (frames,), None where all frames have the same or none."""
+    names = np.array([frame.get("config_type", DEFAULT_CONFIG_TYPE) for frame in frames])
+    return names if len(set(names.tolist())) > 1 else None
 
 
 def _joined_if_any(frames: Sequence[Data], name: str) -> np.ndarray | None:

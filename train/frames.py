@@ -1,21 +1,22 @@
 """Energies, forces and stresses of molecules and crystals of any elements, from any file that ASE reads."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
-
-import torch
+from typing import Literal
 
 from datasets import AtomsFile
 from pyg_cgconv.potential import RadiusGraph
-from train.data import Splits, made_alike
+from train.data import Splits, made_alike, quantities_of
+from train.division import divide, frame_count
+from train.frame_weights import drop_labels_without_weight, name_config_types, weigh
 from train.isolated_atoms import IsolatedAtom, is_isolated
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.run import open_run_folder, train
 from train.source_frames import SourceFrame, warn_of_duplicates
 
-Frame = TypeVar("Frame")
 DEFAULT_PRESET = "small"
+FILE_OPTIONS = ("train_file", "val_file", "test_file")
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class FramesOptions:
     """Data: which files, and what they hold. Energies are in eV, lengths in Angstrom.
 
     Args:
-        train_file: training frames, such as train.xyz; or several files, such as [bulk.xyz, surfaces.xyz]. A file may
-            have stresses and another none, but all frames of a file have the same labels. In this and the other files,
-            a frame of one atom without neighbours within the cutoff gives the energy of its element, and is neither
-            trained on nor tested; it needs no forces and no stress.
+        train_file: training frames, such as train.xyz; or several files, such as [bulk.xyz, surfaces.xyz]. Frames may
+            have different labels: what one lacks is not learned of it. In this and the other files, a frame of one atom
+            without neighbours within the cutoff gives the energy of its element, and is neither trained on nor tested;
+            it needs no forces and no stress.
         val_file: validation frames (default: val_size of the training frames, drawn at random).
         test_file: test frames (default: test_size of the training frames, drawn at random).
         val_size: without val_file, a number of frames, or, below 1, a part of the training frames; isolated atoms do
@@ -41,6 +42,10 @@ class FramesOptions:
         stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
         virial_key: name of the virial, eV, of which the stress is made, as -virial / volume (default: virial or
             virials).
+        config_type_weights: factors on the loss of frames by their config_type, such as {bulk: 1.0, surface: 5.0};
+            others, and in all options frames without one, which are called Default, have 1. It multiplies
+            config_weight, config_energy_weight, config_forces_weight and config_stress_weight of a frame in the files.
+            A weight of 0 leaves labels out.
         format: ASE's name of the format, for files whose name does not tell it.
         cache: folder in which frames and neighbour lists are kept for the next time (default: nowhere).
     """
@@ -56,6 +61,7 @@ class FramesOptions:
     forces_key: str | None = None
     stress_key: str | None = None
     virial_key: str | None = None
+    config_type_weights: dict[str, float] | None = None
     format: str | None = None
     cache: Path | None = None
 
@@ -66,6 +72,9 @@ class FramesOptions:
                 raise ValueError(f"{name}={size}: expected a number of frames, or a part of them between 0 and 1")
         if self.labels is not None and "energy" not in self.labels:
             raise ValueError(f"labels={self.labels}: expected energy among them, which a potential is made of")
+        for name, weight in (self.config_type_weights or {}).items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"config_type_weights: {name}: {weight}, expected a number of 0 or more")
 
 
 OPTIONS = (FramesOptions, ModelOptions, FitOptions, RunOptions)
@@ -86,19 +95,16 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     Raises:
         ValueError: a file cannot be read, or too few frames are left.
     """
-    chosen = {name: getattr(options, name) for name in ("train_file", "val_file", "test_file")}
-    read = {name: read_files(options, files, cutoff, num_workers) for name, files in chosen.items() if files}
-    isolated = [
-        IsolatedAtom.of(source.frame, source.place)
-        for sources in read.values()
-        for source in sources
-        if is_isolated(source.frame)
-    ]
+    read = read_files(options, cutoff, num_workers)
+    everything = [source for sources in read.values() for source in sources]
+    weigh([source.frame for source in everything], options.config_type_weights)
+    isolated = [IsolatedAtom.of(source.frame, source.place) for source in everything if is_isolated(source.frame)]
     read = {name: without_isolated(name, sources) for name, sources in read.items()}
+    drop_labels_without_weight([source.frame for sources in read.values() for source in sources])
     frames = read["train_file"]
     test = read.get("test_file", frame_count(options.test_size, frames))
     validation = read.get("val_file", frame_count(options.val_size, frames))
-    parts = divide(frames, validation, test, options.split_seed)
+    parts = divide(frames, validation, test, options.split_seed, lambda source: quantities_of([source.frame]))
     warn_of_duplicates(*parts)
     training, validated, tested = ([source.frame for source in part] for part in parts)
     splits = Splits(name_of(options), training, validated, tested, isolated)
@@ -106,27 +112,37 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     return splits
 
 
-def read_files(options: FramesOptions, files: str | list[str], cutoff: float, num_workers: int) -> list[SourceFrame]:
-    return [
-        SourceFrame(frame, file, number)
-        for file in paths(files)
-        for number, frame in enumerate(read_file(options, file, cutoff, num_workers))
-    ]
+def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[str, list[SourceFrame]]:
+    """The frames of all files, by the option that names them. Files are read together: a label may be in one of them.
 
-
-def read_file(options: FramesOptions, file: Path, cutoff: float, num_workers: int) -> AtomsFile:
-    return AtomsFile(
-        file,
-        options.cache,
-        options.labels,
-        options.energy_key,
-        options.forces_key,
-        options.stress_key,
-        options.virial_key,
-        options.format,
-        pre_transform=RadiusGraph(cutoff),
-        num_workers=num_workers,
+    Raises:
+        ValueError: a file cannot be read, or no frame has one of the labels.
+    """
+    chosen = {name: paths(files) for name in FILE_OPTIONS if (files := getattr(options, name))}
+    files = [file for of_option in chosen.values() for file in of_option]
+    owners = [name for name, of_option in chosen.items() for _ in of_option]
+    frames = list(
+        AtomsFile(
+            files,
+            options.cache,
+            options.labels,
+            options.energy_key,
+            options.forces_key,
+            options.stress_key,
+            options.virial_key,
+            options.format,
+            pre_transform=RadiusGraph(cutoff),
+            num_workers=num_workers,
+            details=True,
+        )
     )
+    name_config_types(frames)
+    read: dict[str, list[SourceFrame]] = {name: [] for name in chosen}
+    for frame in frames:
+        file, number = frame.source[0].tolist()
+        read[owners[file]].append(SourceFrame(frame, files[file], number, bool(frame.constrained)))
+        del frame.source, frame.constrained
+    return read
 
 
 def without_isolated(option: str, sources: list[SourceFrame]) -> list[SourceFrame]:
@@ -143,40 +159,6 @@ def without_isolated(option: str, sources: list[SourceFrame]) -> list[SourceFram
             "and are not trained on, validated or tested: add frames of atoms that see others within the cutoff"
         )
     return kept
-
-
-def divide(
-    frames: list[Frame], validation: list[Frame] | int, test: list[Frame] | int, seed: int
-) -> tuple[list[Frame], list[Frame], list[Frame]]:
-    """Training, validation and test frames; of the latter two, numbers are drawn at random from ``frames``.
-
-    The test frames do not depend on how many are drawn for validation.
-
-    Raises:
-        ValueError: no training frame is left.
-    """
-    held_out = [part for part in (test, validation) if isinstance(part, int)]
-    if sum(held_out) >= len(frames):
-        raise ValueError(
-            f"train_file: {len(frames)} frames, of which {sum(held_out)} are to be held out for validation and test: "
-            "give more frames, smaller val_size and test_size, or val_file and test_file"
-        )
-    shuffled = [frames[i] for i in torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed)).tolist()]
-    test_frames, shuffled = _drawn(test, shuffled)
-    validation_frames, shuffled = _drawn(validation, shuffled)
-    return shuffled, validation_frames, test_frames
-
-
-def _drawn(wanted: list[Frame] | int, shuffled: list[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """The frames that are wanted, or so many of those that are ``shuffled``; and what is left of these."""
-    if isinstance(wanted, int):
-        return shuffled[:wanted], shuffled[wanted:]
-    return wanted, shuffled
-
-
-def frame_count(size: float, frames: list) -> int:
-    """``size`` as a number of frames, at least one; below 1 it is a part of ``frames``."""
-    return int(size) if size >= 1 else max(1, round(size * len(frames)))
 
 
 def paths(files: str | list[str]) -> list[Path]:

@@ -15,7 +15,7 @@ from torch_geometric.data import Batch
 
 from pyg_cgconv.potential import Potential
 from train.epoch_mean import EpochMeans
-from train.loss import difference, penalty, residuals, sum_over_labels
+from train.loss import difference, label_weights, penalty, residuals, sum_over_labels
 from train.metrics import MEV_PER_EV, UNITS
 from train.options import FitOptions, ModelOptions
 from train.schedule import constant, cosine, plateau, training_progress, training_timer
@@ -154,6 +154,10 @@ class PotentialModule(LightningModule):
         """What the loss is made of: errors without a unit, NaN where there is no label."""
         return residuals(predicted, batch, self.force_scale)
 
+    def label_weights(self, name: str, batch: Batch) -> Tensor | None:
+        """Factors on what the errors of ``name`` cost, of a shape that goes with theirs; None if all count alike."""
+        return label_weights(name, batch)
+
     def reported_errors(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Errors in the units of the validation log, NaN where there is no label."""
         return {name: difference(value, batch[name]) * MEV_PER_EV for name, value in predicted.items()}
@@ -165,7 +169,10 @@ class PotentialModule(LightningModule):
     def _loss_sums(self, predicted: dict[str, Tensor], batch: Batch, stage: str) -> dict[str, tuple[Tensor, Tensor]]:
         """Sum of the penalties and number of labels for each quantity, added to the means of ``stage``."""
         found = self.residuals(predicted, batch)
-        sums = {name: sum_over_labels(residual, self.cost) for name, residual in found.items()}
+        sums = {
+            name: sum_over_labels(residual, self.cost, self.label_weights(name, batch))
+            for name, residual in found.items()
+        }
         for name, (total, count) in sums.items():
             self.mean_loss[f"{stage}/{name}"].update(total.detach(), count)
         return sums

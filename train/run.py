@@ -13,6 +13,7 @@ from train.data import FrameDataModule, Splits, check_species, labels, quantitie
 from train.export import describe
 from train.fitting import fit_module, session, working_in
 from train.isolated_atoms import describe_isolated, isolated_energies
+from train.label_counts import count_labels, describe_labels
 from train.lock import alone_in
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
@@ -20,7 +21,7 @@ from train.options import FitOptions, ModelOptions, RunOptions
 from train.outputs import dated_folder, make_folder, writing_to, written_whole
 from train.plots import learning_curve, parity_plot, validation_errors
 from train.report import error_table, versions, write_json
-from train.statistics import collect_statistics
+from train.statistics import collect_statistics, elements_without_energy
 from train.trained import CONFIG, POTENTIAL
 
 
@@ -75,9 +76,15 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
         statistics = collect_statistics(splits.train, fit.atom_energies, isolated)
         if splits.isolated:
-            print_isolated(splits.isolated, given, [chemical_symbols[number] for number in statistics.species])
+            print_once(
+                describe_isolated(splits.isolated, given, [chemical_symbols[number] for number in statistics.species])
+            )
+        print_once(describe_labels(splits.parts()))
+        if unknown := elements_without_energy(splits.train, given.keys() | isolated.keys()):
+            print_once(f"energies of atoms: none for {', '.join(unknown)}, no training frame tells them: 0 eV is taken")
         module = new_module(model, fit, statistics, run.dtype, quantities_of(splits.train))
-        fitted = fit_module(module, data, folder, {"data": splits.name}, model, fit, run)
+        about = {"data": splits.name, "labels": count_labels(splits.parts())}
+        fitted = fit_module(module, data, folder, about, model, fit, run)
         if fitted is None:
             return {}
         best, facts = fitted
@@ -90,12 +97,19 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
 
 
 @rank_zero_only
-def print_isolated(*arguments) -> None:
-    print(describe_isolated(*arguments), flush=True)
+def print_once(text: str) -> None:
+    """By one of several devices, and nothing of no text."""
+    if text:
+        print(text, flush=True)
 
 
 def check_validation_labels(splits: Splits, fit: FitOptions) -> None:
-    """Raises ValueError where validation frames lack a label of which the loss is made."""
+    """Raises ValueError where training frames have no energy, or validation frames lack what the loss is made of."""
+    if "energy" not in quantities_of(splits.train):
+        raise ValueError(
+            f"energy: none of the {len(splits.train)} training frames has one, from which a potential is made; give "
+            "some, or name them by --energy_key"
+        )
     learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
     missing = [name for name in learned if name not in validated and getattr(fit, f"{name}_weight") > 0]
     if missing:

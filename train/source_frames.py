@@ -11,11 +11,12 @@ from torch_geometric.data import Data
 
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
-    """A frame and where it was read: the file, and which of its frames it is, from 0."""
+    """A frame and where it was read: the file, and which of its frames it is, from 0; and if atoms are held fixed."""
 
     frame: Data
     file: Path
     number: int
+    constrained: bool = False
 
     @property
     def place(self) -> str:
