@@ -75,8 +75,8 @@ def has_label(frame: Data, name: str) -> bool:
 def made_alike(frames: Sequence[Data]) -> None:
     """Gives all ``frames`` the attributes that any of them has, in place: PyG can batch molecules with crystals.
 
-    A missing label is NaN, a missing weight 1, a missing ``config_type`` "Default". A missing cell, or one that spans no
-    volume, is completed by unit vectors in directions that are not periodic: nothing but the stress depends on them.
+    A missing label is NaN, a missing weight 1, a missing ``config_type`` "Default". A missing cell, or one that spans
+    no volume, is completed by unit vectors in directions that are not periodic: nothing but the stress depends on them.
 
     Raises:
         ValueError: a frame has a stress but no volume.
