@@ -143,7 +143,7 @@ def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
             f"model={str(folder)!r}: its {config.name} has task={task!r}, expected one of {', '.join(TASKS)}: add a "
             "line such as `task: md17`, or give --data FILE"
         )
-    data, _, fit, run = parse_config(task, config, *ON_ANY_MACHINE)
+    data, _, fit, *_, run = parse_config(task, config, *ON_ANY_MACHINE)
     splits = TASKS[task].read_splits(data, cutoff)
     return Frames(f"{splits.name}, {part}", getattr(splits, part), EVALUATION_BATCH_FACTOR * fit.batch_size, run)
 

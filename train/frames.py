@@ -11,7 +11,7 @@ from train.data import Splits, made_alike, quantities_of
 from train.division import divide, frame_count
 from train.frame_weights import drop_labels_without_weight, name_config_types, weigh
 from train.isolated_atoms import IsolatedAtom, is_isolated
-from train.options import FitOptions, ModelOptions, RunOptions
+from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.run import open_run_folder, train
 from train.source_frames import SourceFrame, warn_of_duplicates
 
@@ -77,14 +77,16 @@ class FramesOptions:
                 raise ValueError(f"config_type_weights: {name}: {weight}, expected a number of 0 or more")
 
 
-OPTIONS = (FramesOptions, ModelOptions, FitOptions, RunOptions)
+OPTIONS = (FramesOptions, ModelOptions, FitOptions, TuningOptions, RunOptions)
 
 
-def run(data: FramesOptions, model: ModelOptions, fit: FitOptions, run: RunOptions, *, config: str) -> dict:
+def run(
+    data: FramesOptions, model: ModelOptions, fit: FitOptions, tuning: TuningOptions, run: RunOptions, *, config: str
+) -> dict:
     """Reads the files, trains, and returns what is written to ``metrics.json``."""
     splits = read_splits(data, model.cutoff, run.num_workers)
     folder = open_run_folder(run, "frames", paths(data.train_file)[0].stem, config)
-    return train(splits, folder, model, fit, run)
+    return train(splits, folder, model, fit, run, tuning)
 
 
 def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> Splits:

@@ -11,13 +11,14 @@ from torch_geometric.loader import DataLoader
 from train.checkpoints import BEST
 from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
 from train.export import describe
+from train.fine_tuning import start_from
 from train.fitting import fit_module, session, working_in
 from train.isolated_atoms import describe_isolated, isolated_energies
 from train.label_counts import count_labels, describe_labels
 from train.lock import alone_in
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
-from train.options import FitOptions, ModelOptions, RunOptions
+from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.outputs import dated_folder, make_folder, writing_to, written_whole
 from train.plots import learning_curve, parity_plot, validation_errors
 from train.report import error_table, versions, write_json
@@ -54,7 +55,14 @@ def create_run_folder(run_dir: Path | None, task: str, name: str) -> Path:
     return folder
 
 
-def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, run: RunOptions) -> dict:
+def train(
+    splits: Splits,
+    folder: Path,
+    model: ModelOptions,
+    fit: FitOptions,
+    run: RunOptions,
+    tuning: TuningOptions = TuningOptions(),  # noqa: B008  # it is frozen
+) -> dict:
     """Fits a potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
 
     With ``run.resume`` it goes on from the last checkpoint in ``folder``. The test frames are predicted with the
@@ -64,6 +72,8 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
     Args:
         splits: frames with neighbour lists within ``model.cutoff``.
         folder: an existing folder.
+        model, fit, run: options.
+        tuning: where the weights start, if not at random.
 
     Returns:
         What is written to ``metrics.json``; nothing in the processes of devices other than the first.
@@ -82,7 +92,13 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
         print_once(describe_labels(splits.parts()))
         if unknown := elements_without_energy(splits.train, given.keys() | isolated.keys()):
             print_once(f"energies of atoms: none for {', '.join(unknown)}, no training frame tells them: 0 eV is taken")
-        module = new_module(model, fit, statistics, run.dtype, quantities_of(splits.train))
+        quantities = quantities_of(splits.train)
+        if tuning.init is None:
+            module = new_module(model, fit, statistics, run.dtype, quantities)
+        else:
+            start = start_from(tuning.init, tuning, model, fit, run, statistics, splits.train, isolated, quantities)
+            module = start.module
+            print_once(start.description)
         about = {"data": splits.name, "labels": count_labels(splits.parts())}
         fitted = fit_module(module, data, folder, about, model, fit, run)
         if fitted is None:

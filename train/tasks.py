@@ -11,6 +11,8 @@ from jsonargparse import Namespace
 
 from train import frames, md17, qm9
 from train.checkpoints import LAST
+from train.fine_tuning import LR, load_initial, model_options_of
+from train.options import TuningOptions
 from train.parser import Parser
 from train.trained import CONFIG, written_options
 
@@ -37,11 +39,23 @@ def chosen_preset(arguments: Sequence[str], default: str) -> str:
     return given.preset or default
 
 
+def chosen_init(arguments: Sequence[str]) -> Path | None:
+    """The potential that the command line or the ``--config`` file starts from: it sets defaults before the preset.
+
+    None for a run that goes on, which has all of its options.
+    """
+    given = early_options(arguments)
+    if given.init is None and given.config is not None and given.config.is_file():
+        written = written_options(given.config).get("init")
+        given.init = None if written is None else Path(written)
+    return None if given.resume is not None else given.init
+
+
 def early_options(arguments: Sequence[str]) -> argparse.Namespace:
     """The options that decide what the others start from."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset")
-    for name in ("--config", "--resume"):
+    for name in ("--config", "--resume", "--init"):
         early.add_argument(name, type=Path)
     return early.parse_known_args(arguments)[0]
 
@@ -75,8 +89,8 @@ def check_config(config: Path, task: str) -> None:
         raise ValueError(f"config={str(config)!r} has task={written!r}: python -m train {written} takes it, not {task}")
 
 
-def task_parser(task: str, preset: str) -> Parser:
-    """All options of a task, with the values of ``preset`` as defaults."""
+def task_parser(task: str, preset: str, init: Path | None = None) -> Parser:
+    """All options of a task, with the values of ``preset`` as defaults; those of the model as ``init`` has them."""
     parser = Parser(
         prog=f"python -m train {task}", usage=f"python -m train {task} [options]", description=TASKS[task].__doc__
     )
@@ -90,6 +104,8 @@ def task_parser(task: str, preset: str) -> Parser:
     for group in TASKS[task].OPTIONS:
         parser.add_class_arguments(group)
     parser.set_defaults(read_preset(task, preset))
+    if init is not None and TuningOptions in TASKS[task].OPTIONS:
+        parser.set_defaults({**model_options_of(load_initial(init)), "lr": LR})
     return parser
 
 
