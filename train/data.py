@@ -25,16 +25,22 @@ EVALUATION_BATCH_FACTOR = 4
 
 @dataclass(frozen=True)
 class Splits:
-    """Three disjoint lists of frames, what they are called in tables and plots, and isolated atoms, in none of them."""
+    """Three disjoint lists of frames, what they are called in tables and plots, and isolated atoms, in none of them.
+
+    Of the old frames of a fine-tuning some are among those to train on and to validate, marked by ``replayed``;
+    ``replay`` are others, tested by themselves.
+    """
 
     name: str
     train: Sequence[Data]
     validation: Sequence[Data]
     test: Sequence[Data]
     isolated: Sequence[IsolatedAtom] = ()
+    replay: Sequence[Data] = ()
 
     def parts(self) -> dict[str, Sequence[Data]]:
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return parts | ({"replay": self.replay} if self.replay else {})
 
     def sizes(self) -> dict[str, int]:
         return {name: len(frames) for name, frames in self.parts().items()}
@@ -55,8 +61,8 @@ def with_neighbors(frames: Iterable[Data], cutoff: float) -> list[Data]:
 def check_species(splits: Splits) -> None:
     """Raises ValueError where validation or test frames hold elements that the potential does not learn in training."""
     known = set(torch.cat([frame.z for frame in splits.train]).tolist())
-    for part in ("validation", "test"):
-        unknown = set(torch.cat([frame.z for frame in getattr(splits, part)]).tolist()) - known
+    for part, frames in splits.parts().items():
+        unknown = set(torch.cat([frame.z for frame in frames]).tolist()) - known
         if unknown:
             raise ValueError(
                 f"{part} frames hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}"
@@ -182,8 +188,8 @@ class FrameDataModule(LightningDataModule):
         return self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size, sampler)
 
     def predict_dataloader(self) -> list[DataLoader]:
-        """Validation and test frames, in this order."""
-        evaluated = (self.splits.validation, self.splits.test)
+        """Validation, test and, if there are any, old test frames, in this order."""
+        evaluated = [frames for part, frames in self.splits.parts().items() if part != "train"]
         return [self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size) for frames in evaluated]
 
     def transfer_batch_to_device(self, batch: Data, device: torch.device, dataloader_idx: int) -> Data:

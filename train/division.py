@@ -14,6 +14,7 @@ def divide(
     test: Sequence[Frame] | int,
     seed: int,
     labels_of: Callable[[Frame], Collection[str]] = lambda frame: (),
+    option: str = "train_file",
 ) -> tuple[list[Frame], list[Frame], list[Frame]]:
     """Training, validation and test frames; of the latter two, numbers are drawn at random from ``frames``.
 
@@ -26,6 +27,7 @@ def divide(
         test: likewise.
         seed: of the draw.
         labels_of: the names of the labels of a frame.
+        option: where ``frames`` come from, for messages.
 
     Raises:
         ValueError: no training frame is left.
@@ -33,7 +35,7 @@ def divide(
     held_out = [part for part in (test, validation) if isinstance(part, int)]
     if sum(held_out) >= len(frames):
         raise ValueError(
-            f"train_file: {len(frames)} frames, of which {sum(held_out)} are to be held out for validation and test: "
+            f"{option}: {len(frames)} frames, of which {sum(held_out)} are to be held out for validation and test: "
             "give more frames, smaller val_size and test_size, or val_file and test_file"
         )
     order = torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -42,6 +44,12 @@ def divide(
         left = _with_all_labels_first(left, validation, labels_of)
     validation_frames, left = _drawn(validation, left)
     return left, validation_frames, test_frames
+
+
+def drawn(frames: Sequence[Frame], count: int, seed: int) -> list[Frame]:
+    """``count`` of ``frames`` at random, in their order."""
+    order = torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed))[:count]
+    return [frames[i] for i in sorted(order.tolist())]
 
 
 def frame_count(size: float, frames: Sequence) -> int:

@@ -8,15 +8,17 @@ from typing import Literal
 from datasets import AtomsFile
 from pyg_cgconv.potential import RadiusGraph
 from train.data import Splits, made_alike, quantities_of
-from train.division import divide, frame_count
+from train.division import divide, drawn, frame_count
 from train.frame_weights import drop_labels_without_weight, name_config_types, weigh
 from train.isolated_atoms import IsolatedAtom, is_isolated
-from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
+from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions, require_positive
 from train.run import open_run_folder, train
 from train.source_frames import SourceFrame, warn_of_duplicates
 
 DEFAULT_PRESET = "small"
-FILE_OPTIONS = ("train_file", "val_file", "test_file")
+# Of the frames of replay_file, to be validated, and as many to be tested.
+PART_OF_OLD_FRAMES = 0.1
+FILE_OPTIONS = ("train_file", "val_file", "test_file", "replay_file")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class FramesOptions:
             it needs no forces and no stress.
         val_file: validation frames (default: val_size of the training frames, drawn at random).
         test_file: test frames (default: test_size of the training frames, drawn at random).
+        replay_file: old frames, which a fine-tuning shall not forget, with energies of the same level of theory as the
+            new ones. Tenths of them are validated with the others, and tested by themselves; the rest is trained on.
+        replay_weight: factor on the loss of old frames.
+        replay_size: number of old frames, drawn at random (default: all).
         val_size: without val_file, a number of frames, or, below 1, a part of the training frames; isolated atoms do
             not count.
         test_size: the same for test frames.
@@ -53,6 +59,9 @@ class FramesOptions:
     train_file: str | list[str]
     val_file: str | list[str] | None = None
     test_file: str | list[str] | None = None
+    replay_file: str | list[str] | None = None
+    replay_weight: float = 1.0
+    replay_size: int | None = None
     val_size: float = 0.1
     test_size: float = 0.1
     split_seed: int = 0
@@ -70,6 +79,9 @@ class FramesOptions:
             size = getattr(self, name)
             if size <= 0 or (size > 1 and size != int(size)):
                 raise ValueError(f"{name}={size}: expected a number of frames, or a part of them between 0 and 1")
+        require_positive(self, "replay_weight", "replay_size")
+        if self.replay_file is None and (self.replay_weight != 1.0 or self.replay_size is not None):
+            raise ValueError("replay_weight and replay_size: there are no old frames, name their file by replay_file")
         if self.labels is not None and "energy" not in self.labels:
             raise ValueError(f"labels={self.labels}: expected energy among them, which a potential is made of")
         for name, weight in (self.config_type_weights or {}).items():
@@ -100,18 +112,46 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     read = read_files(options, cutoff, num_workers)
     everything = [source for sources in read.values() for source in sources]
     weigh([source.frame for source in everything], options.config_type_weights)
+    for source in read.get("replay_file", []):
+        source.frame.weight = options.replay_weight * source.frame.weight
     isolated = [IsolatedAtom.of(source.frame, source.place) for source in everything if is_isolated(source.frame)]
     read = {name: without_isolated(name, sources) for name, sources in read.items()}
     drop_labels_without_weight([source.frame for sources in read.values() for source in sources])
     frames = read["train_file"]
     test = read.get("test_file", frame_count(options.test_size, frames))
     validation = read.get("val_file", frame_count(options.val_size, frames))
-    parts = divide(frames, validation, test, options.split_seed, lambda source: quantities_of([source.frame]))
-    warn_of_duplicates(*parts)
+    parts = divide(frames, validation, test, options.split_seed, labels_of)
+    old = divide_old(read.get("replay_file", []), options)
+    warn_of_duplicates(parts[0] + old[0], parts[1] + old[1], parts[2] + old[2])
     training, validated, tested = ([source.frame for source in part] for part in parts)
-    splits = Splits(name_of(options), training, validated, tested, isolated)
-    made_alike([*splits.train, *splits.validation, *splits.test])
+    old_training, old_validated, replay = ([source.frame for source in part] for part in old)
+    splits = Splits(name_of(options), training + old_training, validated + old_validated, tested, isolated, replay)
+    mark_replayed(splits, {id(frame) for frame in (*old_training, *old_validated, *replay)})
+    made_alike([frame for part in splits.parts().values() for frame in part])
     return splits
+
+
+def labels_of(source: SourceFrame) -> tuple[str, ...]:
+    return quantities_of([source.frame])
+
+
+def divide_old(sources: list[SourceFrame], options: FramesOptions) -> tuple[list[SourceFrame], ...]:
+    """Training, validation and test frames of ``replay_file``."""
+    if not sources:
+        return [], [], []
+    if options.replay_size is not None:
+        if options.replay_size > len(sources):
+            raise ValueError(f"replay_size={options.replay_size}: replay_file has {len(sources)} frames, ask for fewer")
+        sources = drawn(sources, options.replay_size, options.split_seed)
+    count = frame_count(PART_OF_OLD_FRAMES, sources)
+    return divide(sources, count, count, options.split_seed, labels_of, option="replay_file")
+
+
+def mark_replayed(splits: Splits, old: set[int]) -> None:
+    """Says of all frames, if there are ``old`` ones, by their ids, which are."""
+    if old:
+        for frame in (frame for part in splits.parts().values() for frame in part):
+            frame.replayed = id(frame) in old
 
 
 def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[str, list[SourceFrame]]:

@@ -70,6 +70,7 @@ def _cell(errors: dict, name: str, unit: str) -> str:
 def error_table(metrics: dict, folder: Path) -> str:
     """Test errors beside those of a trivial model; ``of |F|`` is relative to the mean absolute force component."""
     baseline = {name: value for name, value in metrics["baseline"].items() if name not in ("species", "config_types")}
-    rows = {"this potential, test frames": metrics["test"], "energies of atoms, no forces": baseline}
+    replay = {"this potential, old frames": metrics["replay"]} if "replay" in metrics else {}
+    rows = {"this potential, test frames": metrics["test"]} | replay | {"energies of atoms, no forces": baseline}
     effort = f"{metrics['epochs']} epochs, {metrics['steps']} steps in {metrics['seconds']:.0f} s"
     return "\n".join(["", error_rows(rows, baseline.get("forces_mae_meV_per_A")), "", f"{effort}; results in {folder}"])

@@ -104,8 +104,8 @@ def train(
         if fitted is None:
             return {}
         best, facts = fitted
-        validation, test = (predicted_labels(best, loader) for loader in data.predict_dataloader())
-        metrics = report(folder, facts, splits, validation, test)
+        validation, test, *old = (predicted_labels(best, loader) for loader in data.predict_dataloader())
+        metrics = report(folder, facts, splits, validation, test, *old)
         potential = best.potential.cpu()
         potential.metadata = describe(potential, folder / BEST)
         potential.save(folder / POTENTIAL)
@@ -149,12 +149,21 @@ def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
     )
 
 
-def report(folder: Path, facts: dict, splits: Splits, validation: Labels, test: Labels) -> dict:
-    """Writes ``metrics.json`` and the plots, prints the errors of the predictions ``validation`` and ``test``."""
-    computed = labels(splits.test)
+def report(
+    folder: Path, facts: dict, splits: Splits, validation: Labels, test: Labels, old: Labels | None = None
+) -> dict:
+    """Writes ``metrics.json`` and the plots, prints the errors of the predictions ``validation``, ``test`` and ``old``.
+
+    Old frames count in the validation loss, but not in these errors.
+    """
+    computed, validated = labels(splits.test), labels(splits.validation)
+    if old is not None:
+        new = np.array([not frame.replayed for frame in splits.validation])
+        validation, validated = validation.selected(new), validated.selected(new)
     metrics = facts | {
         "test": errors(test, computed),
-        "validation": errors(validation, labels(splits.validation)),
+        "validation": errors(validation, validated),
+        **({} if old is None else {"replay": errors(old, labels(splits.replay))}),
         "baseline": errors(trivial_prediction(labels(splits.train), computed), computed),
         "versions": versions(),
     }

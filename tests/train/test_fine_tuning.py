@@ -7,12 +7,13 @@ import pytest
 import torch
 import yaml
 from ase import Atoms
-from ase.io import write
+from ase.io import read, write
 
 from pyg_cgconv import ASECalculator
 from train.checkpoints import BEST, LAST
 from train.cli import main, parse
 from train.fine_tuning import LR
+from train.frames import FramesOptions, read_splits
 from train.freezing import names_of_frozen
 from train.trained import load_trained
 
@@ -53,7 +54,9 @@ def base(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.run.parity_plot", lambda *arguments: None)
         patch.setattr("train.run.learning_curve", lambda *arguments: None)
-        command = f"frames --train_file {train} --run_dir {folder / 'run'} --max_epochs 60 --warmup_steps 10 {TINY} {QUIET}"
+        command = (
+            f"frames --train_file {train} --run_dir {folder / 'run'} --max_epochs 60 --warmup_steps 10 {TINY} {QUIET}"
+        )
         main(command.split())
     return folder / "run"
 
@@ -159,7 +162,7 @@ def test_what_is_no_potential_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="init='nowhere': no such file or folder"):
         main(["frames", "--train_file", "a.xyz", "--init", "nowhere"])
     (tmp_path / "a.pt").write_text("nothing")
-    with pytest.raises(ValueError, match="init: .*is not a file that Potential.save wrote"):
+    with pytest.raises(ValueError, match=r"init: .*is not a file that Potential.save wrote"):
         main(["frames", "--train_file", "a.xyz", "--init", str(tmp_path / "a.pt")])
 
 
@@ -219,3 +222,74 @@ def test_its_configuration_gives_the_same_potential(tmp_path, base):
     main(["frames", "--config", str(folder / "config.yaml"), "--run_dir", str(tmp_path / "again")])
     one, other = load_trained(folder).state_dict(), load_trained(tmp_path / "again").state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# === old frames ===
+
+
+def replayed(tmp_path, base, new, old, *options: str, epochs: int = 1, name: str = "replayed"):
+    file = written(tmp_path / f"{name}-old.xyz", old)
+    return tuned(tmp_path, base, new, "--replay_file", file, *options, epochs=epochs, name=name)
+
+
+def test_old_frames_are_trained_on_by_weight_and_tested_alone(tmp_path, base):
+    new, old = tmp_path / "new.xyz", tmp_path / "old.xyz"
+    options = FramesOptions(
+        written(new, alloys(20, seed=2)), replay_file=written(old, copper(10, seed=3)), replay_weight=0.25
+    )
+    splits = read_splits(options, 4.0)
+    assert splits.sizes() == {"train": 16 + 8, "validation": 2 + 1, "test": 2, "replay": 1}
+    for frame in (*splits.train, *splits.validation):
+        assert frame.weight.tolist() == [[0.25 if frame.replayed else 1.0] * 3]
+    places = {round(atoms.positions.sum(), 4) for atoms in read(old, ":")}
+    for part, frames in splits.parts().items():
+        for frame in frames:
+            assert frame.replayed == (round(frame.pos.sum().item(), 4) in places), part
+    assert sum(frame.replayed for frame in splits.train) == 8
+
+
+def test_errors_of_old_frames_are_told_apart(tmp_path, base, capsys):
+    """Those of the frames that ASE finds at their place."""
+    metrics, folder = replayed(tmp_path, base, alloys(12, seed=2), copper(12, seed=0))
+    assert "this potential, old frames" in capsys.readouterr().out
+    options = FramesOptions(str(tmp_path / "replayed.xyz"), replay_file=str(tmp_path / "replayed-old.xyz"))
+    splits, calculator = read_splits(options, 4.0), ASECalculator(folder / "potential.pt")
+    parts = {"replay": splits.replay, "test": splits.test}
+    parts["validation"] = [frame for frame in splits.validation if not frame.replayed]
+    for part, frames in parts.items():
+        errors = []
+        for frame in frames:
+            atoms = Atoms(frame.z.numpy(), frame.pos.numpy(), cell=frame.cell[0].numpy(), pbc=True)
+            errors.append(calculator.get_forces(atoms) - frame.forces.numpy())
+        mean = 1000 * np.abs(np.concatenate(errors)).mean()
+        assert metrics[part]["forces_mae_meV_per_A"] == pytest.approx(mean, rel=1e-3)
+
+
+def test_old_frames_are_remembered(tmp_path, base):
+    """New frames of a much softer copper; the old ones hold the potential back."""
+    new = copper(12, seed=3, factor=0.5)
+    old = copper(24, seed=0)
+    kept, _ = replayed(tmp_path, base, new, old, "--replay_weight", "3", epochs=6, name="kept")
+    lost, _ = replayed(tmp_path, base, new, old, "--replay_weight", "1e-9", epochs=6, name="lost")
+    assert kept["replay"]["forces_mae_meV_per_A"] < 0.7 * lost["replay"]["forces_mae_meV_per_A"]
+    assert kept["test"]["forces_mae_meV_per_A"] > lost["test"]["forces_mae_meV_per_A"]
+
+
+def test_old_frames_of_another_level_of_theory_are_noticed(tmp_path, base, capsys):
+    replayed(tmp_path, base, copper(10, seed=3), copper(10, seed=0), name="same")
+    assert "another level of theory" not in capsys.readouterr().out
+    replayed(tmp_path, base, copper(10, seed=3, shift=-50.0), copper(10, seed=0))
+    assert "eV/atom from those of new ones, as of another level of theory" in capsys.readouterr().out
+
+
+def test_a_number_of_old_frames(tmp_path):
+    files = {"train_file": written(tmp_path / "new.xyz", copper(8, seed=1))}
+    files["replay_file"] = written(tmp_path / "old.xyz", copper(12, seed=0))
+    splits = read_splits(FramesOptions(**files, replay_size=6), 4.0)
+    assert sum(frame.replayed for part in splits.parts().values() for frame in part) == 6
+    with pytest.raises(ValueError, match="replay_size=40: replay_file has 12 frames"):
+        read_splits(FramesOptions(**files, replay_size=40), 4.0)
+    with pytest.raises(ValueError, match="replay_file: 2 frames, of which 2 are to be held out"):
+        read_splits(FramesOptions(**files, replay_size=2), 4.0)
+    with pytest.raises(ValueError, match="there are no old frames"):
+        FramesOptions("a.xyz", replay_weight=0.1)
