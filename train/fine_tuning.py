@@ -19,10 +19,12 @@ from train.resume import read_last
 from train.statistics import Statistics, composition, given_energy_reference
 from train.trained import load_trained
 
-# Highest learning rate of a fine-tuning, unless one is given: half of that of the presets of `frames`. From a small
-# potential of Cu and Ni (EMT), 40 epochs on 45 frames of a level of theory with forces larger by a tenth, test forces
-# in meV/A: rate 0.001 38, 0.003 32, 0.005 30, 0.01 25, 0.02 21; with Al as a new element 609, 486, 256, 107, 72, and 155
-# from random weights at 0.02. The higher the rate, the less is left of what was known.
+# Highest learning rate of a fine-tuning, unless one is given: half of that of the presets of `frames`. Test forces in
+# meV/Angstrom, from a small potential of Cu and Ni (EMT), 40 epochs on 45 frames with forces larger by a tenth:
+#     rate                    0.001  0.003  0.005  0.01  0.02    random weights, 0.02
+#     the same elements          38     32     30    25    21    143
+#     and Al as a new one       609    486    256   107    72    155
+# The higher the rate, the less is left of what was known.
 LR = 0.01
 FRAMES_AT_A_TIME = 32
 # New elements take what old ones leave open: their energies are not known, those of the old ones are.

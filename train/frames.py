@@ -9,6 +9,7 @@ from datasets import AtomsFile
 from pyg_cgconv.potential import RadiusGraph
 from train.data import Splits, made_alike, quantities_of
 from train.division import divide, drawn, frame_count
+from train.frame_checks import warn_of_unlikely_frames
 from train.frame_weights import drop_labels_without_weight, name_config_types, weigh
 from train.isolated_atoms import IsolatedAtom, is_isolated
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions, require_positive
@@ -123,6 +124,8 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     parts = divide(frames, validation, test, options.split_seed, labels_of)
     old = divide_old(read.get("replay_file", []), options)
     warn_of_duplicates(parts[0] + old[0], parts[1] + old[1], parts[2] + old[2])
+    for sources in (parts, old):  # old frames by themselves: they may be of other structures
+        warn_of_unlikely_frames([source for part in sources for source in part])
     training, validated, tested = ([source.frame for source in part] for part in parts)
     old_training, old_validated, replay = ([source.frame for source in part] for part in old)
     splits = Splits(name_of(options), training + old_training, validated + old_validated, tested, isolated, replay)
