@@ -147,7 +147,7 @@ def _read_frames(
     missing: dict[str, str] = {}
     unread: dict[str, Path] = {}
     for file, path in enumerate(paths):
-        for number, atoms in enumerate(_read_atoms(path, format)):
+        for number, atoms in enumerate(read_atoms(path, format)):
             place = f"{path}: frame {number}"
             found, lacking = read_labels(atoms, labels, keys, place)
             frames.append(_frame(atoms, place, found))
@@ -192,8 +192,12 @@ def _complete_labels(frames: list[Data], missing: dict[str, str]) -> None:
                     frame[name] = torch.full(shape, torch.nan, dtype=torch.float64)
 
 
-def _read_atoms(path: Path, format: str | None) -> Iterator:
-    """The ase.Atoms of one file."""
+def read_atoms(path: Path, format: str | None) -> Iterator:
+    """The ase.Atoms of one file.
+
+    Raises:
+        ValueError: it is cut short, foreign or without frames.
+    """
     ase = _import_ase()
     num_frames = num_lines = 0
     try:

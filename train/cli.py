@@ -8,15 +8,18 @@ import sys
 from collections.abc import Sequence
 
 from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_only
 
 from train.commands import COMMANDS, command_options, command_parser
 from train.fine_tuning import check_model
 from train.lock import alone_in
 from train.options import ModelOptions, OptimiserOptions
 from train.parser import Parser
+from train.preset_choice import AUTO
 from train.resume import check_end, check_resumed, read_last
 from train.tasks import (
     TASKS,
+    automatic_preset,
     check_config,
     chosen_init,
     chosen_preset,
@@ -53,6 +56,10 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     if task in COMMANDS:
         return task, command_options(task, values), ""
     options = task_options(task, values)
+    if values.preset == AUTO:
+        preset, reason = automatic_preset(task, values)
+        say(f"preset {preset}: {reason}")
+        return parse([*arguments, "--preset", preset])
     if values.resume is not None:
         before = task_parser(task, values.preset).parse_path(values.resume / CONFIG)
         check_resumed(task_options(task, before), options)
@@ -64,6 +71,11 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     config = values.clone()
     config.resume = None
     return task, options, task_parser(task, values.preset).dump(config)
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:

@@ -80,7 +80,7 @@ def far_energies(sources: Sequence[SourceFrame]) -> Iterator[str]:
 
 
 def robust_residual(part: np.ndarray, energy: np.ndarray, rounds: int = 30) -> np.ndarray:
-    """What energies of an atom (frames,) are beyond a fit of least absolute deviations by ``part`` (frames, species)."""
+    """What energies of an atom (frames,) are beyond a fit of least absolute error by ``part`` (frames, species)."""
     weight = np.ones_like(energy)
     for _ in range(rounds):
         root = np.sqrt(weight)

@@ -13,10 +13,11 @@ from train.frame_checks import warn_of_unlikely_frames
 from train.frame_weights import drop_labels_without_weight, name_config_types, weigh
 from train.isolated_atoms import IsolatedAtom, is_isolated
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions, require_positive
+from train.preset_choice import AUTO, amount_in, choose
 from train.run import open_run_folder, train
 from train.source_frames import SourceFrame, warn_of_duplicates
 
-DEFAULT_PRESET = "small"
+DEFAULT_PRESET = AUTO
 # Of the frames of replay_file, to be validated, and as many to be tested.
 PART_OF_OLD_FRAMES = 0.1
 FILE_OPTIONS = ("train_file", "val_file", "test_file", "replay_file")
@@ -100,6 +101,12 @@ def run(
     splits = read_splits(data, model.cutoff, run.num_workers)
     folder = open_run_folder(run, "frames", paths(data.train_file)[0].stem, config)
     return train(splits, folder, model, fit, run, tuning)
+
+
+def choose_preset(data: FramesOptions, run: RunOptions) -> tuple[str, str]:
+    """The preset for these files on this machine, and why it is this one."""
+    amount = amount_in(paths(data.train_file), data.format) if run.accelerator == "gpu" else None
+    return choose(amount)
 
 
 def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> Splits:

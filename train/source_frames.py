@@ -79,8 +79,7 @@ def same_structures(sources: Sequence[SourceFrame], others: Sequence[SourceFrame
     for kind, numbers in wanted.items():
         known = np.stack([others[j].coordinates() for j in by_kind[kind]])
         # A mean of coordinates differs by no more than they do: few others are near by it, and only these are compared.
-        weights = np.random.default_rng(0).uniform(0.5, 1.0, known.shape[1])
-        weights /= weights.sum()
+        weights = np.random.default_rng(0).dirichlet(np.ones(known.shape[1]))
         order = np.argsort(known @ weights)
         means = (known @ weights)[order]
         for i in numbers:
