@@ -9,7 +9,8 @@ The way of a run, one module each:
   ``division`` divides them; ``label_counts`` tell what they lack;
 - ``run`` says what is done in which order and owns the run folder; ``qm9_run`` does so for a property of molecules;
 - ``data`` and ``sampler`` make batches, ``statistics`` the energy reference and the force scale (``qm9_statistics``);
-- ``fine_tuning`` starts from a trained potential, of which ``freezing`` keeps some as it is;
+- ``fine_tuning`` starts from a trained potential with ``initial_energies`` of atoms, of which ``freezing`` keeps some
+  as it is;
 - ``module`` has errors and optimiser (``qm9_module``, with ``qm9_readout``), made of ``loss``, ``epoch_mean``,
   ``schedule`` and ``soap``;
 - ``fitting`` is one training, whatever it learns, by Lightning's ``loop`` with ``averaging``, ``checkpoints``, ``logs``

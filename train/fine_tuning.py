@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 from e3nn import o3
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 
 from pyg_cgconv.potential import Potential, with_species
 from train.freezing import names_of_frozen
+from train.initial_energies import initial_energies
 from train.module import PotentialModule, check_something_is_fitted
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.resume import read_last
-from train.statistics import Statistics, composition, given_energy_reference
+from train.statistics import Statistics, given_energy_reference
 from train.trained import load_trained
 
 # Highest learning rate of a fine-tuning, unless one is given: half of that of the presets of `frames`. Test forces in
@@ -26,11 +27,6 @@ from train.trained import load_trained
 #     and Al as a new one       609    486    256   107    72    155
 # The higher the rate, the less is left of what was known.
 LR = 0.01
-FRAMES_AT_A_TIME = 32
-# New elements take what old ones leave open: their energies are not known, those of the old ones are.
-WEIGHT_OF_NEW_ELEMENTS = 1e3
-# eV/atom: errors of a potential are smaller, differences between codes and functionals larger.
-OTHER_LEVEL = 0.2
 
 
 @dataclass(frozen=True)
@@ -120,96 +116,25 @@ def start_from(
     old = load_initial(init)
     new = [number for number in statistics.species if number not in old.hyperparameters["species"]]
     potential = with_species(old, new) if new else old
-    shift = atom_energies(potential, new, frames, tuning, fit.atom_energies, isolated)
+    fitted = new if tuning.init_atom_energies == "potential" else statistics.species
+    if fit.atom_energies is not None:
+        given_energy_reference(dict(isolated) | fit.atom_energies, statistics.species)  # which says what is wrong
+    shift, warning = initial_energies(potential, fitted, new, frames, dict(isolated) | (fit.atom_energies or {}))
     arguments = potential.hyperparameters | {
         "shift": shift.tolist(),
         "scale": one_number(potential.scale.tolist()),
         "dtype": run.dtype,
         "backend": model.backend,
     }
-    old_frames = describe_old_frames(potential, shift, frames)
     frozen = names_of_frozen(potential, tuning.freeze)
     module = PotentialModule(arguments, asdict(fit), quantities, frozen, marks)
     weights = potential.state_dict() | {"shift": torch.from_numpy(shift)}
     module.potential.load_state_dict(weights)
-    return Start(module, describe(potential, old, shift, frozen, tuning) + old_frames)
+    return Start(module, describe(potential, old, shift, frozen, tuning) + warning)
 
 
 def one_number(values: list[float]) -> float | list[float]:
     return values[0] if len(set(values)) == 1 else values
-
-
-def atom_energies(
-    potential: Potential,
-    new: Sequence[int],
-    frames: Sequence[Data],
-    tuning: TuningOptions,
-    given: Mapping[str, float] | None,
-    isolated: Mapping[str, float],
-) -> np.ndarray:
-    r"""Energies (species,) of isolated atoms in eV, for frames of another level of theory than that of ``potential``.
-
-    Those that are given, and those of isolated atoms in the files, stay. Others of elements that occur change by the
-    :math:`\Delta_s` that minimise :math:`\sum_f (E_f - E^{pot}_f - \sum_s n_{fs} \Delta_s)^2`: what the potential knows
-    of bonds is not fitted again. With ``tuning.init_atom_energies`` "potential" only those of ``new`` elements change.
-    """
-    species = np.array(potential.hyperparameters["species"])
-    symbols = [chemical_symbols[number] for number in species]
-    known = dict(isolated) | dict(given or {})
-    present = np.unique(torch.cat([frame.z for frame in frames]).numpy())
-    if given is not None:
-        given_energy_reference(known, present.tolist())  # which says what is wrong
-    shift = potential.shift.cpu().numpy().copy()
-    before = shift.copy()
-    for i, symbol in enumerate(symbols):
-        shift[i] = known.get(symbol, shift[i])
-    free = np.array(
-        [
-            number in present and symbol not in known and (number in new or tuning.init_atom_energies == "data")
-            for number, symbol in zip(species, symbols, strict=True)
-        ]
-    )
-    labelled = [frame for frame in frames if not frame.energy.isnan().any()]
-    if not free.any() or not labelled:
-        return shift
-    counts = composition(
-        torch.cat([frame.z for frame in labelled]).numpy(), np.array([f.num_nodes for f in labelled]), species
-    )
-    left = energies_beyond(potential, labelled) - counts @ (shift - before)
-    weight = np.where(np.isin(species, list(new)), WEIGHT_OF_NEW_ELEMENTS, 1.0)[free]
-    change, *_ = np.linalg.lstsq(counts[:, free] * weight, left, rcond=None)
-    shift[free] += change * weight
-    return shift
-
-
-@torch.no_grad()
-def energies_beyond(potential: Potential, frames: Sequence[Data]) -> np.ndarray:
-    """Energies (frames,) in eV that ``frames`` have beyond what ``potential`` says of them."""
-    predicted = [
-        potential(Batch.from_data_list(list(frames[i : i + FRAMES_AT_A_TIME])), compute_forces=False)["energy"]
-        for i in range(0, len(frames), FRAMES_AT_A_TIME)
-    ]
-    return (torch.cat([frame.energy for frame in frames]) - torch.cat(predicted)).double().numpy()
-
-
-def describe_old_frames(potential: Potential, shift: np.ndarray, frames: Sequence[Data]) -> str:
-    """A line on the energies of old frames where they are of another level of theory than new ones."""
-    labelled = [frame for frame in frames if not frame.energy.isnan().any()]
-    old = np.array([bool(frame.get("replayed", False)) for frame in labelled])
-    if not old.any() or old.all():
-        return ""
-    num_atoms = np.array([frame.num_nodes for frame in labelled])
-    counts = composition(
-        torch.cat([frame.z for frame in labelled]).numpy(), num_atoms, potential.hyperparameters["species"]
-    )
-    left = (energies_beyond(potential, labelled) - counts @ (shift - potential.shift.cpu().numpy())) / num_atoms
-    difference = np.median(left[old]) - np.median(left[~old])
-    if abs(difference) < OTHER_LEVEL:
-        return ""
-    return (
-        f"\n  warning: energies of old frames lie {difference:.2f} eV/atom from those of new ones, as of another level "
-        "of theory, which one potential cannot learn: compute one set again, or give old frames config_energy_weight=0"
-    )
 
 
 def describe(

@@ -19,6 +19,8 @@ def parity_plot(path: Path, predicted: Labels, reference: Labels, title: str) ->
     Energies of frames of different sizes are those of an atom.
     """
     panels = parity_panels(predicted, reference)
+    if not panels:
+        return  # nothing has a label
     figure = Figure(figsize=(4.5 * len(panels), 4.4), layout="constrained")
     figure.suptitle(title)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):

@@ -8,13 +8,16 @@ import torch
 import yaml
 from ase import Atoms
 from ase.io import read, write
+from torch_geometric.data import Data
 
-from pyg_cgconv import ASECalculator
+from pyg_cgconv import ASECalculator, RadiusGraph
+from pyg_cgconv.potential import with_species
 from train.checkpoints import BEST, LAST
 from train.cli import main, parse
 from train.fine_tuning import LR
 from train.frames import FramesOptions, read_splits
 from train.freezing import names_of_frozen
+from train.initial_energies import initial_energies
 from train.trained import load_trained
 
 from .test_isolated_atoms import alloys, isolated
@@ -276,9 +279,11 @@ def test_old_frames_are_remembered(tmp_path, base):
 
 
 def test_old_frames_of_another_level_of_theory_are_noticed(tmp_path, base, capsys):
+    """New ones alone tell the energies of atoms then."""
     replayed(tmp_path, base, copper(10, seed=3), copper(10, seed=0), name="same")
     assert "another level of theory" not in capsys.readouterr().out
-    replayed(tmp_path, base, copper(10, seed=3, shift=-50.0), copper(10, seed=0))
+    _, folder = replayed(tmp_path, base, copper(10, seed=3, shift=-50.0), copper(10, seed=0))
+    assert (load_trained(folder).shift - load_trained(base).shift).item() == pytest.approx(-50.0, abs=0.2)
     assert "eV/atom from those of new ones, as of another level of theory" in capsys.readouterr().out
 
 
@@ -293,3 +298,30 @@ def test_a_number_of_old_frames(tmp_path):
         read_splits(FramesOptions(**files, replay_size=2), 4.0)
     with pytest.raises(ValueError, match="there are no old frames"):
         FramesOptions("a.xyz", replay_weight=0.1)
+
+
+def test_energies_of_atoms_are_those_of_a_fit_by_hand(base):
+    """Of copper; aluminium, of which no frame tells it apart, takes what copper, which is known, does not."""
+    potential = with_species(load_trained(base), ["Al"])
+    random = np.random.default_rng(0)
+    frames = [
+        RadiusGraph(4.0)(
+            Data(
+                z=torch.tensor([29, 29, 13]),
+                pos=torch.from_numpy(random.normal(size=(3, 3)) + 2.5 * np.eye(3)),
+                energy=torch.tensor([100.0 * number], dtype=torch.float64),
+            )
+        )
+        for number in range(6)
+    ]
+    shift, warning = initial_energies(potential, [29, 13], [13], frames, {})
+    left = [100.0 * n - potential(frame)["energy"].item() for n, frame in enumerate(frames)]
+    assert warning == ""
+    change = shift - potential.shift.numpy()
+    assert 2 * change[0] + change[1] == pytest.approx(np.mean(left), rel=1e-6)
+    assert abs(change[0]) < 1e-3 * abs(change[1])
+    shift, _ = initial_energies(potential, [29, 13], [13], frames, {"Al": -500.0})
+    assert shift[1] == -500.0
+    assert 2 * (shift[0] - potential.shift[0].item()) - 500.0 == pytest.approx(np.mean(left), rel=1e-6)
+    kept, _ = initial_energies(potential, [], [], frames, {})
+    assert kept.tolist() == potential.shift.tolist()

@@ -118,6 +118,11 @@ def test_a_training_counts_what_there_is(tmp_path, capsys):
         if not isinstance(value, dict):
             assert value == pytest.approx(metrics["test"][name], rel=1e-4)
     json.dumps(metrics, allow_nan=False)
+    main(["predict", str(folder), "--data", test, "--output", str(tmp_path / "predicted.xyz"), "--device", "cpu"])
+    for reference, predicted in zip(read(test, ":"), read(tmp_path / "predicted.xyz", ":"), strict=True):
+        kept = {name for name in errors if f"ref_{name}" in predicted.info | predicted.arrays}
+        assert kept == reference.calc.results.keys() & errors.keys()
+        assert errors.keys() <= predicted.calc.results.keys()
 
 
 def test_a_file_may_have_energies_only_beside_others(tmp_path):
