@@ -29,8 +29,9 @@ def warn_of_unlikely_frames(sources: Sequence[SourceFrame]) -> None:
         sources: with labels, NaN where there is none, and neighbour lists.
     """
     checks: tuple[Callable[[Sequence[SourceFrame]], Iterator[str]], ...] = (net_forces, far_energies, unlikely_units)
-    for check in checks if sources else ():
-        for line in check(sources):
+    once = list({source.place: source for source in sources}.values())  # a file may serve for training and validation
+    for check in checks if once else ():
+        for line in check(once):
             rank_zero_warn(line)
 
 
@@ -75,7 +76,7 @@ def far_energies(sources: Sequence[SourceFrame]) -> Iterator[str]:
         named = ", ".join(f"{known[i].place} ({left[i]:+.1f} eV/atom)" for i in worst)
         yield (
             f"energies of {len(found)} of {len(known)} frames lie more than {limit:.1f} eV/atom from a fit of energies "
-            f"of atoms: {named}{' ...' if len(found) > SHOWN else ''}. Look whether these calculations converged"
+            f"of atoms: {named}{' and others' if len(found) > SHOWN else ''}. Look whether these calculations converged"
         )
 
 

@@ -26,7 +26,7 @@ from .test_resume import PowerCut, assert_same_end, cut_after  # noqa: F401  # a
 pytestmark = pytest.mark.usefixtures("no_plots")
 
 QUIET = "--device cpu --progress false --threads 1"
-TINY = "--cutoff 4 --channels 4 --lmax 1 --layers 2 --radial_hidden [8] --radial_species true --batch_size 4"
+TINY = "--cutoff 4 --channels 4 --lmax 1 --layers 2 --radial_hidden [8] --products false --batch_size 4"
 
 
 def written(path, images) -> str:
@@ -58,7 +58,7 @@ def base(tmp_path_factory):
         patch.setattr("train.run.parity_plot", lambda *arguments: None)
         patch.setattr("train.run.learning_curve", lambda *arguments: None)
         command = (
-            f"frames --train_file {train} --run_dir {folder / 'run'} --max_epochs 60 --warmup_steps 10 {TINY} {QUIET}"
+            f"frames --train_file {train} --run_dir {folder / 'run'} --max_epochs 40 --warmup_steps 10 {TINY} {QUIET}"
         )
         main(command.split())
     return folder / "run"
@@ -272,8 +272,8 @@ def test_old_frames_are_remembered(tmp_path, base):
     """New frames of a much softer copper; the old ones hold the potential back."""
     new = copper(12, seed=3, factor=0.5)
     old = copper(24, seed=0)
-    kept, _ = replayed(tmp_path, base, new, old, "--replay_weight", "3", epochs=6, name="kept")
-    lost, _ = replayed(tmp_path, base, new, old, "--replay_weight", "1e-9", epochs=6, name="lost")
+    kept, _ = replayed(tmp_path, base, new, old, "--replay_weight", "3", epochs=4, name="kept")
+    lost, _ = replayed(tmp_path, base, new, old, "--replay_weight", "1e-9", epochs=4, name="lost")
     assert kept["replay"]["forces_mae_meV_per_A"] < 0.7 * lost["replay"]["forces_mae_meV_per_A"]
     assert kept["test"]["forces_mae_meV_per_A"] > lost["test"]["forces_mae_meV_per_A"]
 

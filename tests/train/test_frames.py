@@ -19,7 +19,8 @@ from train.frames import FramesOptions, read_splits
 
 CUTOFF = 4.0
 TINY = (
-    "--cutoff 4 --channels 4 --lmax 1 --layers 1 --radial_hidden [8] --batch_size 4 --max_epochs 2 --device cpu "
+    "--cutoff 4 --channels 4 --lmax 1 --layers 1 --products false --radial_species false --radial_hidden [8] "
+    "--batch_size 4 --max_epochs 2 --device cpu "
     "--progress false --threads 1"
 )
 
