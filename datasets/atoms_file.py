@@ -10,14 +10,15 @@ import torch
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from datasets.atoms_labels import checked_labels, read_labels
+from datasets.atoms_details import add_details
+from datasets.atoms_labels import LABELS, checked_labels, read_labels
 from datasets.atoms_stress import STRESS_KEYS, take_full_stress, unread_names, with_full_stress
 from datasets.label_names import by_keys, to_leave_out
 from datasets.npz import HEAVIEST_ELEMENT
 from datasets.structure_dataset import StructureDataset
 
 # Part of every cache file's name: raise it whenever the same file would be read as other frames.
-READER_VERSION = 2
+READER_VERSION = 3
 SECONDS_BEFORE_A_BAR = 10
 
 
@@ -33,9 +34,11 @@ class AtomsFile(StructureDataset):
       holds zero then,
     - ``stress`` (1, 3, 3) float64, eV/Angstrom^3, symmetric, where the files have it or a virial :math:`W`, of which it
       is :math:`-W / V`. The sign is ASE's and that of :class:`pyg_cgconv.Potential`: positive where the structure wants
-      to shrink. A frame of a single atom may lack it, and holds NaN then,
+      to shrink,
     - ``cell`` (1, 3, 3) float64, lattice vectors as rows, Angstrom, and ``pbc`` (1, 3) bool, if any frame is periodic.
       Every frame has them then, so that PyG can batch all: a molecule with ``pbc`` False.
+
+    Frames may have different labels: one that a frame lacks and others have is NaN there.
 
     Files come in the order given, frames in the order of their file. Nothing is converted but a virial and the layout
     of a stress: custom keys must already be in these units and, for the stress, of this sign. Energies stay float64,
@@ -45,8 +48,8 @@ class AtomsFile(StructureDataset):
         files: A path or a list of paths.
         cache: A folder in which the frames are kept for the next time, as in :class:`StructureDataset`; without it
             nothing is written to disk.
-        labels: Those of ``"energy"``, ``"forces"`` and ``"stress"`` that items hold and every frame must have. By
-            default energy and forces, and the stress if any frame has it or ``stress_key`` is given.
+        labels: Those of ``"energy"``, ``"forces"`` and ``"stress"`` that items hold. Of each there must be a frame that
+            has it. By default energy and forces, and the stress if any frame has it or ``stress_key`` is given.
         energy_key, forces_key, stress_key: The names of the labels in ``Atoms.info`` or ``Atoms.arrays``, such as
             ``"REF_energy"``, or else among the calculator's results, such as ``"free_energy"``. By default the
             calculator's energy, forces and stress. A stress has 6 components in Voigt order (xx, yy, zz, yz, xz, xy),
@@ -54,14 +57,21 @@ class AtomsFile(StructureDataset):
         virial_key: The name of the virial, eV, from which the stress is taken. By default ``virial`` or ``virials``.
             Layouts are those of the stress. It is positive where the structure wants to grow.
         format: ASE's name of the format, for files whose name does not tell it.
+        details: Whether items also hold what the files say of how much a frame counts, and where it comes from:
+            ``weight`` (1, 3) float64, of energy, forces and stress, ``config_weight`` times ``config_energy_weight``,
+            ``config_forces_weight`` and ``config_stress_weight`` (or ``config_virials_weight``), each 1 if it is not
+            there; ``config_type`` uint8, the bytes of the name, "Default" without one, which
+            :func:`datasets.atoms_details.config_type_of` reads; ``constrained`` (1,) bool, whether atoms are held
+            fixed; ``source`` (1, 2) int64, the file among ``files`` and the frame in it.
         transform, pre_transform, pre_filter, num_workers: As in :class:`StructureDataset`.
 
     Raises:
         ImportError: ASE is not installed.
         FileNotFoundError: there is no such file.
-        ValueError: a file is cut short, foreign or without frames; a frame lacks a label, holds values that cannot be,
-            or has a label under two names with different values, of which no key chooses one; with ``cache``,
-            ``pre_transform`` or ``pre_filter`` is a function, which cannot be told from another.
+        ValueError: a file is cut short, foreign or without frames; no frame has a label; a frame holds values that
+            cannot be, or has a label under two names with different values, of which no key chooses one, or only under
+            a name such as ``REF_energy`` that no key gives; with ``cache``, ``pre_transform`` or ``pre_filter`` is a
+            function, which cannot be told from another.
     """
 
     def __init__(
@@ -78,15 +88,16 @@ class AtomsFile(StructureDataset):
         pre_transform: Callable | None = None,
         pre_filter: Callable | None = None,
         num_workers: int = 0,
+        details: bool = False,
     ):
         ase = _import_ase()
         self.files = _checked_files(files)
         keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key, "virial": virial_key}
         labels = checked_labels(labels, keys)
         super().__init__(
-            lambda: self.collate(_read_frames(self.files, format, labels, keys)),
+            lambda: self.collate(_read_frames(self.files, format, labels, keys, details)),
             self.files,
-            (READER_VERSION, ase.__version__, labels, keys, format),
+            (READER_VERSION, ase.__version__, labels, keys, format, details),
             transform,
             pre_transform,
             pre_filter,
@@ -128,16 +139,22 @@ def _checked_files(files) -> list[Path]:
 # === reading ===
 
 
-def _read_frames(paths: list[Path], format: str | None, labels, keys: dict[str, str | None]) -> list[Data]:
+def _read_frames(
+    paths: list[Path], format: str | None, labels, keys: dict[str, str | None], details: bool
+) -> list[Data]:
     """The frames of all files, alike in what they hold."""
     frames: list[Data] = []
-    places: list[str] = []
+    missing: dict[str, str] = {}
     unread: dict[str, Path] = {}
-    for path in paths:
-        for number, atoms in enumerate(_read_atoms(path, format)):
-            places.append(f"{path}: frame {number}")
-            frames.append(_frame(atoms, places[-1], labels, keys))
-            if labels is None and "stress" not in frames[-1]:
+    for file, path in enumerate(paths):
+        for number, atoms in enumerate(read_atoms(path, format)):
+            place = f"{path}: frame {number}"
+            found, lacking = read_labels(atoms, labels, keys, place)
+            frames.append(_frame(atoms, place, found))
+            missing = lacking | missing
+            if details:
+                add_details(frames[-1], atoms, place, file, number)
+            if labels is None and "stress" not in found:
                 unread |= dict.fromkeys(unread_names(atoms), path)
     if unread:
         warnings.warn(
@@ -145,33 +162,42 @@ def _read_frames(paths: list[Path], format: str | None, labels, keys: dict[str, 
             f"{', '.join(sorted(unread))}: name it by {by_keys(*STRESS_KEYS)}, or {to_leave_out('stress')}",
             stacklevel=2,
         )
-    if any("stress" in frame for frame in frames) or "stress" in (labels or ()):
-        _complete_stress(frames, places)
+    _complete_labels(frames, missing)
     if not any(frame.pbc.any() for frame in frames):
         for frame in frames:
             del frame.cell, frame.pbc
     return frames
 
 
-def _complete_stress(frames: list[Data], places: list[str]) -> None:
-    """Gives frames without a stress one of NaN, in place: those of one atom, or all of several atoms.
+def _complete_labels(frames: list[Data], missing: dict[str, str]) -> None:
+    """Gives all frames the labels that any of them has, in place: NaN where there is none.
+
+    Args:
+        missing: of labels that must be somewhere what to say if they are nowhere. Forces and stresses of single atoms
+            are none that others could be compared with.
 
     Raises:
-        ValueError: some frames of several atoms have a stress and others not.
+        ValueError: no frame has such a label.
     """
-    missing = [number for number, frame in enumerate(frames) if "stress" not in frame]
-    of_several = [number for number in missing if frames[number].num_nodes > 1]
-    if of_several and any("stress" in frame for frame in frames if frame.num_nodes > 1):
-        raise ValueError(
-            f"{places[of_several[0]]} has no stress, but other frames have: put those without a stress into a file of "
-            f"their own, which is read by itself, or {to_leave_out('stress')}"
-        )
-    for number in missing:
-        frames[number].stress = torch.full((1, 3, 3), torch.nan, dtype=torch.float64)
+    several = [frame for frame in frames if frame.num_nodes > 1]
+    for name, complaint in missing.items():
+        asked = frames if name == "energy" else several
+        if asked and not any(name in frame for frame in asked):
+            raise ValueError(complaint)
+    for name in LABELS:
+        if name in missing or any(name in frame for frame in frames):
+            for frame in frames:
+                if name not in frame:
+                    shape = {"energy": (1,), "forces": (frame.num_nodes, 3), "stress": (1, 3, 3)}[name]
+                    frame[name] = torch.full(shape, torch.nan, dtype=torch.float64)
 
 
-def _read_atoms(path: Path, format: str | None) -> Iterator:
-    """The ase.Atoms of one file."""
+def read_atoms(path: Path, format: str | None) -> Iterator:
+    """The ase.Atoms of one file.
+
+    Raises:
+        ValueError: it is cut short, foreign or without frames.
+    """
     ase = _import_ase()
     num_frames = num_lines = 0
     try:
@@ -223,7 +249,7 @@ def _check_whole(path: Path, num_frames: int, num_lines: int):
         warnings.warn(f"{path}: the last line has no end, so its last number may be cut short", stacklevel=2)
 
 
-def _frame(atoms, place: str, labels, keys: dict[str, str | None]) -> Data:
+def _frame(atoms, place: str, labels: dict[str, np.ndarray]) -> Data:
     """One item, with cell and pbc whether periodic or not. ``place`` begins every error message."""
     z, pos, cell, pbc = atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
     if len(z) == 0 or z.min() < 1 or z.max() > HEAVIEST_ELEMENT:
@@ -236,7 +262,7 @@ def _frame(atoms, place: str, labels, keys: dict[str, str | None]) -> Data:
             f'{cell.tolist()}; give the cell or write pbc="F F F"'
         )
     data = Data(z=torch.tensor(z, dtype=torch.int64), pos=torch.tensor(pos))
-    for name, value in read_labels(atoms, labels, keys, place).items():
+    for name, value in labels.items():
         data[name] = torch.tensor(value)
     data.cell, data.pbc = torch.tensor(cell)[None], torch.tensor(pbc)[None]
     return data

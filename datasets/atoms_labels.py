@@ -6,10 +6,12 @@ from datasets.atoms_stress import STRESS_KEYS, stress_of
 from datasets.label_names import by_keys, names_like, numbers_of, refuse_rivals, results_of, to_leave_out, value_of
 
 LABELS = ("energy", "forces", "stress")
+Found = dict[str, np.ndarray]
+Missing = dict[str, str]
 
 
 def checked_labels(labels, keys: dict[str, str | None]) -> tuple[str, ...] | None:
-    """The labels that every frame must have; None for energy and forces, with the stress if any frame has it.
+    """The labels that are read; None for energy and forces, with the stress if any frame has it.
 
     Args:
         labels: what a user asks for.
@@ -36,10 +38,12 @@ def checked_labels(labels, keys: dict[str, str | None]) -> tuple[str, ...] | Non
     return tuple(name for name in LABELS if name in labels)
 
 
-def read_labels(atoms, labels: tuple[str, ...] | None, keys: dict[str, str | None], place: str) -> dict:
+def read_labels(
+    atoms, labels: tuple[str, ...] | None, keys: dict[str, str | None], place: str
+) -> tuple[Found, Missing]:
     """The labels of one frame: energy (1,), forces (n, 3) and stress (1, 3, 3), float64.
 
-    The force on a single atom is zero by symmetry, so that its frame needs none; it may lack the stress as well.
+    The force on a single atom is zero by symmetry, so that its frame needs none.
 
     Args:
         atoms: the ase.Atoms.
@@ -47,19 +51,25 @@ def read_labels(atoms, labels: tuple[str, ...] | None, keys: dict[str, str | Non
         keys: likewise.
         place: the frame's, with which every error message begins.
 
+    Returns:
+        The labels by name; and of those that the frame lacks what to say if no other frame has them, either.
+
     Raises:
-        ValueError: a label is missing, cannot be, or is there twice with different values.
+        ValueError: a label cannot be, is there twice with different values, or only under a name that sounds like it
+            where no key tells which name is meant.
     """
-    found = {}
+    found, missing = {}, {}
     for name in LABELS if labels is None else labels:
         value = stress_of(atoms, keys, place) if name == "stress" else _label(atoms, name, keys[name], place)
         if value is None and name == "forces" and len(atoms) == 1:
             value = np.zeros((1, 3))
         if value is not None:
             found[name] = value
-        elif name != "stress" or (labels is not None and len(atoms) > 1):
-            raise ValueError(f"{place} has no {_called(name, keys)}; {_what_there_is(atoms, name)}")
-    return found
+        elif name != "stress" or labels is not None:
+            missing[name] = f"{place} has no {_called(name, keys)}; {_what_there_is(atoms, name)}"
+            if name != "stress" and keys[name] is None and names_like(atoms, name):
+                raise ValueError(missing[name])
+    return found, missing
 
 
 def _label(atoms, name: str, key: str | None, place: str) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pyg_cgconv import Potential
 from train.cli import parse
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,9 @@ def commands() -> list[str]:
 def test_training_commands_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text("lr: 0.01\n")
+    (tmp_path / "runs/first").mkdir(parents=True)
+    for trained in ("runs/first/potential.pt", "old.pt"):  # what a fine-tuning starts from
+        Potential(["H"], channels=1, lmax=0, layers=1).save(tmp_path / trained)
     arguments = shlex.split(command.removeprefix("python -m train "))
     if "--print_config" in arguments:
         with pytest.raises(SystemExit, match="0"):

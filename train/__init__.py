@@ -3,10 +3,14 @@
 The way of a run, one module each:
 
 - ``cli`` is the command line, read by ``parser``; ``tasks`` reads ``options`` (also from YAML and presets) for a task,
-  ``md17``, ``frames`` or ``qm9`` (which frames);
+  ``md17``, ``frames`` or ``qm9`` (which frames); ``preset_choice`` takes a preset where none is named;
 - ``source_frames`` know the file that they come from; ``isolated_atoms`` give energies of elements and are not learned;
+  ``frame_weights`` say how much others count, ``frame_checks`` and ``unit_checks`` what is odd about them, and
+  ``division`` divides them; ``label_counts`` tell what they lack;
 - ``run`` says what is done in which order and owns the run folder; ``qm9_run`` does so for a property of molecules;
 - ``data`` and ``sampler`` make batches, ``statistics`` the energy reference and the force scale (``qm9_statistics``);
+- ``fine_tuning`` starts from a trained potential with ``initial_energies`` of atoms, of which ``freezing`` keeps some
+  as it is;
 - ``module`` has errors and optimiser (``qm9_module``, with ``qm9_readout``), made of ``loss``, ``epoch_mean``,
   ``schedule`` and ``soap``;
 - ``fitting`` is one training, whatever it learns, by Lightning's ``loop`` with ``averaging``, ``checkpoints``, ``logs``

@@ -8,15 +8,20 @@ import sys
 from collections.abc import Sequence
 
 from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_only
 
 from train.commands import COMMANDS, command_options, command_parser
+from train.fine_tuning import check_model
 from train.lock import alone_in
-from train.options import OptimiserOptions
+from train.options import ModelOptions, OptimiserOptions
 from train.parser import Parser
+from train.preset_choice import AUTO
 from train.resume import check_end, check_resumed, read_last
 from train.tasks import (
     TASKS,
+    automatic_preset,
     check_config,
+    chosen_init,
     chosen_preset,
     early_options,
     task_options,
@@ -29,7 +34,8 @@ from train.trained import CONFIG
 def subcommand_parser(name: str, arguments: Sequence[str]) -> Parser:
     if name in COMMANDS:
         return command_parser(name)
-    return task_parser(name, chosen_preset(arguments, TASKS[name].DEFAULT_PRESET))
+    preset = chosen_preset(arguments, TASKS[name].DEFAULT_PRESET)
+    return task_parser(name, preset, chosen_init(arguments))
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
@@ -50,15 +56,26 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     if task in COMMANDS:
         return task, command_options(task, values), ""
     options = task_options(task, values)
+    if values.preset == AUTO:
+        preset, reason = automatic_preset(task, values)
+        say(f"preset {preset}: {reason}")
+        return parse([*arguments, "--preset", preset])
     if values.resume is not None:
         before = task_parser(task, values.preset).parse_path(values.resume / CONFIG)
         check_resumed(task_options(task, before), options)
         fit = next(group for group in options if isinstance(group, OptimiserOptions))
         with alone_in(values.resume):
             check_end(read_last(values.resume), fit)
+    elif (init := values.get("init")) is not None:
+        check_model(next(group for group in options if isinstance(group, ModelOptions)), init)
     config = values.clone()
     config.resume = None
     return task, options, task_parser(task, values.preset).dump(config)
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:

@@ -12,6 +12,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
+from datasets.atoms_details import DEFAULT_CONFIG_TYPE
 from pyg_cgconv.potential import RadiusGraph
 from train.isolated_atoms import IsolatedAtom
 from train.loss import QUANTITIES
@@ -24,16 +25,25 @@ EVALUATION_BATCH_FACTOR = 4
 
 @dataclass(frozen=True)
 class Splits:
-    """Three disjoint lists of frames, what they are called in tables and plots, and isolated atoms, in none of them."""
+    """Three disjoint lists of frames, what they are called in tables and plots, and isolated atoms, in none of them.
+
+    Of the old frames of a fine-tuning some are among those to train on and to validate, marked by ``replayed``;
+    ``replay`` are others, tested by themselves.
+    """
 
     name: str
     train: Sequence[Data]
     validation: Sequence[Data]
     test: Sequence[Data]
     isolated: Sequence[IsolatedAtom] = ()
+    replay: Sequence[Data] = ()
+
+    def parts(self) -> dict[str, Sequence[Data]]:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return parts | ({"replay": self.replay} if self.replay else {})
 
     def sizes(self) -> dict[str, int]:
-        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+        return {name: len(frames) for name, frames in self.parts().items()}
 
 
 def embedded_counts(available: int) -> tuple[int, int, int]:
@@ -51,8 +61,8 @@ def with_neighbors(frames: Iterable[Data], cutoff: float) -> list[Data]:
 def check_species(splits: Splits) -> None:
     """Raises ValueError where validation or test frames hold elements that the potential does not learn in training."""
     known = set(torch.cat([frame.z for frame in splits.train]).tolist())
-    for part in ("validation", "test"):
-        unknown = set(torch.cat([frame.z for frame in getattr(splits, part)]).tolist()) - known
+    for part, frames in splits.parts().items():
+        unknown = set(torch.cat([frame.z for frame in frames]).tolist()) - known
         if unknown:
             raise ValueError(
                 f"{part} frames hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}"
@@ -71,19 +81,25 @@ def has_label(frame: Data, name: str) -> bool:
 def made_alike(frames: Sequence[Data]) -> None:
     """Gives all ``frames`` the attributes that any of them has, in place: PyG can batch molecules with crystals.
 
-    A missing label is NaN. A missing cell, or one that spans no volume, is completed by unit vectors in directions that
-    are not periodic: nothing but the stress depends on them.
+    A missing label is NaN, a missing weight 1, a missing ``config_type`` "Default". A missing cell, or one that spans
+    no volume, is completed by unit vectors in directions that are not periodic: nothing but the stress depends on them.
 
     Raises:
         ValueError: a frame has a stress but no volume.
     """
     labels = [name for name in QUANTITIES if any(name in frame for frame in frames)]
-    cells = any("cell" in frame for frame in frames)
+    cells, weights, config_types = (
+        any(name in frame for frame in frames) for name in ("cell", "weight", "config_type")
+    )
     for number, frame in enumerate(frames):
         shapes = {"energy": (1,), "forces": (frame.num_nodes, 3), "stress": (1, 3, 3)}
         for name in labels:
             if name not in frame:
                 frame[name] = torch.full(shapes[name], torch.nan, dtype=torch.float64)
+        if weights and "weight" not in frame:
+            frame.weight = torch.ones(1, len(QUANTITIES), dtype=torch.float64)
+        if config_types and "config_type" not in frame:
+            frame.config_type = DEFAULT_CONFIG_TYPE
         if cells:
             _complete_cell(frame, number)
 
@@ -107,7 +123,14 @@ def labels(frames: Sequence[Data]) -> Labels:
         num_atoms=np.array([frame.num_nodes for frame in frames]),
         stress=_joined_if_any(frames, "stress"),
         numbers=torch.cat([frame.z for frame in frames]).numpy(),
+        config_types=_config_types(frames),
     )
+
+
+def _config_types(frames: Sequence[Data]) -> np.ndarray | None:
+    """The names (frames,), None where all frames have the same or none."""
+    names = np.array([frame.get("config_type", DEFAULT_CONFIG_TYPE) for frame in frames])
+    return names if len(set(names.tolist())) > 1 else None
 
 
 def _joined_if_any(frames: Sequence[Data], name: str) -> np.ndarray | None:
@@ -165,8 +188,8 @@ class FrameDataModule(LightningDataModule):
         return self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size, sampler)
 
     def predict_dataloader(self) -> list[DataLoader]:
-        """Validation and test frames, in this order."""
-        evaluated = (self.splits.validation, self.splits.test)
+        """Validation, test and, if there are any, old test frames, in this order."""
+        evaluated = [frames for part, frames in self.splits.parts().items() if part != "train"]
         return [self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size) for frames in evaluated]
 
     def transfer_batch_to_device(self, batch: Data, device: torch.device, dataloader_idx: int) -> Data:

@@ -16,6 +16,8 @@ from torch_geometric.data import Data
 from pyg_cgconv.potential import Potential
 from train.data import EVALUATION_BATCH_FACTOR, labels, made_alike
 from train.data_files import DataFiles
+from train.frame_weights import drop_labels_without_weight, name_config_types
+from train.label_counts import describe_labels
 from train.md17 import MD17Options, read_splits
 from train.metrics import MEV_PER_EV, Labels, errors
 from train.options import RunOptions, require_positive
@@ -37,8 +39,8 @@ class ReferenceOptions:
     """Reference: what is compared.
 
     Args:
-        labels: those of energy, forces and stress that all frames of --data have, such as [energy]; default energy and
-            forces, and stress if any frame has it.
+        labels: those of energy, forces and stress that are compared, such as [energy]; default energy and forces, and
+            stress if any frame of --data has it. What a frame lacks is not compared.
         energy_key: name of the energy in the files, eV (default: what ASE takes for the energy).
         forces_key: name of the forces, eV/Angstrom.
         stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
@@ -120,9 +122,12 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
     if files.data:
         keys = {name: getattr(reference, name) for name in LABEL_ARGUMENTS}
         name = ", ".join(path.name for path in files.data)
-        frames = files.read(cutoff, **keys)
-        files.check_elements(frames, potential)
-        return Frames(name, list(frames))
+        dataset = files.read(cutoff, details=True, **keys)
+        files.check_elements(dataset, potential)
+        frames = list(dataset)
+        name_config_types(frames)
+        drop_labels_without_weight(frames)
+        return Frames(name, frames)
     if reference.md17 is not None:
         splits = read_splits(reference.md17, cutoff)
         return Frames(f"{splits.name}, {reference.part}", getattr(splits, reference.part))
@@ -138,7 +143,7 @@ def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
             f"model={str(folder)!r}: its {config.name} has task={task!r}, expected one of {', '.join(TASKS)}: add a "
             "line such as `task: md17`, or give --data FILE"
         )
-    data, _, fit, run = parse_config(task, config, *ON_ANY_MACHINE)
+    data, _, fit, *_, run = parse_config(task, config, *ON_ANY_MACHINE)
     splits = TASKS[task].read_splits(data, cutoff)
     return Frames(f"{splits.name}, {part}", getattr(splits, part), EVALUATION_BATCH_FACTOR * fit.batch_size, run)
 
@@ -180,7 +185,9 @@ def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: L
     with writing_to(folder):
         write_json(folder / "metrics.json", metrics)
         parity_plot(folder / "parity.png", predicted, computed, title)
-    mean_force = None if computed.forces is None else MEV_PER_EV * float(np.nanmean(np.abs(computed.forces)))
+    forces = computed.forces if computed.has("forces") else None
+    mean_force = None if forces is None else MEV_PER_EV * float(np.nanmean(np.abs(forces)))
     table = error_rows({"this potential": found}, mean_force)
-    print(f"{title}\n\n{table}\n\nresults in {folder}", flush=True)
+    counts = describe_labels({title: compared.frames}) or title
+    print(f"{counts}\n\n{table}\n\nresults in {folder}", flush=True)
     return metrics

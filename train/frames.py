@@ -1,21 +1,26 @@
 """Energies, forces and stresses of molecules and crystals of any elements, from any file that ASE reads."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
-
-import torch
+from typing import Literal
 
 from datasets import AtomsFile
 from pyg_cgconv.potential import RadiusGraph
-from train.data import Splits, made_alike
+from train.data import Splits, made_alike, quantities_of
+from train.division import divide, drawn, frame_count
+from train.frame_checks import warn_of_unlikely_frames
+from train.frame_weights import drop_labels_without_weight, name_config_types, weigh
 from train.isolated_atoms import IsolatedAtom, is_isolated
-from train.options import FitOptions, ModelOptions, RunOptions
+from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions, require_positive
+from train.preset_choice import AUTO, amount_in, choose
 from train.run import open_run_folder, train
 from train.source_frames import SourceFrame, warn_of_duplicates
 
-Frame = TypeVar("Frame")
-DEFAULT_PRESET = "small"
+DEFAULT_PRESET = AUTO
+# Of the frames of replay_file, to be validated, and as many to be tested.
+PART_OF_OLD_FRAMES = 0.1
+FILE_OPTIONS = ("train_file", "val_file", "test_file", "replay_file")
 
 
 @dataclass(frozen=True)
@@ -23,12 +28,16 @@ class FramesOptions:
     """Data: which files, and what they hold. Energies are in eV, lengths in Angstrom.
 
     Args:
-        train_file: training frames, such as train.xyz; or several files, such as [bulk.xyz, surfaces.xyz]. A file may
-            have stresses and another none, but all frames of a file have the same labels. In this and the other files,
-            a frame of one atom without neighbours within the cutoff gives the energy of its element, and is neither
-            trained on nor tested; it needs no forces and no stress.
+        train_file: training frames, such as train.xyz; or several files, such as [bulk.xyz, surfaces.xyz]. Frames may
+            have different labels: what one lacks is not learned of it. In this and the other files, a frame of one atom
+            without neighbours within the cutoff gives the energy of its element, and is neither trained on nor tested;
+            it needs no forces and no stress.
         val_file: validation frames (default: val_size of the training frames, drawn at random).
         test_file: test frames (default: test_size of the training frames, drawn at random).
+        replay_file: old frames, which a fine-tuning shall not forget, with energies of the same level of theory as the
+            new ones. Tenths of them are validated with the others, and tested by themselves; the rest is trained on.
+        replay_weight: factor on the loss of old frames.
+        replay_size: number of old frames, drawn at random (default: all).
         val_size: without val_file, a number of frames, or, below 1, a part of the training frames; isolated atoms do
             not count.
         test_size: the same for test frames.
@@ -41,6 +50,10 @@ class FramesOptions:
         stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
         virial_key: name of the virial, eV, of which the stress is made, as -virial / volume (default: virial or
             virials).
+        config_type_weights: factors on the loss of frames by their config_type, such as {bulk: 1.0, surface: 5.0};
+            others, and in all options frames without one, which are called Default, have 1. It multiplies
+            config_weight, config_energy_weight, config_forces_weight and config_stress_weight of a frame in the files.
+            A weight of 0 leaves labels out.
         format: ASE's name of the format, for files whose name does not tell it.
         cache: folder in which frames and neighbour lists are kept for the next time (default: nowhere).
     """
@@ -48,6 +61,9 @@ class FramesOptions:
     train_file: str | list[str]
     val_file: str | list[str] | None = None
     test_file: str | list[str] | None = None
+    replay_file: str | list[str] | None = None
+    replay_weight: float = 1.0
+    replay_size: int | None = None
     val_size: float = 0.1
     test_size: float = 0.1
     split_seed: int = 0
@@ -56,6 +72,7 @@ class FramesOptions:
     forces_key: str | None = None
     stress_key: str | None = None
     virial_key: str | None = None
+    config_type_weights: dict[str, float] | None = None
     format: str | None = None
     cache: Path | None = None
 
@@ -64,18 +81,32 @@ class FramesOptions:
             size = getattr(self, name)
             if size <= 0 or (size > 1 and size != int(size)):
                 raise ValueError(f"{name}={size}: expected a number of frames, or a part of them between 0 and 1")
+        require_positive(self, "replay_weight", "replay_size")
+        if self.replay_file is None and (self.replay_weight != 1.0 or self.replay_size is not None):
+            raise ValueError("replay_weight and replay_size: there are no old frames, name their file by replay_file")
         if self.labels is not None and "energy" not in self.labels:
             raise ValueError(f"labels={self.labels}: expected energy among them, which a potential is made of")
+        for name, weight in (self.config_type_weights or {}).items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"config_type_weights: {name}: {weight}, expected a number of 0 or more")
 
 
-OPTIONS = (FramesOptions, ModelOptions, FitOptions, RunOptions)
+OPTIONS = (FramesOptions, ModelOptions, FitOptions, TuningOptions, RunOptions)
 
 
-def run(data: FramesOptions, model: ModelOptions, fit: FitOptions, run: RunOptions, *, config: str) -> dict:
+def run(
+    data: FramesOptions, model: ModelOptions, fit: FitOptions, tuning: TuningOptions, run: RunOptions, *, config: str
+) -> dict:
     """Reads the files, trains, and returns what is written to ``metrics.json``."""
     splits = read_splits(data, model.cutoff, run.num_workers)
     folder = open_run_folder(run, "frames", paths(data.train_file)[0].stem, config)
-    return train(splits, folder, model, fit, run)
+    return train(splits, folder, model, fit, run, tuning)
+
+
+def choose_preset(data: FramesOptions, run: RunOptions) -> tuple[str, str]:
+    """The preset for these files on this machine, and why it is this one."""
+    amount = amount_in(paths(data.train_file), data.format) if run.accelerator == "gpu" else None
+    return choose(amount)
 
 
 def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> Splits:
@@ -86,47 +117,84 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     Raises:
         ValueError: a file cannot be read, or too few frames are left.
     """
-    chosen = {name: getattr(options, name) for name in ("train_file", "val_file", "test_file")}
-    read = {name: read_files(options, files, cutoff, num_workers) for name, files in chosen.items() if files}
-    isolated = [
-        IsolatedAtom.of(source.frame, source.place)
-        for sources in read.values()
-        for source in sources
-        if is_isolated(source.frame)
-    ]
+    read = read_files(options, cutoff, num_workers)
+    everything = [source for sources in read.values() for source in sources]
+    weigh([source.frame for source in everything], options.config_type_weights)
+    for source in read.get("replay_file", []):
+        source.frame.weight = options.replay_weight * source.frame.weight
+    isolated = [IsolatedAtom.of(source.frame, source.place) for source in everything if is_isolated(source.frame)]
     read = {name: without_isolated(name, sources) for name, sources in read.items()}
+    drop_labels_without_weight([source.frame for sources in read.values() for source in sources])
     frames = read["train_file"]
     test = read.get("test_file", frame_count(options.test_size, frames))
     validation = read.get("val_file", frame_count(options.val_size, frames))
-    parts = divide(frames, validation, test, options.split_seed)
-    warn_of_duplicates(*parts)
+    parts = divide(frames, validation, test, options.split_seed, labels_of)
+    old = divide_old(read.get("replay_file", []), options)
+    warn_of_duplicates(parts[0] + old[0], parts[1] + old[1], parts[2] + old[2])
+    for sources in (parts, old):  # old frames by themselves: they may be of other structures
+        warn_of_unlikely_frames([source for part in sources for source in part])
     training, validated, tested = ([source.frame for source in part] for part in parts)
-    splits = Splits(name_of(options), training, validated, tested, isolated)
-    made_alike([*splits.train, *splits.validation, *splits.test])
+    old_training, old_validated, replay = ([source.frame for source in part] for part in old)
+    splits = Splits(name_of(options), training + old_training, validated + old_validated, tested, isolated, replay)
+    mark_replayed(splits, {id(frame) for frame in (*old_training, *old_validated, *replay)})
+    made_alike([frame for part in splits.parts().values() for frame in part])
     return splits
 
 
-def read_files(options: FramesOptions, files: str | list[str], cutoff: float, num_workers: int) -> list[SourceFrame]:
-    return [
-        SourceFrame(frame, file, number)
-        for file in paths(files)
-        for number, frame in enumerate(read_file(options, file, cutoff, num_workers))
-    ]
+def labels_of(source: SourceFrame) -> tuple[str, ...]:
+    return quantities_of([source.frame])
 
 
-def read_file(options: FramesOptions, file: Path, cutoff: float, num_workers: int) -> AtomsFile:
-    return AtomsFile(
-        file,
-        options.cache,
-        options.labels,
-        options.energy_key,
-        options.forces_key,
-        options.stress_key,
-        options.virial_key,
-        options.format,
-        pre_transform=RadiusGraph(cutoff),
-        num_workers=num_workers,
+def divide_old(sources: list[SourceFrame], options: FramesOptions) -> tuple[list[SourceFrame], ...]:
+    """Training, validation and test frames of ``replay_file``."""
+    if not sources:
+        return [], [], []
+    if options.replay_size is not None:
+        if options.replay_size > len(sources):
+            raise ValueError(f"replay_size={options.replay_size}: replay_file has {len(sources)} frames, ask for fewer")
+        sources = drawn(sources, options.replay_size, options.split_seed)
+    count = frame_count(PART_OF_OLD_FRAMES, sources)
+    return divide(sources, count, count, options.split_seed, labels_of, option="replay_file")
+
+
+def mark_replayed(splits: Splits, old: set[int]) -> None:
+    """Says of all frames, if there are ``old`` ones, by their ids, which are."""
+    if old:
+        for frame in (frame for part in splits.parts().values() for frame in part):
+            frame.replayed = id(frame) in old
+
+
+def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[str, list[SourceFrame]]:
+    """The frames of all files, by the option that names them. Files are read together: a label may be in one of them.
+
+    Raises:
+        ValueError: a file cannot be read, or no frame has one of the labels.
+    """
+    chosen = {name: paths(files) for name in FILE_OPTIONS if (files := getattr(options, name))}
+    files = [file for of_option in chosen.values() for file in of_option]
+    owners = [name for name, of_option in chosen.items() for _ in of_option]
+    frames = list(
+        AtomsFile(
+            files,
+            options.cache,
+            options.labels,
+            options.energy_key,
+            options.forces_key,
+            options.stress_key,
+            options.virial_key,
+            options.format,
+            pre_transform=RadiusGraph(cutoff),
+            num_workers=num_workers,
+            details=True,
+        )
     )
+    name_config_types(frames)
+    read: dict[str, list[SourceFrame]] = {name: [] for name in chosen}
+    for frame in frames:
+        file, number = frame.source[0].tolist()
+        read[owners[file]].append(SourceFrame(frame, files[file], number, bool(frame.constrained)))
+        del frame.source, frame.constrained
+    return read
 
 
 def without_isolated(option: str, sources: list[SourceFrame]) -> list[SourceFrame]:
@@ -143,40 +211,6 @@ def without_isolated(option: str, sources: list[SourceFrame]) -> list[SourceFram
             "and are not trained on, validated or tested: add frames of atoms that see others within the cutoff"
         )
     return kept
-
-
-def divide(
-    frames: list[Frame], validation: list[Frame] | int, test: list[Frame] | int, seed: int
-) -> tuple[list[Frame], list[Frame], list[Frame]]:
-    """Training, validation and test frames; of the latter two, numbers are drawn at random from ``frames``.
-
-    The test frames do not depend on how many are drawn for validation.
-
-    Raises:
-        ValueError: no training frame is left.
-    """
-    held_out = [part for part in (test, validation) if isinstance(part, int)]
-    if sum(held_out) >= len(frames):
-        raise ValueError(
-            f"train_file: {len(frames)} frames, of which {sum(held_out)} are to be held out for validation and test: "
-            "give more frames, smaller val_size and test_size, or val_file and test_file"
-        )
-    shuffled = [frames[i] for i in torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed)).tolist()]
-    test_frames, shuffled = _drawn(test, shuffled)
-    validation_frames, shuffled = _drawn(validation, shuffled)
-    return shuffled, validation_frames, test_frames
-
-
-def _drawn(wanted: list[Frame] | int, shuffled: list[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """The frames that are wanted, or so many of those that are ``shuffled``; and what is left of these."""
-    if isinstance(wanted, int):
-        return shuffled[:wanted], shuffled[wanted:]
-    return wanted, shuffled
-
-
-def frame_count(size: float, frames: list) -> int:
-    """``size`` as a number of frames, at least one; below 1 it is a part of ``frames``."""
-    return int(size) if size >= 1 else max(1, round(size * len(frames)))
 
 
 def paths(files: str | list[str]) -> list[Path]:

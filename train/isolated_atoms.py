@@ -3,6 +3,7 @@
 A potential gives an atom without neighbours the energy of its element, whatever it has learned, and no force.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,11 @@ class IsolatedAtom:
 
     @classmethod
     def of(cls, frame: Data, place: str) -> "IsolatedAtom":
-        return cls(chemical_symbols[frame.z.item()], frame.energy.item(), place)
+        """Raises ValueError where it has no energy: it would say nothing."""
+        symbol, energy = chemical_symbols[frame.z.item()], frame.energy.item()
+        if math.isnan(energy):
+            raise ValueError(f"{place} is an isolated atom of {symbol} without an energy: give one, or leave it out")
+        return cls(symbol, energy, place)
 
 
 def is_isolated(frame: Data) -> bool:

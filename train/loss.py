@@ -59,11 +59,31 @@ def _huber(residual: Tensor, delta: float) -> Tensor:
     return huber_loss(residual, torch.zeros_like(residual), reduction="none", delta=delta)
 
 
-def sum_over_labels(residual: Tensor, cost: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def label_weights(name: str, batch: Batch) -> Tensor | None:
+    """How much labels ``name`` count, of a shape that goes with theirs; None, for all alike, if frames have no weights.
+
+    Args:
+        name: one of :data:`QUANTITIES`.
+        batch: frames, perhaps with ``weight`` (B, 3), of energy, forces and stress.
+    """
+    if "weight" not in batch:
+        return None
+    weight = batch.weight[:, QUANTITIES.index(name)]
+    if name == "forces":
+        return weight[batch.batch][:, None]
+    return weight[:, None, None] if name == "stress" else weight
+
+
+def sum_over_labels(
+    residual: Tensor, cost: Callable[[Tensor], Tensor], weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """The sum of ``cost`` over the numbers of ``residual`` that are not NaN, and how many they are; both are scalars.
 
-    Of a missing label nothing reaches the gradient.
+    Of a missing label nothing reaches the gradient. With a ``weight`` of finite numbers each cost is multiplied by its
+    own; what is counted stays the same, so that a batch of light frames is light.
     """
     present = ~residual.isnan()
-    total = torch.where(present, cost(torch.where(present, residual, 0.0)), 0.0).sum()
-    return total, present.sum().to(residual.dtype)
+    costs = cost(torch.where(present, residual, 0.0))
+    if weight is not None:
+        costs = weight.to(costs.dtype) * costs
+    return torch.where(present, costs, 0.0).sum(), present.sum().to(residual.dtype)

@@ -25,6 +25,7 @@ class Labels:
         num_atoms: (frames,) atoms of each frame.
         stress: (frames, 3, 3) eV/Angstrom^3, positive where the structure wants to shrink; None if there are none.
         numbers: (atoms,) atomic numbers, for the errors of each element.
+        config_types: (frames,) names, for the errors of each; None if there is only one.
     """
 
     energy: np.ndarray
@@ -32,6 +33,23 @@ class Labels:
     num_atoms: np.ndarray
     stress: np.ndarray | None = None
     numbers: np.ndarray | None = None
+    config_types: np.ndarray | None = None
+
+    def has(self, name: str) -> bool:
+        """Whether any frame has the label ``name``."""
+        values = getattr(self, name)
+        return values is not None and not bool(np.isnan(values).all())
+
+    def selected(self, frames: np.ndarray) -> "Labels":
+        """Those of some ``frames``, a mask (frames,), without their config_types."""
+        atoms = np.repeat(frames, self.num_atoms)
+        return Labels(
+            energy=self.energy[frames],
+            forces=None if self.forces is None else self.forces[atoms],
+            num_atoms=self.num_atoms[frames],
+            stress=None if self.stress is None else self.stress[frames],
+            numbers=None if self.numbers is None else self.numbers[atoms],
+        )
 
 
 def errors(predicted: Labels, reference: Labels) -> dict:
@@ -39,21 +57,34 @@ def errors(predicted: Labels, reference: Labels) -> dict:
 
     Only quantities that both have are compared, and of these only labels that are not NaN; a prediction that is not a
     number although there is a label makes its errors infinite. Of several elements, ``species`` has the force errors of
-    the atoms of each.
+    the atoms of each; of several config_types, ``config_types`` the errors of the frames of each.
     """
-    energy = _difference(predicted.energy, reference.energy) * MEV_PER_EV
-    found: dict = mean_errors("energy", energy)
-    found["energy_mae_meV_per_atom"] = float(np.nanmean(np.abs(energy / reference.num_atoms)))
-    if predicted.forces is not None and reference.forces is not None:
+    found: dict = {}
+    if reference.has("energy"):
+        energy = _difference(predicted.energy, reference.energy) * MEV_PER_EV
+        found = mean_errors("energy", energy)
+        found["energy_mae_meV_per_atom"] = float(np.nanmean(np.abs(energy / reference.num_atoms)))
+    if predicted.forces is not None and reference.forces is not None and reference.has("forces"):
         forces = _difference(predicted.forces, reference.forces) * MEV_PER_EV
         found |= mean_errors("forces", forces)
         if reference.numbers is not None:
             found["species"] = species_errors(forces, reference.numbers)
-    if predicted.stress is not None and reference.stress is not None:
+    if predicted.stress is not None and reference.stress is not None and reference.has("stress"):
         stress = _difference(predicted.stress, reference.stress) * MEV_PER_EV
         found |= mean_errors("stress", stress)
         found["stress_mae_GPa"] = found[f"stress_mae_{UNITS['stress']}"] * GPA_PER_MEV
+    if reference.config_types is not None:
+        found["config_types"] = config_type_errors(predicted, reference, reference.config_types)
     return found
+
+
+def config_type_errors(predicted: Labels, reference: Labels, config_types: np.ndarray) -> dict[str, dict]:
+    """Errors, and the number of ``frames``, of each of ``config_types`` (frames,), by its name."""
+    return {
+        str(name): {"frames": int(frames.sum()), **errors(predicted.selected(frames), reference.selected(frames))}
+        for name in np.unique(config_types)
+        for frames in [config_types == name]
+    }
 
 
 def _difference(predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -89,8 +120,9 @@ def trivial_prediction(train: Labels, test: Labels) -> Labels:
     species = np.unique(train.numbers)
     learnt = composition(train.numbers, train.num_atoms, species)
     asked = composition(test.numbers, test.num_atoms, species)
+    known = ~np.isnan(train.energy)
     return Labels(
-        energy=asked @ fit_energy_reference(learnt, train.energy),
+        energy=asked @ fit_energy_reference(learnt[known], train.energy[known]),
         forces=None if test.forces is None else np.zeros_like(test.forces),
         num_atoms=test.num_atoms,
         stress=None if test.stress is None else np.zeros_like(test.stress),

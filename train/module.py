@@ -15,7 +15,8 @@ from torch_geometric.data import Batch
 
 from pyg_cgconv.potential import Potential
 from train.epoch_mean import EpochMeans
-from train.loss import difference, penalty, residuals, sum_over_labels
+from train.freezing import freeze
+from train.loss import difference, label_weights, penalty, residuals, sum_over_labels
 from train.metrics import MEV_PER_EV, UNITS
 from train.options import FitOptions, ModelOptions
 from train.schedule import constant, cosine, plateau, training_progress, training_timer
@@ -34,15 +35,25 @@ class PotentialModule(LightningModule):
         fit: arguments of :class:`train.options.FitOptions`.
         quantities: what is predicted and compared with labels: ``energy``, and ``forces`` and ``stress`` where the
             training frames have them.
+        frozen: parameters of the potential that stay as they are.
+        frames: numbers by which the training frames are known again; default what they give to ``potential``.
     """
 
-    def __init__(self, potential: dict, fit: dict, quantities: Sequence[str] = ("energy", "forces")):
+    def __init__(
+        self,
+        potential: dict,
+        fit: dict,
+        quantities: Sequence[str] = ("energy", "forces"),
+        frozen: Sequence[str] = (),
+        frames: Sequence[float] | None = None,
+    ):
         super().__init__()
         self.save_hyperparameters()
         self.fit_options = FitOptions(**fit)
         self.potential = Potential(**potential)
         self.potential.validate = False  # the frames were checked before the training
-        self.force_scale = potential["scale"]
+        freeze(self.potential, frozen)
+        self.force_scale = self.potential.scale.mean().item()
         self.quantities = tuple(quantities)
         self.cost = penalty(self.fit_options.loss, self.fit_options.huber_delta)
         # Means over all labels since the last validation.
@@ -101,10 +112,11 @@ class PotentialModule(LightningModule):
 
     def configure_optimizers(self):
         fit = self.fit_options
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if fit.optimizer == "soap":
-            optimizer: Optimizer = Soap(self.parameters(), lr=fit.lr)
+            optimizer: Optimizer = Soap(trained, lr=fit.lr)
         else:
-            optimizer = torch.optim.Adam(self.parameters(), lr=fit.lr, amsgrad=True, fused=True)
+            optimizer = torch.optim.Adam(trained, lr=fit.lr, amsgrad=True, fused=True)
         if fit.schedule == "cosine":
             schedules = cosine(optimizer, fit.warmup_steps, lambda step: training_progress(self.trainer, step))
         elif fit.schedule == "plateau":
@@ -147,12 +159,18 @@ class PotentialModule(LightningModule):
     @staticmethod
     def frame_statistics(hyperparameters: Mapping) -> list[float]:
         """What the training frames contribute to ``hyperparameters``: it tells them from others."""
+        if hyperparameters.get("frames") is not None:
+            return list(hyperparameters["frames"])
         potential = hyperparameters["potential"]
         return [*potential["species"], *potential["shift"], potential["scale"], potential["avg_num_neighbors"]]
 
     def residuals(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """What the loss is made of: errors without a unit, NaN where there is no label."""
         return residuals(predicted, batch, self.force_scale)
+
+    def label_weights(self, name: str, batch: Batch) -> Tensor | None:
+        """Factors on what the errors of ``name`` cost, of a shape that goes with theirs; None if all count alike."""
+        return label_weights(name, batch)
 
     def reported_errors(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Errors in the units of the validation log, NaN where there is no label."""
@@ -165,7 +183,10 @@ class PotentialModule(LightningModule):
     def _loss_sums(self, predicted: dict[str, Tensor], batch: Batch, stage: str) -> dict[str, tuple[Tensor, Tensor]]:
         """Sum of the penalties and number of labels for each quantity, added to the means of ``stage``."""
         found = self.residuals(predicted, batch)
-        sums = {name: sum_over_labels(residual, self.cost) for name, residual in found.items()}
+        sums = {
+            name: sum_over_labels(residual, self.cost, self.label_weights(name, batch))
+            for name, residual in found.items()
+        }
         for name, (total, count) in sums.items():
             self.mean_loss[f"{stage}/{name}"].update(total.detach(), count)
         return sums
@@ -183,9 +204,7 @@ def new_module(
     Raises:
         ValueError: the weights of all ``quantities`` are 0.
     """
-    weights = {f"{name}_weight": getattr(fit, f"{name}_weight") for name in quantities}
-    if not any(weights.values()):
-        raise ValueError(f"{weights} leaves nothing to fit of what the training frames have: raise one of them")
+    check_something_is_fitted(fit, quantities)
     potential = {
         **asdict(model),
         "species": list(statistics.species),
@@ -195,3 +214,10 @@ def new_module(
         "dtype": dtype,
     }
     return PotentialModule(potential, asdict(fit), list(quantities))
+
+
+def check_something_is_fitted(fit: FitOptions, quantities: Sequence[str]) -> None:
+    """Raises ValueError where the weights of all ``quantities`` are 0."""
+    weights = {f"{name}_weight": getattr(fit, f"{name}_weight") for name in quantities}
+    if not any(weights.values()):
+        raise ValueError(f"{weights} leaves nothing to fit of what the training frames have: raise one of them")

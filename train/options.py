@@ -1,7 +1,7 @@
 """What can be chosen in a run, grouped as ``--help`` shows it. A field is a command-line option and a line of YAML."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -129,6 +129,32 @@ class FitOptions(OptimiserOptions):
             raise ValueError(
                 f"stage_two_start={self.stage_two_start}: expected a part of the training, 0 to 1, such as 0.75"
             )
+
+
+@dataclass(frozen=True)
+class TuningOptions:
+    """Fine-tuning: a trained potential to start from, instead of random weights.
+
+    Args:
+        init: a run folder, its potential.pt, or a checkpoint such as best.ckpt, whose averaged weights are taken.
+            Options of the model are those of this potential, and lr is lower by default. Elements that it does not know
+            get weights of their own.
+        init_atom_energies: where energies of isolated atoms come from that are neither given nor in the files. data
+            fits them to the training energies less what the potential knows of bonds, because levels of theory differ
+            in them; potential keeps those that it has.
+        freeze: names of what is not trained, such as [embedding, "blocks.0.*"]: parameters or modules of the potential;
+            * stands for any characters.
+    """
+
+    init: Path | None = None
+    init_atom_energies: Literal["data", "potential"] = "data"
+    freeze: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.freeze and self.init is None:
+            raise ValueError(f"freeze={self.freeze}: random weights would stay random; name what was trained by init")
+        if self.init_atom_energies == "potential" and self.init is None:
+            raise ValueError("init_atom_energies='potential': there is no potential, name one by init")
 
 
 @dataclass(frozen=True)

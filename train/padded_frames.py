@@ -21,6 +21,7 @@ ROWS = {
     "cell": "frame",
     "energy": "frame",
     "stress": "frame",
+    "weight": "frame",
     "y": "frame",
 }
 
@@ -36,7 +37,7 @@ class PaddedFrames:
     Args:
         frames: frames with neighbour lists, as :class:`~pyg_cgconv.RadiusGraph` makes them. All must have the same of
             the attributes ``z``, ``pos``, ``edge_index``, ``edge_shift``, ``cell``, ``energy``, ``forces``,
-            ``stress`` and ``y``; batches have these and no others.
+            ``stress``, ``weight`` and ``y``; batches have these and no others.
         cutoff: of the potential, Angstrom.
         device: where they are kept.
 
@@ -139,9 +140,11 @@ def _padding_edges(edges: _Places, atoms: _Places) -> Tensor:
 
 
 def _padding_row(name: str, stored: Tensor) -> Tensor:
-    """What a frame of padding has (1, ...): a cell with a volume, and no label."""
+    """What a frame of padding has (1, ...): a cell with a volume, no label, and no weight."""
     if name == "cell":
         return torch.eye(3, dtype=stored.dtype, device=stored.device).expand_as(stored[:1])
+    if name == "weight":
+        return torch.zeros_like(stored[:1])
     return stored.new_full(stored[:1].shape, torch.nan if stored.is_floating_point() else 0)
 
 

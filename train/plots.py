@@ -19,6 +19,8 @@ def parity_plot(path: Path, predicted: Labels, reference: Labels, title: str) ->
     Energies of frames of different sizes are those of an atom.
     """
     panels = parity_panels(predicted, reference)
+    if not panels:
+        return  # nothing has a label
     figure = Figure(figsize=(4.5 * len(panels), 4.4), layout="constrained")
     figure.suptitle(title)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -38,23 +40,25 @@ def draw_parity(axes: Axes, quantity: str, computed: np.ndarray, learnt: np.ndar
 
 
 def parity_panels(predicted: Labels, reference: Labels) -> list[tuple[str, np.ndarray, np.ndarray, str]]:
-    """Name, computed values, predicted values and caption of each quantity that both have."""
+    """Name, computed values, predicted values and caption of each quantity that both have, as far as it has labels."""
     test = errors(predicted, reference)
-    same_size = len(set(reference.num_atoms.tolist())) == 1
-    divisor, unit = (1, "eV") if same_size else (reference.num_atoms, "eV/atom")
-    energy = "energy_mae_meV" if same_size else "energy_mae_meV_per_atom"
-    computed, learnt = reference.energy / divisor, predicted.energy / divisor
-    panels = [
-        (f"energy - mean ({unit})", computed - computed.mean(), learnt - computed.mean(),
-         f"MAE {test[energy]:.2f} m{unit}"),
-    ]  # fmt: skip
-    if predicted.forces is not None and reference.forces is not None:
+    panels = [_energy_panel(predicted, reference, test)] if reference.has("energy") else []
+    if predicted.forces is not None and reference.forces is not None and reference.has("forces"):
         caption = f"MAE {test['forces_mae_meV_per_A']:.1f} meV/Å"
         panels.append(("force component (eV/Å)", *_with_labels(reference.forces, predicted.forces), caption))
-    if predicted.stress is not None and reference.stress is not None:
+    if predicted.stress is not None and reference.stress is not None and reference.has("stress"):
         caption = f"MAE {test['stress_mae_meV_per_A3']:.2f} meV/Å³ = {test['stress_mae_GPa']:.3f} GPa"
         panels.append(("stress component (eV/Å³)", *_with_labels(reference.stress, predicted.stress), caption))
     return panels
+
+
+def _energy_panel(predicted: Labels, reference: Labels, test: dict) -> tuple[str, np.ndarray, np.ndarray, str]:
+    same_size = len(set(reference.num_atoms.tolist())) == 1
+    divisor, unit = (1, "eV") if same_size else (reference.num_atoms, "eV/atom")
+    energy = "energy_mae_meV" if same_size else "energy_mae_meV_per_atom"
+    computed, learnt = _with_labels(reference.energy / divisor, predicted.energy / divisor)
+    caption = f"MAE {test[energy]:.2f} m{unit}"
+    return f"energy - mean ({unit})", computed - computed.mean(), learnt - computed.mean(), caption
 
 
 def _with_labels(computed: np.ndarray, learnt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

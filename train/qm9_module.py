@@ -51,6 +51,9 @@ class PropertyModule(PotentialModule):
     def residuals(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         return {name: error / self.spread for name, error in self.reported_errors(predicted, batch).items()}
 
+    def label_weights(self, name: str, batch: Batch) -> None:
+        return None
+
     def reported_errors(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         return {NAME: difference(predicted[NAME], batch.y[:, self.column])}
 

@@ -42,7 +42,7 @@ def describe_run(facts: dict, folder: Path) -> str:
 
 
 def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str:
-    """A table of mean absolute errors, one line for each of ``rows``, forces of each element below their line.
+    """A table of mean absolute errors, one line for each of ``rows``; below it those of each element and config_type.
 
     Args:
         rows: results of :func:`train.metrics.errors` by what they are errors of.
@@ -55,9 +55,10 @@ def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str
     lines[0] += "of |F|".rjust(10) if relative else ""
     for label, row in rows.items():
         by_species = {f"  on {symbol}": errors for symbol, errors in row.get("species", {}).items()}
-        for name, errors in {label: row, **by_species}.items():
+        by_type = {f"  of {name}": errors for name, errors in row.get("config_types", {}).items()}
+        for name, errors in {label: row, **by_species, **by_type}.items():
             lines.append(f"{name:<28}" + "".join(_cell(errors, *column) for column in columns.values()))
-            if relative:
+            if relative and "forces_mae_meV_per_A" in errors:
                 lines[-1] += f"{100 * errors['forces_mae_meV_per_A'] / mean_force:>8.1f} %"
     return "\n".join(line.rstrip() for line in lines)
 
@@ -68,7 +69,8 @@ def _cell(errors: dict, name: str, unit: str) -> str:
 
 def error_table(metrics: dict, folder: Path) -> str:
     """Test errors beside those of a trivial model; ``of |F|`` is relative to the mean absolute force component."""
-    baseline = {name: value for name, value in metrics["baseline"].items() if name != "species"}
-    rows = {"this potential, test frames": metrics["test"], "energies of atoms, no forces": baseline}
+    baseline = {name: value for name, value in metrics["baseline"].items() if name not in ("species", "config_types")}
+    replay = {"this potential, old frames": metrics["replay"]} if "replay" in metrics else {}
+    rows = {"this potential, test frames": metrics["test"]} | replay | {"energies of atoms, no forces": baseline}
     effort = f"{metrics['epochs']} epochs, {metrics['steps']} steps in {metrics['seconds']:.0f} s"
     return "\n".join(["", error_rows(rows, baseline.get("forces_mae_meV_per_A")), "", f"{effort}; results in {folder}"])

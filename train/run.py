@@ -11,16 +11,18 @@ from torch_geometric.loader import DataLoader
 from train.checkpoints import BEST
 from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
 from train.export import describe
+from train.fine_tuning import start_from
 from train.fitting import fit_module, session, working_in
 from train.isolated_atoms import describe_isolated, isolated_energies
+from train.label_counts import count_labels, describe_labels
 from train.lock import alone_in
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module
-from train.options import FitOptions, ModelOptions, RunOptions
+from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.outputs import dated_folder, make_folder, writing_to, written_whole
 from train.plots import learning_curve, parity_plot, validation_errors
 from train.report import error_table, versions, write_json
-from train.statistics import collect_statistics
+from train.statistics import collect_statistics, elements_without_energy
 from train.trained import CONFIG, POTENTIAL
 
 
@@ -53,7 +55,14 @@ def create_run_folder(run_dir: Path | None, task: str, name: str) -> Path:
     return folder
 
 
-def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, run: RunOptions) -> dict:
+def train(
+    splits: Splits,
+    folder: Path,
+    model: ModelOptions,
+    fit: FitOptions,
+    run: RunOptions,
+    tuning: TuningOptions = TuningOptions(),  # noqa: B008  # it is frozen
+) -> dict:
     """Fits a potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
 
     With ``run.resume`` it goes on from the last checkpoint in ``folder``. The test frames are predicted with the
@@ -63,6 +72,8 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
     Args:
         splits: frames with neighbour lists within ``model.cutoff``.
         folder: an existing folder.
+        model, fit, run: options.
+        tuning: where the weights start, if not at random.
 
     Returns:
         What is written to ``metrics.json``; nothing in the processes of devices other than the first.
@@ -75,14 +86,26 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
         statistics = collect_statistics(splits.train, fit.atom_energies, isolated)
         if splits.isolated:
-            print_isolated(splits.isolated, given, [chemical_symbols[number] for number in statistics.species])
-        module = new_module(model, fit, statistics, run.dtype, quantities_of(splits.train))
-        fitted = fit_module(module, data, folder, {"data": splits.name}, model, fit, run)
+            print_once(
+                describe_isolated(splits.isolated, given, [chemical_symbols[number] for number in statistics.species])
+            )
+        print_once(describe_labels(splits.parts()))
+        if unknown := elements_without_energy(splits.train, given.keys() | isolated.keys()):
+            print_once(f"energies of atoms: none for {', '.join(unknown)}, no training frame tells them: 0 eV is taken")
+        quantities = quantities_of(splits.train)
+        if tuning.init is None:
+            module = new_module(model, fit, statistics, run.dtype, quantities)
+        else:
+            start = start_from(tuning.init, tuning, model, fit, run, statistics, splits.train, isolated, quantities)
+            module = start.module
+            print_once(start.description)
+        about = {"data": splits.name, "labels": count_labels(splits.parts())}
+        fitted = fit_module(module, data, folder, about, model, fit, run)
         if fitted is None:
             return {}
         best, facts = fitted
-        validation, test = (predicted_labels(best, loader) for loader in data.predict_dataloader())
-        metrics = report(folder, facts, splits, validation, test)
+        validation, test, *old = (predicted_labels(best, loader) for loader in data.predict_dataloader())
+        metrics = report(folder, facts, splits, validation, test, *old)
         potential = best.potential.cpu()
         potential.metadata = describe(potential, folder / BEST)
         potential.save(folder / POTENTIAL)
@@ -90,12 +113,19 @@ def train(splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, ru
 
 
 @rank_zero_only
-def print_isolated(*arguments) -> None:
-    print(describe_isolated(*arguments), flush=True)
+def print_once(text: str) -> None:
+    """By one of several devices, and nothing of no text."""
+    if text:
+        print(text, flush=True)
 
 
 def check_validation_labels(splits: Splits, fit: FitOptions) -> None:
-    """Raises ValueError where validation frames lack a label of which the loss is made."""
+    """Raises ValueError where training frames have no energy, or validation frames lack what the loss is made of."""
+    if "energy" not in quantities_of(splits.train):
+        raise ValueError(
+            f"energy: none of the {len(splits.train)} training frames has one, from which a potential is made; give "
+            "some, or name them by --energy_key"
+        )
     learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
     missing = [name for name in learned if name not in validated and getattr(fit, f"{name}_weight") > 0]
     if missing:
@@ -119,12 +149,21 @@ def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
     )
 
 
-def report(folder: Path, facts: dict, splits: Splits, validation: Labels, test: Labels) -> dict:
-    """Writes ``metrics.json`` and the plots, prints the errors of the predictions ``validation`` and ``test``."""
-    computed = labels(splits.test)
+def report(
+    folder: Path, facts: dict, splits: Splits, validation: Labels, test: Labels, old: Labels | None = None
+) -> dict:
+    """Writes ``metrics.json`` and the plots, prints the errors of the predictions ``validation``, ``test`` and ``old``.
+
+    Old frames count in the validation loss, but not in these errors.
+    """
+    computed, validated = labels(splits.test), labels(splits.validation)
+    if old is not None:
+        new = np.array([not frame.replayed for frame in splits.validation])
+        validation, validated = validation.selected(new), validated.selected(new)
     metrics = facts | {
         "test": errors(test, computed),
-        "validation": errors(validation, labels(splits.validation)),
+        "validation": errors(validation, validated),
+        **({} if old is None else {"replay": errors(old, labels(splits.replay))}),
         "baseline": errors(trivial_prediction(labels(splits.train), computed), computed),
         "versions": versions(),
     }

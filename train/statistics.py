@@ -1,6 +1,6 @@
 """What a model is told of its training frames before it learns: energy reference, force scale, number of neighbours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +87,7 @@ def collect_statistics(
     """Statistics of training ``frames``, whose neighbour lists are there already.
 
     Args:
-        frames: with energies, and with forces (NaN where there are none) or without.
+        frames: with energies and forces, NaN where there are none, or without any forces.
         atom_energies: energies of isolated atoms in eV by chemical symbol, those of all elements but the ones that
             ``isolated_energies`` has; fitted if not given.
         isolated_energies: likewise of some elements, others are fitted; ``atom_energies`` goes before it.
@@ -96,6 +96,7 @@ def collect_statistics(
     species = np.unique(numbers)
     atoms = composition(numbers, np.array([frame.num_nodes for frame in frames]), species)
     energy = torch.cat([frame.energy for frame in frames]).double().numpy()
+    atoms, energy = atoms[~np.isnan(energy)], energy[~np.isnan(energy)]
     known = dict(isolated_energies or {})
     if atom_energies is None:
         symbols = [chemical_symbols[number] for number in species]
@@ -108,6 +109,13 @@ def collect_statistics(
         scale=_scale(frames, (energy - atoms @ shift) / atoms.sum(axis=1)),
         num_neighbors=sum(frame.num_edges for frame in frames) / len(numbers),
     )
+
+
+def elements_without_energy(frames: Sequence[Data], known: Collection[str]) -> list[str]:
+    """Symbols of the elements of ``frames`` that no frame with an energy holds, and that are not ``known``."""
+    there = {int(number) for frame in frames for number in frame.z.unique()}
+    fitted = {int(number) for frame in frames if not frame.energy.isnan().any() for number in frame.z.unique()}
+    return [symbol for number in sorted(there - fitted) if (symbol := chemical_symbols[number]) not in known]
 
 
 def _scale(frames: Sequence[Data], energy_of_atom: np.ndarray) -> float:

@@ -11,10 +11,14 @@ from jsonargparse import Namespace
 
 from train import frames, md17, qm9
 from train.checkpoints import LAST
+from train.fine_tuning import LR, load_initial, model_options_of
+from train.options import TuningOptions
 from train.parser import Parser
+from train.preset_choice import AUTO
 from train.trained import CONFIG, written_options
 
 TASKS = {"md17": md17, "frames": frames, "qm9": qm9}
+SHOWN_FOR_AUTO = "small"  # until files were looked at
 PRESET_FOLDER = Path(__file__).parent / "presets"
 
 
@@ -22,10 +26,15 @@ def preset_names(task: str) -> list[str]:
     return sorted(path.stem.removeprefix(f"{task}-") for path in PRESET_FOLDER.glob(f"{task}-*.yaml"))
 
 
+def known_presets(task: str) -> list[str]:
+    """What ``--preset`` takes."""
+    return [*([AUTO] if TASKS[task].DEFAULT_PRESET == AUTO else []), *preset_names(task)]
+
+
 def read_preset(task: str, name: str) -> dict:
     """The options that a preset sets, by name."""
     if name not in preset_names(task):
-        raise ValueError(f"preset={name!r}: unknown for {task}, expected one of {', '.join(preset_names(task))}")
+        raise ValueError(f"preset={name!r}: unknown for {task}, expected one of {', '.join(known_presets(task))}")
     return yaml.safe_load((PRESET_FOLDER / f"{task}-{name}.yaml").read_text())
 
 
@@ -37,11 +46,29 @@ def chosen_preset(arguments: Sequence[str], default: str) -> str:
     return given.preset or default
 
 
+def automatic_preset(task: str, values: Namespace) -> tuple[str, str]:
+    """The preset for what ``values``, the options with ``preset`` "auto", name; and why it is this one."""
+    data, *_, run = task_options(task, values)
+    return TASKS[task].choose_preset(data, run)
+
+
+def chosen_init(arguments: Sequence[str]) -> Path | None:
+    """The potential that the command line or the ``--config`` file starts from: it sets defaults before the preset.
+
+    None for a run that goes on, which has all of its options.
+    """
+    given = early_options(arguments)
+    if given.init is None and given.config is not None and given.config.is_file():
+        written = written_options(given.config).get("init")
+        given.init = None if written is None else Path(written)
+    return None if given.resume is not None else given.init
+
+
 def early_options(arguments: Sequence[str]) -> argparse.Namespace:
     """The options that decide what the others start from."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset")
-    for name in ("--config", "--resume"):
+    for name in ("--config", "--resume", "--init"):
         early.add_argument(name, type=Path)
     return early.parse_known_args(arguments)[0]
 
@@ -75,8 +102,8 @@ def check_config(config: Path, task: str) -> None:
         raise ValueError(f"config={str(config)!r} has task={written!r}: python -m train {written} takes it, not {task}")
 
 
-def task_parser(task: str, preset: str) -> Parser:
-    """All options of a task, with the values of ``preset`` as defaults."""
+def task_parser(task: str, preset: str, init: Path | None = None) -> Parser:
+    """All options of a task, with the values of ``preset`` as defaults; those of the model as ``init`` has them."""
     parser = Parser(
         prog=f"python -m train {task}", usage=f"python -m train {task} [options]", description=TASKS[task].__doc__
     )
@@ -86,10 +113,13 @@ def task_parser(task: str, preset: str) -> Parser:
         help="YAML file with any of the options below, such as config.yaml of a run; give it first",
     )
     parser.add_argument("--task", type=Literal[task], default=task, help="whose options these are, for config.yaml")
-    parser.add_argument("--preset", default=preset, help=f"defaults for model and fit: {', '.join(preset_names(task))}")
+    known = ", ".join(known_presets(task))
+    parser.add_argument("--preset", default=preset, help=f"defaults for model and fit: {known}")
     for group in TASKS[task].OPTIONS:
         parser.add_class_arguments(group)
-    parser.set_defaults(read_preset(task, preset))
+    parser.set_defaults(read_preset(task, SHOWN_FOR_AUTO if preset == AUTO else preset))
+    if init is not None and TuningOptions in TASKS[task].OPTIONS:
+        parser.set_defaults({**model_options_of(load_initial(init)), "lr": LR})
     return parser
 
 

@@ -75,31 +75,32 @@ class ComputeOptions:
             torch.set_num_threads(self.threads)
 
 
-def model_file(model: Path) -> Path:
+def model_file(model: Path, option: str = "model") -> Path:
     """The file that holds the weights: ``model`` itself, or one in the run folder ``model``.
 
     Raises:
         FileNotFoundError: there is no such file, or no model in the folder.
     """
     if not model.exists():
-        raise FileNotFoundError(f"model={str(model)!r}: no such file or folder")
+        raise FileNotFoundError(f"{option}={str(model)!r}: no such file or folder")
     if not model.is_dir():
         return model
     for name in (POTENTIAL, BEST):  # a run that is not over yet has only checkpoints
         if (model / name).exists():
             return model / name
     raise FileNotFoundError(
-        f"model={str(model)!r} holds neither {POTENTIAL} nor {BEST}: name the folder of a run, or the file itself"
+        f"{option}={str(model)!r} holds neither {POTENTIAL} nor {BEST}: name the folder of a run, or the file itself"
     )
 
 
-def load_trained(model: Path, **overrides) -> Potential:
+def load_trained(model: Path, option: str = "model", **overrides) -> Potential:
     """The potential of a run folder, of a checkpoint or of a file that :meth:`Potential.save` wrote.
 
     A checkpoint's averaged weights are taken. Nothing in a file is executed.
 
     Args:
         model: the folder or the file.
+        option: the name under which it was given, for messages.
         overrides: hyperparameters of the potential that replace those of the training, such as ``dtype``.
 
     Returns:
@@ -109,13 +110,13 @@ def load_trained(model: Path, **overrides) -> Potential:
         FileNotFoundError: there is no such file.
         ValueError: it is of something else, or cut short.
     """
-    file = model_file(model)
+    file = model_file(model, option)
     if file.suffix == CHECKPOINT_SUFFIX:
-        return _from_checkpoint(file, overrides)
+        return _from_checkpoint(file, option, overrides)
     try:
         return Potential.load(file, **overrides)
     except ValueError as error:
-        raise ValueError(f"model: {error}") from error
+        raise ValueError(f"{option}: {error}") from error
 
 
 def run_folder(model: Path) -> Path:
@@ -155,14 +156,14 @@ def training_record(model: Path) -> dict | None:
     return json.loads(record.read_text()) if of_a_run and record.exists() else None
 
 
-def _from_checkpoint(file: Path, overrides: dict) -> Potential:
-    checkpoint = read_checkpoint("model", file)
+def _from_checkpoint(file: Path, option: str, overrides: dict) -> Potential:
+    checkpoint = read_checkpoint(option, file)
     known = {"hyper_parameters", "state_dict"} <= checkpoint.keys()
     arguments = checkpoint["hyper_parameters"].get("potential") if known else None
     if arguments is None or not all(name.startswith(PREFIX) for name in checkpoint["state_dict"]):
         raise ValueError(
-            f"model={str(file)!r} is not the checkpoint of a potential: expected one that `python -m train` wrote in "
-            "training on energies and forces"
+            f"{option}={str(file)!r} is not the checkpoint of a potential: expected one that `python -m train` wrote "
+            "in training on energies and forces"
         )
     potential = Potential(**{**arguments, **overrides})
     potential.load_state_dict({name.removeprefix(PREFIX): w for name, w in checkpoint["state_dict"].items()})

@@ -5,6 +5,7 @@
     derivatives   forces, virial, volume
     arguments     its arguments, checked
     file          potential.pt
+    species       with_species: the same potential, for more elements
     neighbors     RadiusGraph, radius_graph: which atoms see each other
     calculator    ASECalculator, VerletList: the potential in ASE
     replay        Replay: energy and forces as one CUDA graph
@@ -20,13 +21,14 @@ from ._derivatives import cell_volumes
 from ._neighbors import RadiusGraph, radius_graph
 from ._potential import Potential
 from ._replay import Replay
+from ._species import with_species
 
 if TYPE_CHECKING:
     from ._calculator import ASECalculator as ASECalculator
     from ._calculator import VerletList as VerletList
 
 # A star import must not need ASE: no ASECalculator.
-__all__ = ["Potential", "RadiusGraph", "Replay", "cell_volumes", "radius_graph"]
+__all__ = ["Potential", "RadiusGraph", "Replay", "cell_volumes", "radius_graph", "with_species"]
 
 if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name
     __getattr__, __dir__ = attach(__name__, {"ASECalculator": "._calculator", "VerletList": "._calculator"})

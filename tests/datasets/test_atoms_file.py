@@ -217,9 +217,8 @@ def test_virial_is_refused(xyz):
 
 
 def test_stress_that_only_some_frames_have(tmp_path):
-    path = written(tmp_path / "mixed.xyz", [*crystals(), *molecules()])
-    with pytest.raises(ValueError, match=r"mixed\.xyz: frame 2 has no stress, but other frames have: .*labels"):
-        AtomsFile(path)
+    frames = AtomsFile(written(tmp_path / "mixed.xyz", [*crystals(), *molecules()]))
+    assert [frame.stress.isnan().all().item() for frame in frames] == [False] * 2 + [True] * 4
 
 
 # === keys and missing labels ===
@@ -261,13 +260,43 @@ def test_misspelt_key(tmp_path):
         AtomsFile(path, energy_key="REF_energy", forces_key="ref_forces")
 
 
-@pytest.mark.parametrize("missing", ["energy", "forces"])
-def test_frame_that_lacks_a_label(tmp_path, missing):
-    images = molecules()
+@pytest.mark.parametrize("missing", ["energy", "forces", "stress"])
+@pytest.mark.parametrize("labels", [None, ("energy", "forces", "stress")])
+def test_a_label_that_a_frame_lacks_is_nan(tmp_path, missing, labels):
+    images = [crystal for _ in range(2) for crystal in crystals()]
     del images[2].calc.results[missing]
-    good, bad = written(tmp_path / "good.traj", molecules()), written(tmp_path / "bad.traj", images)
-    with pytest.raises(ValueError, match=rf"bad\.traj: frame 2 has no {missing};"):
-        AtomsFile([good, bad])
+    frames = AtomsFile(written(tmp_path / "frames.traj", images), labels=labels)
+    found = {name: [frame[name].isnan() for frame in frames] for name in ("energy", "forces", "stress")}
+    for name, absent in found.items():
+        assert [one.all().item() for one in absent] == [name == missing and number == 2 for number in range(4)]
+        assert [one.any().item() for one in absent] == [name == missing and number == 2 for number in range(4)]
+        assert frames[2][name].shape == frames[0][name].shape
+
+
+def test_a_label_that_a_frame_lacks_under_its_key_is_nan(tmp_path):
+    named, unnamed = molecule("H2O"), labelled(molecule("H2O"))
+    named.info["REF_energy"] = -5.0
+    frames = AtomsFile(written(tmp_path / "frames.traj", [named, unnamed]), energy_key="REF_energy")
+    assert frames[0].energy.item() == -5.0
+    assert frames[1].energy.isnan().all()
+    assert frames[0].forces.isnan().all()
+
+
+@pytest.mark.parametrize("missing", ["energy", "forces"])
+def test_a_label_that_no_frame_has(tmp_path, missing):
+    images = molecules()
+    for atoms in images:
+        del atoms.calc.results[missing]
+    with pytest.raises(ValueError, match=rf"bad\.traj: frame 0 has no {missing};"):
+        AtomsFile(written(tmp_path / "bad.traj", images))
+
+
+def test_a_label_of_another_name_among_others_is_no_missing_one(tmp_path):
+    """Files of two sources in one: the energy is there, but ASE does not know its name."""
+    images = molecules()
+    images[2].info["dft_energy"] = images[2].calc.results.pop("energy")
+    with pytest.raises(ValueError, match=r"frame 2 has no energy; .*perhaps 'dft_energy', as `energy_key`"):
+        AtomsFile(written(tmp_path / "frames.traj", images))
 
 
 def test_missing_stress_that_was_asked_for(xyz):

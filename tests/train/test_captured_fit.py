@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from train.averaging import ExponentialMovingAverage
 from train.captured_fit import CapturedStrategy, captures
-from train.data import FrameDataModule
+from train.data import FrameDataModule, Splits
 from train.module import new_module
 from train.options import FitOptions
 from train.statistics import collect_statistics
@@ -46,6 +46,36 @@ def fitted(folder, splits, model, fit, device="cpu", captured=True, checkpoint=N
     )
     trainer.fit(module, FrameDataModule(splits, batch_size=7), ckpt_path=checkpoint, weights_only=False)
     return trainer
+
+
+@pytest.fixture(scope="module")
+def uneven(splits) -> Splits:
+    """The same frames, of which some lack labels and each counts as much as its weight says."""
+    random = np.random.default_rng(0)
+
+    def changed(frames) -> list:
+        frames = [frame.clone() for frame in frames]
+        for number, frame in enumerate(frames):
+            frame.weight = torch.from_numpy(random.uniform(0.1, 5.0, size=(1, 3)))
+            if number % 3 == 0:
+                frame.forces[:] = torch.nan
+            if number % 5 == 1:
+                frame.energy[:] = torch.nan
+        return frames
+
+    return Splits("uneven", changed(splits.train), changed(splits.validation), splits.test)
+
+
+def test_missing_labels_and_weights_are_those_of_the_ordinary_loop(tmp_path, uneven, model, fit, trained_on):
+    plain, captured = (
+        fitted(tmp_path / str(captured), uneven, model, fit, trained_on, captured) for captured in (False, True)
+    )
+    for found, expected in zip(captured.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        assert found.isfinite().all()
+    found, expected = rows(tmp_path / "True")[-1], rows(tmp_path / "False")[-1]
+    for name in ("train/loss", "val/loss", "val/forces_mae_meV_per_A"):
+        np.testing.assert_allclose(float(found[name]), float(expected[name]), rtol=1e-4)
 
 
 def rows(folder) -> list[dict]:

@@ -17,7 +17,8 @@ from train.isolated_atoms import IsolatedAtom, describe_isolated, isolated_energ
 CUTOFF = 4.0
 ENERGIES = {"Al": -500.0, "Cu": -1000.0}
 TINY = (
-    "--cutoff 4 --channels 4 --lmax 1 --layers 1 --radial_hidden [8] --batch_size 4 --max_epochs 1 --device cpu "
+    "--cutoff 4 --channels 4 --lmax 1 --layers 1 --products false --radial_species false --radial_hidden [8] "
+    "--batch_size 4 --max_epochs 1 --device cpu "
     "--progress false --threads 1"
 )
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from train.loss import penalty, residuals, sum_over_labels
+from train.loss import label_weights, penalty, residuals, sum_over_labels
 from train.statistics import collect_statistics
 
 FORCE_SCALE = 2.0
@@ -92,3 +92,28 @@ def test_predictions_that_are_no_numbers_are_not_missing_labels(crystals, predic
 def test_no_label_at_all_is_a_sum_of_nothing():
     total, count = sum_over_labels(torch.full((2, 3), torch.nan), torch.square)
     assert (total.item(), count.item()) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("name", ["energy", "forces", "stress"])
+def test_weights_of_frames_multiply_costs_and_not_counts(crystals, predicted, name):
+    """Two structures of weight 2 and 0.5 cost as much as their own sums, times these."""
+    crystals.weight = torch.ones(3, 3, dtype=torch.float64)
+    column = ["energy", "forces", "stress"].index(name)
+    crystals.weight[:, column] = torch.tensor([2.0, 1.0, 0.5])
+    crystals[name][-1] = torch.nan
+    found = residuals(predicted, crystals, FORCE_SCALE)[name]
+    total, count = sum_over_labels(found, torch.square, label_weights(name, crystals))
+    owner = crystals.batch if name == "forces" else torch.arange(3)
+    expected = sum(
+        weight * found[owner == number].square().nansum().item() for number, weight in enumerate((2.0, 1.0, 0.5))
+    )
+    assert total.item() == pytest.approx(expected)
+    assert count.item() == (~found.isnan()).sum().item()
+
+
+def test_a_missing_label_of_any_weight_gives_no_gradient():
+    predicted = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    residual = predicted - torch.tensor([torch.nan, 0.0], dtype=torch.float64)
+    total, _ = sum_over_labels(residual, torch.square, torch.tensor([1e300, 3.0], dtype=torch.float64))
+    total.backward()
+    assert predicted.grad.tolist() == [0.0, 6.0]

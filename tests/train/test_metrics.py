@@ -96,3 +96,26 @@ def test_predictions_that_are_no_numbers_are_not_missing_labels(computed):
 def test_quantities_that_only_one_side_has_are_not_compared(computed):
     found = errors(replace(computed, stress=np.zeros((4, 3, 3))), replace(computed, forces=None))
     assert not any(name.startswith(("forces", "stress")) for name in found)
+
+
+def test_errors_of_each_config_type_are_those_of_its_frames_alone(computed):
+    types, numbers = np.array(["a", "b", "a", "b"]), np.array([1, 8] * 5)
+    predicted = replace(computed, energy=computed.energy + np.arange(1, 5) / 10, forces=computed.forces * 1.5)
+    found = errors(predicted, replace(computed, config_types=types, numbers=numbers))["config_types"]
+    assert found["a"]["energy_mae_meV"] == pytest.approx(200.0)
+    assert found["b"]["energy_mae_meV"] == pytest.approx(300.0)
+    of_a = np.concatenate([computed.forces[:2], computed.forces[5:9]])
+    assert found["a"]["forces_mae_meV_per_A"] == pytest.approx(500 * np.abs(of_a).mean())
+    assert [found[name]["frames"] for name in "ab"] == [2, 2]
+
+
+def test_a_label_that_no_frame_has_has_no_error(computed):
+    none = replace(computed, energy=np.full(4, np.nan))
+    assert not any(name.startswith("energy") for name in errors(computed, none))
+    assert errors(computed, none)["forces_mae_meV_per_A"] == 0.0
+
+
+def test_trivial_baseline_is_fitted_to_the_energies_that_there_are():
+    numbers, sizes = np.array([1, 1, 1, 1, 1, 1]), np.array([2, 2, 2])
+    train = Labels(np.array([-27.0, np.nan, -29.0]), None, sizes, numbers=numbers)
+    np.testing.assert_allclose(trivial_prediction(train, train).energy, [-28.0] * 3)

@@ -6,7 +6,7 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from pyg_cgconv import Potential, RadiusGraph
-from train.loss import penalty, residuals, sum_over_labels
+from train.loss import label_weights, penalty, residuals, sum_over_labels
 from train.padded_frames import PaddedFrames
 from train.padding import PaddedSize
 
@@ -37,10 +37,13 @@ def crystal(random, atoms: int) -> Data:
 
 @pytest.fixture(params=[molecule, crystal], ids=["molecules", "crystals"])
 def frames(request) -> list[Data]:
-    """Mixed sizes, an atom without neighbours and a frame without labels of forces among them."""
+    """Mixed sizes and weights, an atom without neighbours and frames without labels of forces or energy among them."""
     random = np.random.default_rng(0)
     frames = [request.param(random, atoms) for atoms in (5, 9, 3, 1, 7, 6)]
     frames[2].forces[:] = torch.nan
+    frames[4].energy[:] = torch.nan
+    for frame in frames:
+        frame.weight = torch.from_numpy(random.uniform(0.1, 5.0, size=(1, 3)))
     return frames
 
 
@@ -57,7 +60,7 @@ def loss_and_gradients(potential: Potential, batch: Batch) -> tuple[list[float],
     potential.validate = False
     predicted = potential(batch, compute_stress="stress" in quantities)
     errors = residuals(predicted, batch, force_scale=1.0)
-    sums = [sum_over_labels(error, penalty("mse", 1.0)) for error in errors.values()]
+    sums = [sum_over_labels(error, penalty("mse", 1.0), label_weights(name, batch)) for name, error in errors.items()]
     loss = sum(total / count for total, count in sums)
     gradients = torch.autograd.grad(loss, list(potential.parameters()))
     return [loss.item(), *(count.item() for _, count in sums)], list(gradients)

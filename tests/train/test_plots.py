@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -77,3 +79,22 @@ def test_log_is_read_where_something_was_measured(tmp_path):
 def test_a_log_that_counts_epochs_from_zero_is_read_alike(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,val/loss\n0,2.0\n1,1.0\n")
     assert read_log(tmp_path / "metrics.csv", "val/loss")[0].tolist() == [1, 2]
+
+
+def test_panels_have_the_labels_that_there_are(computed, learnt):
+    energy, forces = computed.energy.copy(), computed.forces.copy()
+    energy[1], forces[2:6] = np.nan, np.nan
+    panels = parity_panels(learnt, replace(computed, energy=energy, forces=forces))
+    (name, x, y, caption), (_, forces_x, forces_y, _), _ = panels
+    assert (name, caption) == ("energy - mean (eV/atom)", "MAE 10.00 meV/atom")
+    np.testing.assert_allclose(x, [-0.25, 0.25])
+    np.testing.assert_allclose(y - x, 0.01)
+    assert len(forces_x) == len(forces_y) == 12
+
+
+@pytest.mark.parametrize("missing", ["energy", "forces", "stress"])
+def test_a_label_that_no_frame_has_gets_no_panel(tmp_path, computed, learnt, missing):
+    without = replace(computed, **{missing: np.full_like(getattr(computed, missing), np.nan)})
+    names = [name.split()[0] for name, *_ in parity_panels(learnt, without)]
+    assert names == [name for name in ("energy", "force", "stress") if not missing.startswith(name)]
+    parity_plot(tmp_path / "parity.png", learnt, without, "title")

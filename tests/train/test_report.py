@@ -27,3 +27,10 @@ def test_columns_are_the_quantities_that_there_are():
     assert table.splitlines()[0].split() == ["mean", "absolute", "error", "energy", "energy/atom", "stress"]
     assert cells(table, "test") == ["1.25", "meV", "0.50", "meV", "3.50", "meV/Å³"]
     assert cells(table, "other") == ["1.25", "meV", "0.50", "meV"]
+
+
+def test_each_config_type_has_a_line_with_what_it_has_labels_of():
+    types = {"slab": {"frames": 3} | ENERGY, "bulk": {"frames": 2} | FORCES}
+    table = error_rows({"test": ENERGY | FORCES | {"config_types": types}}, mean_force=80.0)
+    assert cells(table, "  of slab") == ["1.25", "meV", "0.50", "meV"]
+    assert cells(table, "  of bulk") == ["20.00", "meV/Å", "25.0", "%"]

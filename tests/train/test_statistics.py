@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from train.statistics import collect_statistics, fit_energy_reference
+from train.statistics import collect_statistics, elements_without_energy, fit_energy_reference
 
 
 def frame(numbers: list[int], energy: float, forces: np.ndarray, edges: int = 0) -> Data:
@@ -102,3 +102,12 @@ def test_scale_is_that_of_the_frames_with_forces():
 def test_frames_without_forces_are_refused():
     with pytest.raises(ValueError, match="no forces"):
         collect_statistics([frame([1, 1], -2.0, np.zeros((2, 3)))])
+
+
+def test_elements_of_which_no_energy_tells_are_named():
+    def frame(numbers: list[int], energy: float) -> Data:
+        return Data(z=torch.tensor(numbers), energy=torch.tensor([energy], dtype=torch.float64))
+
+    frames = [frame([1, 8], -5.0), frame([6, 7], torch.nan), frame([1, 6], torch.nan)]
+    assert elements_without_energy(frames, known=[]) == ["C", "N"]
+    assert elements_without_energy(frames, known=["N"]) == ["C"]
