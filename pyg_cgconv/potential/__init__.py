@@ -2,7 +2,7 @@
 
     potential     Potential: the model; blocks: its rounds of message passing
     atoms         what it reads of a batch, checked
-    derivatives   forces, virial, volume
+    derivatives   forces, virial, volume, Hessian
     arguments     its arguments, checked
     file          potential.pt
     neighbors     RadiusGraph, radius_graph: which atoms see each other
