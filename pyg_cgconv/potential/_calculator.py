@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,32 +131,39 @@ class ASECalculator(Calculator):
             self.results = {}  # nothing of other atoms is left, should this fail
         if self.atoms is None:
             raise ValueError("atoms: missing, and none are known from an earlier calculation")
-        wanted = [name for name in ("stress", "stresses") if name in properties]
+        wanted = [name for name in properties if name.startswith("stress")]
         if wanted and not _has_volume(self.atoms):
             raise PropertyNotImplementedError(
                 f"{wanted[0]}: defined where the cell has a volume, got cell={self.atoms.cell.tolist()} with "
                 f"pbc={self.atoms.pbc.tolist()}"
             )
-        _check_species(self.atoms, self.potential)
-        out = self._compute(self.atoms, properties)
+        self._check_species(self.atoms)
+        self.results |= self._computed(self.neighbors(self.atoms), properties, _has_volume(self.atoms))
+
+    def _check_species(self, atoms: Atoms) -> None:
+        check_species(atoms, self.potential)
+
+    def _computed(self, data: Data, properties: Sequence[str], volume: bool) -> dict[str, Any]:
+        """What is needed of a graph, and what comes with it, as ASE wants it."""
+        out = self._outputs(data, properties, volume)
         energy = out["energy"].item()
-        self.results |= {"energy": energy, "free_energy": energy}
+        results: dict[str, Any] = {"energy": energy, "free_energy": energy}
         for name in ("energies", "forces"):
             if name in out:
-                self.results[name] = out[name].double().cpu().numpy()
-        if "stress" in out:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].double().cpu().numpy())
-        if "stresses" in out:
-            self.results["stresses"] = full_3x3_to_voigt_6_stress(out["stresses"].double().cpu().numpy())
+                results[name] = out[name].double().cpu().numpy()
+        for name, rows in (("stress", 0), ("stresses", slice(None))):
+            if name in out:
+                results[name] = full_3x3_to_voigt_6_stress(out[name][rows].double().cpu().numpy())
+        return results
 
-    def _compute(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, torch.Tensor]:
-        """What is needed, as the potential gives it; forces and stress together."""
+    def _outputs(self, data: Data, properties: Sequence[str], volume: bool) -> dict[str, torch.Tensor]:
+        """As the potential gives them; forces and stress together."""
         derivatives = bool({"forces", "stress", "stresses"} & set(properties))
         of_atoms = {f"compute_{name}": name in properties for name in ("energies", "stresses")}
-        data, stress = self.neighbors(atoms), derivatives and _has_volume(atoms)
+        stress = derivatives and volume
         with torch.no_grad():
-            captured = self._replay and derivatives and not any(of_atoms.values())
-            if self._replay and captured and data.num_nodes and data.num_edges <= MAX_EDGES:
+            captured = derivatives and not any(of_atoms.values()) and 0 < data.num_edges <= MAX_EDGES
+            if self._replay and captured:
                 return self._replay(data, compute_stress=stress)
             return self.potential(data, compute_forces=derivatives, compute_stress=stress, **of_atoms)
 
@@ -184,8 +192,10 @@ class ASECalculator(Calculator):
             raise ValueError("atoms: missing, and none are known from an earlier calculation")
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size: expected a positive number of rows, got {chunk_size}")
-        _check_species(atoms, self.potential)
-        data = self.neighbors(atoms)
+        self._check_species(atoms)
+        return self._hessian(self.neighbors(atoms), chunk_size)
+
+    def _hessian(self, data: Data, chunk_size: int | None) -> np.ndarray:
         found = hessian(self.potential, data, chunk_size or max(1, HESSIAN_PAIRS // max(1, data.num_edges)))
         return found.double().cpu().numpy()
 
@@ -253,7 +263,7 @@ def _edgeless(atoms: Atoms) -> Data:
     return data
 
 
-def _check_species(atoms: Atoms, potential: Potential) -> None:
+def check_species(atoms: Atoms, potential: Potential) -> None:
     known = potential.hyperparameters["species"]
     unknown = sorted(set(atoms.numbers.tolist()).difference(known))
     if unknown:
@@ -266,7 +276,8 @@ def _symbols(numbers: list[int]) -> str:
 
 def _load(path: str | os.PathLike) -> Potential:
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {path!r}")
+        given = f"{type(path).__name__}; CommitteeCalculator takes several" if isinstance(path, list) else repr(path)
+        raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {given}")
     try:
         return Potential.load(path)
     except ValueError as error:

@@ -200,7 +200,8 @@ class Potential(nn.Module):
         Returns:
             ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where
             the structure wants to shrink, V times it being minus the virial; ``energies`` (n,) float64, which sum to
-            ``energy``; ``stresses`` (n, 3, 3), which sum to ``stress``. Without ``create_graph``, energies that come with forces or stress are detached.
+            ``energy``; ``stresses`` (n, 3, 3), which sum to ``stress``. Without ``create_graph``, energies that come
+            with forces or stress are detached.
 
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
