@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from jsonargparse import Namespace
 
 from train.commands import COMMANDS, command_options, command_parser
+from train.committee import is_committee
 from train.lock import alone_in
 from train.options import OptimiserOptions
 from train.parser import Parser
@@ -54,8 +55,9 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
         before = task_parser(task, values.preset).parse_path(values.resume / CONFIG)
         check_resumed(task_options(task, before), options)
         fit = next(group for group in options if isinstance(group, OptimiserOptions))
-        with alone_in(values.resume):
-            check_end(read_last(values.resume), fit)
+        if not is_committee(values.resume):  # of which each member is checked when its turn comes
+            with alone_in(values.resume):
+                check_end(read_last(values.resume), fit)
     config = values.clone()
     config.resume = None
     return task, options, task_parser(task, values.preset).dump(config)

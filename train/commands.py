@@ -39,7 +39,9 @@ def command_parser(command: str) -> Parser:
     for group in COMMANDS[command].OPTIONS:
         if group in SEVERAL:
             option, field, explained = SEVERAL[group]
-            action = parser.add_argument(option, nargs="+", type=Path, metavar="FILE", help=explained)
+            action = parser.add_argument(
+                option, nargs="+", type=Path, metavar="FILE" if option.startswith("--") else "MODEL", help=explained
+            )
             if option.startswith("--"):  # it may be left out, and the command says what that means
                 action.default = []
             parser.add_class_arguments(group, skip={field})

@@ -8,6 +8,7 @@ import torch
 
 from datasets import AtomsFile
 from pyg_cgconv.potential import RadiusGraph
+from train.committee import CommitteeOptions, train_committee
 from train.data import Splits, made_alike
 from train.isolated_atoms import IsolatedAtom, is_isolated
 from train.options import FitOptions, ModelOptions, RunOptions
@@ -19,7 +20,7 @@ DEFAULT_PRESET = "small"
 
 
 @dataclass(frozen=True)
-class FramesOptions:
+class FramesOptions(CommitteeOptions):
     """Data: which files, and what they hold. Energies are in eV, lengths in Angstrom.
 
     Args:
@@ -60,6 +61,7 @@ class FramesOptions:
     cache: Path | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("val_size", "test_size"):
             size = getattr(self, name)
             if size <= 0 or (size > 1 and size != int(size)):
@@ -74,8 +76,11 @@ OPTIONS = (FramesOptions, ModelOptions, FitOptions, RunOptions)
 def run(data: FramesOptions, model: ModelOptions, fit: FitOptions, run: RunOptions, *, config: str) -> dict:
     """Reads the files, trains, and returns what is written to ``metrics.json``."""
     splits = read_splits(data, model.cutoff, run.num_workers)
-    folder = open_run_folder(run, "frames", paths(data.train_file)[0].stem, config)
-    return train(splits, folder, model, fit, run)
+    name = paths(data.train_file)[0].stem
+    if data.trains_all:
+        return train_committee(splits, data, model, fit, run, folder_name=name, config=config)
+    folder = open_run_folder(run, "frames", name, config)
+    return train(splits, folder, model, fit, data.seeded(run))
 
 
 def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> Splits:
@@ -103,7 +108,7 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     training, validated, tested = ([source.frame for source in part] for part in parts)
     splits = Splits(name_of(options), training, validated, tested, isolated)
     made_alike([*splits.train, *splits.validation, *splits.test])
-    return splits
+    return options.frames_of_member(splits)
 
 
 def read_files(options: FramesOptions, files: str | list[str], cutoff: float, num_workers: int) -> list[SourceFrame]:
