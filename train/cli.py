@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from train.commands import COMMANDS, command_options, command_parser
 from train.committee import is_committee
 from train.lock import alone_in
+from train.md_state import with_resumed_config as with_resumed_dynamics
 from train.options import OptimiserOptions
 from train.parser import Parser
 from train.resume import check_end, check_resumed, read_last
@@ -35,6 +36,9 @@ def subcommand_parser(name: str, arguments: Sequence[str]) -> Parser:
 
 def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     """The task, one instance of each of its option classes, and the whole configuration as YAML."""
+    arguments = list(arguments)
+    if arguments[:1] == ["md"]:
+        arguments = ["md", *with_resumed_dynamics(arguments[1:])]
     if arguments[:1] and arguments[0] in TASKS:
         arguments = with_resumed_config(arguments)
         config = early_options(arguments[1:]).config

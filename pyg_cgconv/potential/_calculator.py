@@ -214,6 +214,7 @@ class VerletList:
 
     Attributes:
         builds: How many lists were made so far.
+        made_for: A copy of the atoms that the list was made for; None before the first.
     """
 
     def __init__(self, cutoff: float, skin: float, device: torch.device):
@@ -221,7 +222,7 @@ class VerletList:
             raise ValueError(f"skin: expected zero or a positive number of Angstrom, got {skin}")
         self.skin, self.device, self.builds = float(skin), device, 0
         self._neighbors = RadiusGraph(cutoff + self.skin)
-        self._atoms: Atoms | None = None  # as they were when the list was made
+        self.made_for: Atoms | None = None
         self._data: Data | None = None
 
     def __call__(self, atoms: Atoms) -> Data:
@@ -234,13 +235,13 @@ class VerletList:
             self._data.pos = torch.tensor(atoms.positions, device=self.device)
         else:
             self._data = self._neighbors(_edgeless(atoms)).to(self.device)
-            self._atoms = atoms.copy()
+            self.made_for = atoms.copy()
             self.builds += 1
         return self._data
 
     def _reaches(self, atoms: Atoms) -> bool:
         """Whether the list has all neighbours of ``atoms``."""
-        before = self._atoms
+        before = self.made_for
         if before is None or not (
             np.array_equal(atoms.numbers, before.numbers)
             and np.array_equal(atoms.pbc, before.pbc)

@@ -10,7 +10,7 @@ import yaml
 from pyg_cgconv import Potential
 from train.cli import main, parse
 from train.commands import COMMANDS
-from train.md import DynamicsOptions
+from train.md_options import DynamicsOptions
 from train.trained import ModelFile
 
 from .conftest import spring_atoms
