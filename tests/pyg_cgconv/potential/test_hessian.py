@@ -9,6 +9,7 @@ from pyg_cgconv import Potential
 pytest.importorskip("ase")
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.phonons import Phonons
 from ase.vibrations import VibrationsData
 
 from pyg_cgconv import ASECalculator
@@ -108,6 +109,19 @@ def test_hessian_is_what_ase_takes(calculator):
     energies = VibrationsData(atoms, calculator.get_hessian(atoms)).get_energies()
     assert energies.shape == (18,)
     assert (abs(energies) < 1e-5).sum() >= 3  # translations
+
+
+def test_force_constants_are_those_of_ase_phonons(calculator, tmp_path):
+    """Of the first cell of a supercell with all others, by ASE's finite displacements."""
+    atoms, cells = crystal(), (2, 2, 2)
+    phonons = Phonons(atoms, calculator, supercell=cells, delta=1e-3, name=tmp_path / "phonons")
+    phonons.run()
+    phonons.read(acoustic=False, symmetrize=0)
+    expected = phonons.get_force_constant()  # (cells, 9, 9), of each cell with the one that was displaced
+    rows = ASECalculator(calculator.potential).get_hessian(atoms.repeat(cells)).reshape(8, 9, 8, 9)[:, :, 0]
+    found = rows.transpose(0, 2, 1)
+    assert abs(expected).max() > 1.0
+    np.testing.assert_allclose(found, expected, atol=1e-4 * abs(expected).max())
 
 
 def test_atoms_of_the_last_calculation_are_taken(calculator):
