@@ -7,6 +7,7 @@ temperature and that of the thermostat; of crystals it has pressure and volume. 
 batch, each with a folder of its own. --resume goes on with a run that was interrupted, or to a later end.
 """
 
+import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -53,7 +54,11 @@ def run(model: ModelFile, options: DynamicsOptions, record: RecordOptions, compu
     folder = record.resume or create_results_folder(record.run_dir, "md", formula)
     with writing_to(folder), alone_in(folder):
         write_config(folder, chosen | {"resume": None, "run_dir": folder})
-        logs, seconds = move(moving, options, record, folder, state)
+        try:
+            logs, seconds = move(moving, options, record, folder, state)
+        except (KeyboardInterrupt, SystemExit):
+            print(f"stopped; go on with python -m train md --resume {folder}", file=sys.stderr, flush=True)
+            raise
         summary = summarize(model, options, compute, moving, logs, seconds)
         write_json(folder / "md.json", summary)
         for log, place in zip(logs, folders(folder, options), strict=True):

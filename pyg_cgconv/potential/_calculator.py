@@ -181,7 +181,7 @@ class ASECalculator(Calculator):
                 default as many as have 20,000 pairs between them, at least one.
 
         Returns:
-            (n, 3, n, 3), symmetric, eV/Angstrom^2: what :class:`ase.vibrations.VibrationsData` takes.
+            A symmetric array (n, 3, n, 3) in eV/Angstrom^2, as ``ase.vibrations.VibrationsData`` takes it.
             ``reshape(3 * n, 3 * n)`` makes it a matrix, ``reshape(3 * n, n, 3)`` what MACE's calculator gives.
 
         Raises:

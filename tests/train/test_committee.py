@@ -98,6 +98,14 @@ def test_errors_are_those_of_the_mean(committee):
     assert metrics["spread"]["forces_rms_error_meV_per_A"] > found / 10
 
 
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_evaluate_knows_the_frames_of_a_member(committee, tmp_path, part):
+    member = committee[0] / "member-1"
+    found = main(["evaluate", str(member), "--part", part, "--run_dir", str(tmp_path / "errors"), "--device", "cpu"])
+    expected = json.loads((member / "metrics.json").read_text())[part]
+    assert found["errors"]["forces_mae_meV_per_A"] == pytest.approx(expected["forces_mae_meV_per_A"], rel=1e-3)
+
+
 def test_a_member_alone_is_that_of_the_committee(committee, files, tmp_path):
     folder, _ = committee
     trained(files, tmp_path / "alone", "--committee 2 --committee_frames shuffle --seed 5 --member 1")

@@ -84,12 +84,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
-def test_files_are_those_of_a_run_without_interruption(place, tmp_path, monkeypatch, ensemble):
+def test_files_are_those_of_a_run_without_interruption(place, tmp_path, monkeypatch, capsys, ensemble):
     whole = md(place, ENSEMBLES[ensemble], tmp_path / "whole")
     with monkeypatch.context() as patch:
         interrupted(patch, after=23)
         with pytest.raises(KeyboardInterrupt):
             md(place, ENSEMBLES[ensemble], tmp_path / "run")
+    assert f"stopped; go on with python -m train md --resume {tmp_path / 'run'}" in capsys.readouterr().err
     before = contents(tmp_path / "run")
     resumed = main(["md", "--resume", str(tmp_path / "run")])
     expected = contents(tmp_path / "whole")
