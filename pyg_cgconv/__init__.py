@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TensorSquare,
     )
     from .potential import ASECalculator as ASECalculator
+    from .potential import CommitteeCalculator as CommitteeCalculator
     from .potential import Potential, RadiusGraph
 
 # A star import must not need ASE: no ASECalculator.
@@ -55,6 +56,7 @@ if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every 
         __name__,
         {
             "ASECalculator": ".potential",
+            "CommitteeCalculator": ".potential",
             "ElementwiseTensorProduct": ".nn",
             "FullyConnectedTensorProduct": ".nn",
             "Potential": ".potential",

@@ -37,7 +37,9 @@ def test_training_commands_are_understood(command, tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match="0"):
             parse(arguments)
     elif "--resume" in arguments:  # which asks for a run: its options are those of the task
-        parse([argument for argument in arguments if argument not in ("--resume", "runs/first")])
+        place = arguments.index("--resume")
+        begun = ["runs/first", "--structure", "start.xyz"] if arguments[0] == "md" else []
+        parse([*arguments[:place], *begun, *arguments[place + 2 :]])
     else:
         parse(arguments)
 

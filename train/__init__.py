@@ -15,11 +15,15 @@ The way of a run, one module each:
   ``schedule`` and ``soap``;
 - ``fitting`` is one training, whatever it learns, by Lightning's ``loop`` with ``averaging``, ``checkpoints``, ``logs``
   and ``progress``; ``resume`` says what can go on, ``termination`` ends it, ``lock`` keeps others out of its folder;
+- ``committee`` does several of them, and says what their ``spread`` is worth;
 - on a GPU, ``captured_fit`` gives that loop steps that are CUDA graphs (``captured_step``), on ``padded_frames`` of few
   sizes (``padding``);
 - ``metrics``, ``report`` and ``plots`` say what came out.
 
-The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``export`` or ``md`` with
-``dynamics`` and ``dynamics_plot``. They take the model from ``trained``, structures from ``data_files`` and
+The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``select`` (which leaves
+``near_duplicates`` out), ``export`` or ``md``. They take the model from ``trained``, structures from ``data_files`` and
 ``predictions`` for these, and write where ``outputs`` lets them.
+
+The way of a dynamics: ``md`` reads ``md_options``, ``md_setup`` makes what moves by ``dynamics`` (``barostat``,
+``replicas``), ``md_record`` writes what ``dynamics_plot`` shows, ``md_state`` lets it go on after an interruption.
 """

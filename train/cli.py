@@ -11,8 +11,10 @@ from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from train.commands import COMMANDS, command_options, command_parser
+from train.committee import is_committee
 from train.fine_tuning import check_model
 from train.lock import alone_in
+from train.md_state import with_resumed_config as with_resumed_dynamics
 from train.options import ModelOptions, OptimiserOptions
 from train.parser import Parser
 from train.preset_choice import AUTO
@@ -40,6 +42,9 @@ def subcommand_parser(name: str, arguments: Sequence[str]) -> Parser:
 
 def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     """The task, one instance of each of its option classes, and the whole configuration as YAML."""
+    arguments = list(arguments)
+    if arguments[:1] == ["md"]:
+        arguments = ["md", *with_resumed_dynamics(arguments[1:])]
     if arguments[:1] and arguments[0] in TASKS:
         arguments = with_resumed_config(arguments)
         config = early_options(arguments[1:]).config
@@ -64,8 +69,9 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
         before = task_parser(task, values.preset).parse_path(values.resume / CONFIG)
         check_resumed(task_options(task, before), options)
         fit = next(group for group in options if isinstance(group, OptimiserOptions))
-        with alone_in(values.resume):
-            check_end(read_last(values.resume), fit)
+        if not is_committee(values.resume):  # of which each member is checked when its turn comes
+            with alone_in(values.resume):
+                check_end(read_last(values.resume), fit)
     elif (init := values.get("init")) is not None:
         check_model(next(group for group in options if isinstance(group, ModelOptions)), init)
     config = values.clone()

@@ -1,4 +1,4 @@
-"""Energies of a molecular dynamics as PNG, and what its ensemble keeps: total energy or temperature."""
+"""Energies of a molecular dynamics as PNG, what its ensemble keeps, and pressure and volume of a crystal."""
 
 from pathlib import Path
 
@@ -10,26 +10,33 @@ from train.metrics import MEV_PER_EV
 from train.plots import REFERENCE_COLOR, legend_above
 
 
-def energy_plot(path: Path, log: EnergyLog, title: str, target: float | None = None) -> None:
-    """Total, potential and kinetic energy against time; below, what should stay.
+def energy_plot(
+    path: Path, log: EnergyLog, title: str, temperature: float | None = None, pressure: float | None = None
+) -> None:
+    """Total, potential and kinetic energy against time; below, what should stay; of a crystal, pressure and volume.
 
     Args:
         path: the file to write.
         log: of all steps.
         title: above all.
-        target: temperature of the thermostat, K, with which the temperature is shown. Without one, the total energy
-            should stay, and its change is shown.
+        temperature: of the thermostat, K, with which the temperature is shown. Without one, the total energy should
+            stay, and its change is shown.
+        pressure: of the barostat, GPa, with which the pressure is shown.
     """
-    figure = Figure(figsize=(7, 5.5), layout="constrained")
+    crystal = hasattr(log.rows[0], "pressure_GPa")
+    figure = Figure(figsize=(7, 9.5 if crystal else 5.5), layout="constrained")
     figure.suptitle(title)
-    energies, kept = figure.subplots(2, 1, sharex=True)
-    draw_energies(energies, log)
-    if target is None:
-        draw_change_of_total_energy(kept, log)
+    panels = figure.subplots(4 if crystal else 2, 1, sharex=True)
+    draw_energies(panels[0], log)
+    if temperature is None:
+        draw_change_of_total_energy(panels[1], log)
     else:
-        draw_temperature(kept, log, target)
-    kept.set_xlabel("time (ps)")
-    for axes in (energies, kept):
+        draw_with_target(panels[1], log, "temperature_K", "temperature (K)", temperature, "thermostat, {:g} K")
+    if crystal:
+        draw_with_target(panels[2], log, "pressure_GPa", "pressure (GPa)", pressure, "barostat, {:g} GPa")
+        draw_with_target(panels[3], log, "volume_A3", "volume (Å³)")
+    panels[-1].set_xlabel("time (ps)")
+    for axes in panels:
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 
@@ -49,8 +56,12 @@ def draw_change_of_total_energy(axes: Axes, log: EnergyLog) -> None:
     axes.set_ylabel("total - total at start (meV)")
 
 
-def draw_temperature(axes: Axes, log: EnergyLog, target: float) -> None:
-    axes.plot(log.column("time_ps"), log.column("temperature_K"), label="temperature")
-    axes.axhline(target, color=REFERENCE_COLOR, linestyle="--", label=f"thermostat, {target:g} K")
-    axes.set_ylabel("temperature (K)")
-    legend_above(axes)
+def draw_with_target(
+    axes: Axes, log: EnergyLog, column: str, label: str, target: float | None = None, named: str = ""
+) -> None:
+    """A column of the log, and what the dynamics holds it at, if it does."""
+    axes.plot(log.column("time_ps"), log.column(column), label=label.partition(" ")[0])
+    axes.set_ylabel(label)
+    if target is not None:
+        axes.axhline(target, color=REFERENCE_COLOR, linestyle="--", label=named.format(target))
+        legend_above(axes)

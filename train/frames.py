@@ -7,6 +7,7 @@ from typing import Literal
 
 from datasets import AtomsFile
 from pyg_cgconv.potential import RadiusGraph
+from train.committee import CommitteeOptions, train_committee
 from train.data import Splits, made_alike, quantities_of
 from train.division import divide, drawn, frame_count
 from train.frame_checks import warn_of_unlikely_frames
@@ -24,7 +25,7 @@ FILE_OPTIONS = ("train_file", "val_file", "test_file", "replay_file")
 
 
 @dataclass(frozen=True)
-class FramesOptions:
+class FramesOptions(CommitteeOptions):
     """Data: which files, and what they hold. Energies are in eV, lengths in Angstrom.
 
     Args:
@@ -77,6 +78,7 @@ class FramesOptions:
     cache: Path | None = None
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("val_size", "test_size"):
             size = getattr(self, name)
             if size <= 0 or (size > 1 and size != int(size)):
@@ -99,8 +101,11 @@ def run(
 ) -> dict:
     """Reads the files, trains, and returns what is written to ``metrics.json``."""
     splits = read_splits(data, model.cutoff, run.num_workers)
-    folder = open_run_folder(run, "frames", paths(data.train_file)[0].stem, config)
-    return train(splits, folder, model, fit, run, tuning)
+    name = paths(data.train_file)[0].stem
+    if data.trains_all:
+        return train_committee(splits, data, model, fit, tuning, run, folder_name=name, config=config)
+    folder = open_run_folder(run, "frames", name, config)
+    return train(splits, folder, model, fit, data.seeded(run), tuning)
 
 
 def choose_preset(data: FramesOptions, run: RunOptions) -> tuple[str, str]:
@@ -138,7 +143,7 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     splits = Splits(name_of(options), training + old_training, validated + old_validated, tested, isolated, replay)
     mark_replayed(splits, {id(frame) for frame in (*old_training, *old_validated, *replay)})
     made_alike([frame for part in splits.parts().values() for frame in part])
-    return splits
+    return options.frames_of_member(splits)
 
 
 def labels_of(source: SourceFrame) -> tuple[str, ...]:

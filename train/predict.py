@@ -2,7 +2,8 @@
 
 The output holds the structures of all files in order, with energy (eV), forces (eV/Angstrom) and, where all directions
 are periodic, stress (eV/Angstrom^3) as ASE reads them. What the input had under these names is kept as ref_energy,
-ref_forces and ref_stress; all else it had is kept as it was.
+ref_forces and ref_stress; all else it had is kept as it was. Several models are a committee: values are their mean, and
+energy_std (eV), forces_std (of each atom, eV/Angstrom) and stress_std say how far they are apart.
 """
 
 import os
@@ -20,9 +21,11 @@ from train.data_files import DataFiles
 from train.options import require_positive
 from train.outputs import refuse_existing
 from train.predictions import Prediction, predict_frames
-from train.trained import ComputeOptions, ModelFile, load_trained
+from train.spread import Spread, predict_with_spread
+from train.trained import ComputeOptions, ModelFiles
 
 PREDICTED = ("energy", "free_energy", "forces", "stress")
+SPREAD = ("energy_std", "forces_std", "stress_std")
 REFERENCE_PREFIX = "ref_"
 EXTENDED_XYZ = (".xyz", ".extxyz")
 
@@ -46,20 +49,25 @@ class PredictOptions:
         refuse_existing("output", self.output)
 
 
-OPTIONS = (ModelFile, DataFiles, PredictOptions, ComputeOptions)
+OPTIONS = (ModelFiles, DataFiles, PredictOptions, ComputeOptions)
 
 
-def run(model: ModelFile, files: DataFiles, options: PredictOptions, compute: ComputeOptions) -> dict:
+def run(models: ModelFiles, files: DataFiles, options: PredictOptions, compute: ComputeOptions) -> dict:
     """Writes the file and returns how many frames are in it."""
     compute.use_threads()
-    potential = load_trained(model.model, **compute.overrides).to(compute.torch_device)
-    frames = files.read(potential.cutoff, labels=())
-    files.check_elements(frames, potential)
+    potentials = models.load(compute)
+    frames = files.read(max(potential.cutoff for potential in potentials), labels=())
+    for potential in potentials:
+        files.check_elements(frames, potential)
     structures = read_structures(frames.files, files.format)
-    predictions = predict_frames(potential, frames, options.batch_size)
-    labelled = (with_prediction(*pair) for pair in zip(structures, predictions, strict=True))
+    if len(potentials) > 1:
+        predictions: Iterable = predict_with_spread(potentials, frames, options.batch_size)
+    else:
+        predictions = ((prediction, None) for prediction in predict_frames(potentials[0], frames, options.batch_size))
+    labelled = (with_prediction(atoms, *found) for atoms, found in zip(structures, predictions, strict=True))
     written = write_structures(options.output, labelled)
-    print(f"{options.output}: {written} frames with energy, forces and, of crystals, stress (eV, Angstrom)")
+    spread = f", and the spread of {len(potentials)} models" if len(potentials) > 1 else ""
+    print(f"{options.output}: {written} frames with energy, forces and, of crystals, stress (eV, Angstrom){spread}")
     return {"frames": written, "output": str(options.output)}
 
 
@@ -70,33 +78,42 @@ def read_structures(files: Iterable[Path], format: str | None) -> Iterator[Atoms
         yield from ase.io.iread(str(file), ":", format, parallel=False, do_not_split_by_at_sign=True)
 
 
-def with_prediction(atoms: Atoms, prediction: Prediction) -> Atoms:
+def with_prediction(atoms: Atoms, prediction: Prediction, spread: Spread | None = None) -> Atoms:
     """``atoms`` with the prediction as results of its calculator, and with those it had as ``ref_...``.
+
+    The spread of a committee is in ``info`` and ``arrays``: ``energy_std``, ``forces_std`` (n,) and, of crystals,
+    ``stress_std`` (6,), in Voigt order.
 
     Raises:
         ValueError: a name for the reference is taken already.
     """
     labelled = atoms.copy()
-    for name, value in reference_results(atoms).items():
-        kept, reference = labelled.arrays if name in per_atom_properties else labelled.info, REFERENCE_PREFIX + name
+    names = PREDICTED if spread is None else PREDICTED + SPREAD
+    for name, value in reference_results(atoms, names).items():
+        of_atoms = name in per_atom_properties or name in atoms.arrays
+        kept, reference = labelled.arrays if of_atoms else labelled.info, REFERENCE_PREFIX + name
         if reference in labelled.arrays or reference in labelled.info:
             raise ValueError(
                 f"data: a structure has both {name} and {reference}, as which {name} would be kept: rename one of them"
             )
         kept[reference] = value
-    for name in PREDICTED:
+    for name in names:
         labelled.info.pop(name, None)
         labelled.arrays.pop(name, None)
     results = {"energy": prediction.energy, "forces": prediction.forces}
     if prediction.stress is not None and atoms.pbc.all():
         results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
     labelled.calc = SinglePointCalculator(labelled, **results)
+    if spread is not None:
+        labelled.info["energy_std"], labelled.arrays["forces_std"] = spread.energy, spread.forces
+        if "stress" in results:
+            labelled.info["stress_std"] = full_3x3_to_voigt_6_stress(spread.stress)
     return labelled
 
 
-def reference_results(atoms: Atoms) -> dict:
+def reference_results(atoms: Atoms, names: Iterable[str] = PREDICTED) -> dict:
     """Calculated properties that the file has, among a calculator's results or, in some formats, in info and arrays."""
-    held = {name: place[name] for place in (atoms.info, atoms.arrays) for name in PREDICTED if name in place}
+    held = {name: place[name] for place in (atoms.info, atoms.arrays) for name in names if name in place}
     results = {} if atoms.calc is None else atoms.calc.results
     return held | {name: value for name, value in results.items() if value is not None}
 

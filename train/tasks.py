@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from train import frames, md17, qm9
 from train.checkpoints import LAST
+from train.committee import is_committee
 from train.fine_tuning import LR, load_initial, model_options_of
 from train.options import TuningOptions
 from train.parser import Parser
@@ -89,7 +90,10 @@ def with_resumed_config(arguments: Sequence[str]) -> list[str]:
             f"config={str(given.config)!r}: a resumed run has its own, give single options beside --resume"
         )
     config = given.resume / CONFIG
-    for file in (config, given.resume / LAST):
+    needed = [config, given.resume / LAST]
+    if config.is_file() and is_committee(given.resume):  # its members have checkpoints
+        needed = [config]
+    for file in needed:
         if not file.is_file():
             raise FileNotFoundError(f"resume={str(given.resume)!r}: there is no {file.name}, so no run that can go on")
     return [task, "--config", str(config), *rest]

@@ -1,9 +1,10 @@
 """A trained potential, from whatever a run leaves behind, and where it is computed."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import yaml
@@ -28,6 +29,26 @@ class ModelFile:
     """
 
     model: Path
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Model: what was trained; several models make a committee.
+
+    Args:
+        model: one or more, each as ModelFile has it.
+    """
+
+    MODEL_HELP: ClassVar[str] = (
+        "one or more models, each a run folder, its potential.pt, a checkpoint such as best.ckpt (of which the "
+        "averaged weights are taken), or an exported file"
+    )
+
+    model: Sequence[Path]
+
+    def load(self, compute: "ComputeOptions") -> list[Potential]:
+        """The potentials, on the device where they are to compute."""
+        return [load_trained(model, **compute.overrides).to(compute.torch_device) for model in self.model]
 
 
 @dataclass(frozen=True)

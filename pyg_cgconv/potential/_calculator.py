@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch_geometric.data import Data
 
 from ._arguments import floating_dtype
+from ._derivatives import hessian
 from ._neighbors import RadiusGraph
 from ._potential import Potential
 from ._replay import MAX_EDGES, Replay
@@ -22,6 +24,10 @@ try:
     from ase.stress import full_3x3_to_voigt_6_stress
 except ModuleNotFoundError as error:
     raise ImportError("ASECalculator needs ASE: pip install ase, or pip install 'pyg-cgconv[train]'") from error
+
+HESSIAN_PAIRS = 20_000
+"""Pairs of all rows of a Hessian that are computed together: 16 rows of 2,500 pairs are as fast as can be on a CPU, 48
+take twice as long (32 copper atoms, 16 channels)."""
 
 
 class ASECalculator(Calculator):
@@ -36,7 +42,11 @@ class ASECalculator(Calculator):
     - ``stress``: (6,) in Voigt order xx, yy, zz, yz, xz, xy, eV/Angstrom^3, where the cell has a volume. The sign is
       ASE's, :math:`\frac{1}{V} \frac{\partial E}{\partial \boldsymbol{\epsilon}}`: positive where the structure wants
       to shrink. V is the volume of the cell with whatever vacuum is in it: the stress of a slab times the height of its
-      cell is the force on a unit of length of its surface.
+      cell is the force on a unit of length of its surface,
+    - ``stresses``: (n, 6), parts of the stress, which sum to it: half of the virial of each pair is given to either
+      atom, as LAMMPS and MACE do. Only the sum is defined by physics; only when they are asked for.
+
+    :meth:`get_hessian` has the second derivatives.
 
     The units are those of the potential's training data, which ASE takes to be these. Energies alone are computed
     without derivatives; otherwise energy, forces and stress are computed in one go.
@@ -81,7 +91,14 @@ class ASECalculator(Calculator):
     """
 
     # Of the class, but ASE declares them as an instance's.
-    implemented_properties: list[str] = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
+    implemented_properties: list[str] = [  # noqa: RUF012
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "stresses",
+    ]
     ignored_changes: set[str] = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
@@ -114,29 +131,73 @@ class ASECalculator(Calculator):
             self.results = {}  # nothing of other atoms is left, should this fail
         if self.atoms is None:
             raise ValueError("atoms: missing, and none are known from an earlier calculation")
-        if "stress" in properties and not _has_volume(self.atoms):
+        wanted = [name for name in properties if name.startswith("stress")]
+        if wanted and not _has_volume(self.atoms):
             raise PropertyNotImplementedError(
-                f"stress: defined where the cell has a volume, got cell={self.atoms.cell.tolist()} with "
+                f"{wanted[0]}: defined where the cell has a volume, got cell={self.atoms.cell.tolist()} with "
                 f"pbc={self.atoms.pbc.tolist()}"
             )
-        _check_species(self.atoms, self.potential)
-        out = self._compute(self.atoms, properties)
+        self._check_species(self.atoms)
+        self.results |= self._computed(self.neighbors(self.atoms), properties, _has_volume(self.atoms))
+
+    def _check_species(self, atoms: Atoms) -> None:
+        check_species(atoms, self.potential)
+
+    def _computed(self, data: Data, properties: Sequence[str], volume: bool) -> dict[str, Any]:
+        """What is needed of a graph, and what comes with it, as ASE wants it."""
+        out = self._outputs(data, properties, volume)
         energy = out["energy"].item()
-        self.results |= {"energy": energy, "free_energy": energy}
+        results: dict[str, Any] = {"energy": energy, "free_energy": energy}
         for name in ("energies", "forces"):
             if name in out:
-                self.results[name] = out[name].double().cpu().numpy()
-        if "stress" in out:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].double().cpu().numpy())
+                results[name] = out[name].double().cpu().numpy()
+        for name, rows in (("stress", 0), ("stresses", slice(None))):
+            if name in out:
+                results[name] = full_3x3_to_voigt_6_stress(out[name][rows].double().cpu().numpy())
+        return results
 
-    def _compute(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, torch.Tensor]:
-        """What is needed, as the potential gives it; forces and stress together."""
-        derivatives, energies = bool({"forces", "stress"} & set(properties)), "energies" in properties
-        data, stress = self.neighbors(atoms), derivatives and _has_volume(atoms)
+    def _outputs(self, data: Data, properties: Sequence[str], volume: bool) -> dict[str, torch.Tensor]:
+        """As the potential gives them; forces and stress together."""
+        derivatives = bool({"forces", "stress", "stresses"} & set(properties))
+        of_atoms = {f"compute_{name}": name in properties for name in ("energies", "stresses")}
+        stress = derivatives and volume
         with torch.no_grad():
-            if self._replay and derivatives and not energies and data.num_nodes and data.num_edges <= MAX_EDGES:
+            captured = derivatives and not any(of_atoms.values()) and 0 < data.num_edges <= MAX_EDGES
+            if self._replay and captured:
                 return self._replay(data, compute_stress=stress)
-            return self.potential(data, compute_forces=derivatives, compute_stress=stress, compute_energies=energies)
+            return self.potential(data, compute_forces=derivatives, compute_stress=stress, **of_atoms)
+
+    def get_hessian(self, atoms: Atoms | None = None, *, chunk_size: int | None = None) -> np.ndarray:
+        r"""Second derivatives of the energy, by differentiating the forces.
+
+        .. math:: H_{i \alpha, j \beta} = \frac{\partial^2 E}{\partial r_{i \alpha} \, \partial r_{j \beta}}
+
+        Constraints are not heeded. A float32 potential gives it to five digits or so: take ``dtype="float64"`` for
+        phonons and vibrations.
+
+        Args:
+            atoms: n atoms; those of the last calculation if None.
+            chunk_size: Rows of the 3n that are computed at a time: fewer take less memory, more are faster on a GPU. By
+                default as many as have 20,000 pairs between them, at least one.
+
+        Returns:
+            A symmetric array (n, 3, n, 3) in eV/Angstrom^2, as ``ase.vibrations.VibrationsData`` takes it.
+            ``reshape(3 * n, 3 * n)`` makes it a matrix, ``reshape(3 * n, n, 3)`` what MACE's calculator gives.
+
+        Raises:
+            ValueError: there are no atoms, one is of an unknown element, or ``chunk_size`` is not positive.
+        """
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
+            raise ValueError("atoms: missing, and none are known from an earlier calculation")
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size: expected a positive number of rows, got {chunk_size}")
+        self._check_species(atoms)
+        return self._hessian(self.neighbors(atoms), chunk_size)
+
+    def _hessian(self, data: Data, chunk_size: int | None) -> np.ndarray:
+        found = hessian(self.potential, data, chunk_size or max(1, HESSIAN_PAIRS // max(1, data.num_edges)))
+        return found.double().cpu().numpy()
 
 
 class VerletList:
@@ -153,6 +214,7 @@ class VerletList:
 
     Attributes:
         builds: How many lists were made so far.
+        made_for: A copy of the atoms that the list was made for; None before the first.
     """
 
     def __init__(self, cutoff: float, skin: float, device: torch.device):
@@ -160,7 +222,7 @@ class VerletList:
             raise ValueError(f"skin: expected zero or a positive number of Angstrom, got {skin}")
         self.skin, self.device, self.builds = float(skin), device, 0
         self._neighbors = RadiusGraph(cutoff + self.skin)
-        self._atoms: Atoms | None = None  # as they were when the list was made
+        self.made_for: Atoms | None = None
         self._data: Data | None = None
 
     def __call__(self, atoms: Atoms) -> Data:
@@ -173,13 +235,13 @@ class VerletList:
             self._data.pos = torch.tensor(atoms.positions, device=self.device)
         else:
             self._data = self._neighbors(_edgeless(atoms)).to(self.device)
-            self._atoms = atoms.copy()
+            self.made_for = atoms.copy()
             self.builds += 1
         return self._data
 
     def _reaches(self, atoms: Atoms) -> bool:
         """Whether the list has all neighbours of ``atoms``."""
-        before = self._atoms
+        before = self.made_for
         if before is None or not (
             np.array_equal(atoms.numbers, before.numbers)
             and np.array_equal(atoms.pbc, before.pbc)
@@ -202,7 +264,7 @@ def _edgeless(atoms: Atoms) -> Data:
     return data
 
 
-def _check_species(atoms: Atoms, potential: Potential) -> None:
+def check_species(atoms: Atoms, potential: Potential) -> None:
     known = potential.hyperparameters["species"]
     unknown = sorted(set(atoms.numbers.tolist()).difference(known))
     if unknown:
@@ -215,7 +277,8 @@ def _symbols(numbers: list[int]) -> str:
 
 def _load(path: str | os.PathLike) -> Potential:
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {path!r}")
+        given = f"{type(path).__name__}; CommitteeCalculator takes several" if isinstance(path, list) else repr(path)
+        raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {given}")
     try:
         return Potential.load(path)
     except ValueError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from .._torch import is_plain, is_transformed
@@ -52,6 +54,14 @@ def virial(slope: Tensor, atoms: Atoms) -> Tensor:
     return (outer + outer.mT) / 2
 
 
+def atomic_virials(slope: Tensor, atoms: Atoms) -> Tensor:
+    """Parts (n, 3, 3) of the virial: half of that of each edge is its source's, half its target's."""
+    halves = atoms.vectors[:, :, None] * slope[:, None, :] / 2
+    halves = (halves + halves.mT) / 2
+    n = len(atoms.species)
+    return scatter(halves, atoms.target, dim_size=n) + scatter(halves, atoms.source, dim_size=n)
+
+
 def cell_volumes(cell: Tensor) -> Tensor:
     """Volumes (B,) spanned by lattice vectors (B, 3, 3).
 
@@ -68,3 +78,17 @@ def volume(cell: Tensor | None) -> Tensor:
     if not cell.is_cuda and is_plain(cell) and not volume.all():
         raise ValueError(f"data.cell: the stress needs a volume, structure {int(volume.argmin())} has none")
     return volume[:, None, None]
+
+
+def hessian(potential: Callable[..., dict[str, Tensor]], data: Data, chunk_size: int) -> Tensor:
+    """Second derivatives (n, 3, n, 3) of the energy of one structure, ``chunk_size`` rows at a time."""
+    structure = copy.copy(data)
+
+    def forces_at(pos: Tensor) -> Tensor:
+        structure.pos = pos
+        return potential(structure)["forces"]
+
+    if not data.num_nodes:
+        return data.pos.new_zeros(0, 3, 0, 3)
+    found = -torch.func.jacrev(forces_at, chunk_size=chunk_size)(data.pos)
+    return (found + found.permute(2, 3, 0, 1)) / 2

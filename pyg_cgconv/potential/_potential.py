@@ -39,7 +39,7 @@ from ._arguments import (
 )
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
 from ._blocks import interaction_blocks
-from ._derivatives import forces, virial, volume, with_slope
+from ._derivatives import atomic_virials, forces, virial, volume, with_slope
 
 
 class Potential(nn.Module):
@@ -188,6 +188,7 @@ class Potential(nn.Module):
         compute_forces: bool = True,
         compute_stress: bool = False,
         compute_energies: bool = False,
+        compute_stresses: bool = False,
         create_graph: bool | None = None,
     ) -> dict[str, Tensor]:
         r"""Energies of a batch of structures and their derivatives.
@@ -200,6 +201,7 @@ class Potential(nn.Module):
             compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode.
             compute_stress: Whether to compute the stress; needs a cell with a volume.
             compute_energies: Whether to give the energies of the atoms, too.
+            compute_stresses: Whether to give the stresses of the atoms, which need the same volume.
             create_graph: Whether forces and stress can be differentiated again, for a loss on them or for a Hessian
                 (``data.pos`` must then ask for gradients); by default while training. Under a transform of
                 :mod:`torch.func` and in forward mode they always can.
@@ -207,7 +209,8 @@ class Potential(nn.Module):
         Returns:
             ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where
             the structure wants to shrink, V times it being minus the virial; ``energies`` (n,) float64, which sum to
-            ``energy``. Without ``create_graph``, energies that come with forces or stress are detached.
+            ``energy``; ``stresses`` (n, 3, 3), which sum to ``stress``. Without ``create_graph``, energies that come
+            with forces or stress are detached.
 
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
@@ -217,17 +220,19 @@ class Potential(nn.Module):
             create_graph = True  # others differentiate what this returns
         elif create_graph is None:
             create_graph = self.training and torch.is_grad_enabled()
-        if not (compute_forces or compute_stress):
+        if not (compute_forces or compute_stress or compute_stresses):
             return self._energies(self._read(data), compute_energies)
         with torch.inference_mode(False), torch.enable_grad():
             atoms = self._read(data)
-            if compute_stress:
+            if compute_stress or compute_stresses:
                 cell_volume = volume(atoms.cell)
             out, gradient = with_slope(partial(self._energies, of_atoms=compute_energies), atoms, create_graph)
             if compute_forces:
                 out["forces"] = forces(gradient, atoms)
             if compute_stress:
                 out["stress"] = virial(gradient, atoms) / cell_volume.to(gradient.dtype)
+            if compute_stresses:
+                out["stresses"] = atomic_virials(gradient, atoms) / cell_volume.to(gradient.dtype)[atoms.structure]
         return out if create_graph else {name: value.detach() for name, value in out.items()}
 
     @without_autocast

@@ -45,8 +45,8 @@ class Replay:
     """A potential's energy, forces and stress of one structure after the other, on a GPU.
 
     A graph is captured for a number of atoms, with room for some more edges than there are, and run again for as long
-    as neighbour lists fill at least half of it. The rest of the edges join the last atom with an image of its own
-    beyond the cutoff, which counts nothing.
+    as neighbour lists fill at least half of it. The rest of the edges join atoms with images of their own
+    beyond the cutoff, which count nothing.
 
     Args:
         potential: on a GPU; with validate = False.
@@ -111,11 +111,16 @@ class Replay:
 
 
 def padded(data: Data, edges: int, cutoff: float) -> Data:
-    """The structure with so many edges: those behind its own join the last atom with an image beyond the cutoff.
+    """The structure with so many edges, sorted by target: each that is not its own joins an atom with an image of that
+    atom beyond the cutoff. They are shared out to all atoms, because sums over the edges of one take long.
 
     A structure without a cell gets one, of which only those edges know.
+
+    Args:
+        data: sorted by target, with one atom or more.
+        edges: at least those of the structure.
     """
-    more, last = edges - data.num_edges, data.num_nodes - 1
+    more = edges - data.num_edges
     cell = getattr(data, "cell", None)
     if cell is None:
         cell = 2 * cutoff * torch.eye(3, dtype=data.pos.dtype, device=data.pos.device)[None]
@@ -124,10 +129,13 @@ def padded(data: Data, edges: int, cutoff: float) -> Data:
         shift = data.edge_shift
     length, direction = cell[0].norm(dim=-1).max(0)
     far = torch.nn.functional.one_hot(direction, 3) * torch.ceil(2 * cutoff / length)
+    atom = torch.arange(more, device=data.pos.device) % data.num_nodes
+    edge_index = torch.cat([data.edge_index, atom.expand(2, more)], dim=1)
+    order = edge_index[1].argsort(stable=True)
     return Data(
         z=data.z.clone(),
         pos=data.pos.clone(),
-        edge_index=torch.cat([data.edge_index, data.edge_index.new_full((2, more), last)], dim=1),
-        edge_shift=torch.cat([shift, far.to(shift).expand(more, 3)]),
+        edge_index=edge_index[:, order],
+        edge_shift=torch.cat([shift, far.to(shift).expand(more, 3)])[order],
         cell=cell.clone(),
     )

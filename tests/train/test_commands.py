@@ -10,7 +10,7 @@ import yaml
 from pyg_cgconv import Potential
 from train.cli import main, parse
 from train.commands import COMMANDS
-from train.md import DynamicsOptions
+from train.md_options import DynamicsOptions
 from train.trained import ModelFile
 
 from .conftest import spring_atoms
@@ -62,7 +62,7 @@ def test_values_reach_their_classes():
 
 def test_several_files_follow_one_option():
     found = options_of(*["predict", "run", "--data", "a.xyz", "b.xyz", "--output", "out.xyz"])
-    assert (found["model"], list(found["data"])) == (Path("run"), [Path("a.xyz"), Path("b.xyz")])
+    assert (list(found["model"]), list(found["data"])) == ([Path("run")], [Path("a.xyz"), Path("b.xyz")])
     assert list(options_of("evaluate", "run")["data"]) == []
 
 
@@ -72,6 +72,12 @@ def test_a_file_gives_options_too(tmp_path):
     found = options_of("md", "--config", str(file), "run", "--steps", "40")
     assert (found["model"], found["structure"]) == (Path("run"), Path("a.xyz"))
     assert (found["temperature"], found["steps"]) == (77.0, 40)
+
+
+def test_several_models_make_a_committee():
+    found = options_of(*["select", "a", "b.ckpt", "--pool", "c.xyz", "d.xyz", "--number", "3"])
+    assert list(found["model"]) == [Path("a"), Path("b.ckpt")]
+    assert list(found["pool"]) == [Path("c.xyz"), Path("d.xyz")]
 
 
 @pytest.mark.parametrize(

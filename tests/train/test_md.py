@@ -5,11 +5,14 @@ from dataclasses import replace
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms, units
+from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
 
-from pyg_cgconv import ASECalculator
-from train.md import DynamicsOptions, RecordOptions, run
+from pyg_cgconv import ASECalculator, Potential
+from train.md import run
+from train.md_options import DynamicsOptions, RecordOptions
 from train.trained import ComputeOptions, ModelFile
 
 from .conftest import GEOMETRY, NUMBERS, spring_atoms
@@ -48,7 +51,8 @@ def constant_energy(trained, structure, tmp_path_factory):
 
 def test_folder_holds_everything(constant_energy):
     folder, summary = constant_energy
-    assert {path.name for path in folder.iterdir()} == {"trajectory.xyz", "log.csv", "energy.png", "md.json"}
+    written = {"trajectory.xyz", "log.csv", "energy.png", "md.json", "config.yaml", "state.npz"}
+    assert {path.name for path in folder.iterdir()} == written
     assert json.loads((folder / "md.json").read_text()) == summary
     assert (folder / "energy.png").read_bytes().startswith(b"\x89PNG")
     assert (summary["atoms"], summary["steps"], summary["options"]["dtype"]) == (5, 200, "float64")
@@ -179,3 +183,28 @@ def test_missing_structures_are_named(trained, tmp_path):
 def test_nothing_is_overwritten(trained, structure, constant_energy):
     with pytest.raises(ValueError, match=r"run_dir=.* holds something already"):
         moved(trained, structure, constant_energy[0])
+
+
+def test_constant_pressure_of_a_crystal(tmp_path):
+    torch.manual_seed(0)
+    size = dict(channels=4, lmax=1, layers=1, radial_hidden=(8,), avg_num_neighbors=12.0)
+    Potential(["Cu"], 3.5, **size, scale=2.0).save(tmp_path / "model.pt")
+    ase.io.write(tmp_path / "start.xyz", bulk("Cu", cubic=True))
+    options = dict(ensemble="npt", pressure=5.0, barostat_time=0.1, friction=50.0, temperature=300.0)
+    summary = moved(tmp_path / "model.pt", tmp_path / "start.xyz", tmp_path / "run", steps=60, **options)
+    log, trajectory = read_log(tmp_path / "run"), ase.io.read(tmp_path / "run" / "trajectory.xyz", ":")
+    assert {"pressure_GPa", "volume_A3"} < log.keys()
+    np.testing.assert_allclose([atoms.get_volume() for atoms in trajectory], log["volume_A3"], rtol=1e-6)
+    assert np.ptp(log["volume_A3"]) > 0.01
+    half = len(log["step"]) // 2
+    assert summary["pressure_mean_GPa"] == pytest.approx(log["pressure_GPa"][half:].mean())
+    assert summary["volume_mean_A3"] == pytest.approx(log["volume_A3"][half:].mean())
+    last = trajectory[-1]
+    last.calc = ASECalculator(tmp_path / "model.pt", dtype="float64")
+    expected = -last.get_stress(include_ideal_gas=True)[:3].mean() / units.GPa
+    assert log["pressure_GPa"][-1] == pytest.approx(expected, abs=1e-4)
+
+
+def test_molecules_have_no_pressure(constant_energy):
+    assert "pressure_GPa" not in read_log(constant_energy[0])
+    assert "pressure_mean_GPa" not in constant_energy[1]

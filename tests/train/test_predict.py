@@ -6,11 +6,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from datasets import AtomsFile
-from pyg_cgconv import ASECalculator
+from pyg_cgconv import ASECalculator, CommitteeCalculator, Potential
 from train.data_files import DataFiles
 from train.predict import PredictOptions, run, with_prediction
 from train.predictions import Prediction
-from train.trained import ComputeOptions, ModelFile
+from train.trained import ComputeOptions, ModelFiles
 
 from .conftest import spring_atoms
 
@@ -40,7 +40,7 @@ def mixed_structures() -> list[Atoms]:
 
 
 def predict(model, data, output, **options) -> list[Atoms]:
-    run(ModelFile(model), DataFiles(data), PredictOptions(output, **options), ComputeOptions(device="cpu"))
+    run(ModelFiles([model]), DataFiles(data), PredictOptions(output, **options), ComputeOptions(device="cpu"))
     return ase.io.read(output, ":")
 
 
@@ -99,7 +99,7 @@ def test_device_is_that_asked_for(trained, predicted, tmp_path, device):
     structures, found, _ = predicted
     ase.io.write(tmp_path / "in.xyz", structures)
     output, compute = tmp_path / "out.xyz", ComputeOptions(device=device.type)
-    run(ModelFile(trained), DataFiles([tmp_path / "in.xyz"]), PredictOptions(output), compute)
+    run(ModelFiles([trained]), DataFiles([tmp_path / "in.xyz"]), PredictOptions(output), compute)
     for there, here in zip(ase.io.read(output, ":"), found, strict=True):
         np.testing.assert_allclose(there.get_forces(), here.get_forces(), atol=1e-4)
 
@@ -144,3 +144,54 @@ def test_mistakes_are_named(trained, tmp_path):
         predict(trained, [], tmp_path / "out.xyz")
     with pytest.raises(ValueError, match="num_workers=-1: expected 0 or more"):
         DataFiles([], num_workers=-1)
+
+
+# Committees
+
+
+@pytest.fixture(scope="module")
+def members(trained, tmp_path_factory):
+    """The trained potential, and one whose atoms learn another unit of energy."""
+    file = tmp_path_factory.mktemp("members") / "other.pt"
+    other = Potential.load(trained / "potential.pt")
+    other.scale.mul_(1.5)
+    other.save(file)
+    return [trained, file]
+
+
+def predict_together(members, folder, structures) -> list[Atoms]:
+    ase.io.write(folder / "in.xyz", structures)
+    files, output = DataFiles([folder / "in.xyz"]), PredictOptions(folder / "out.xyz", batch_size=2)
+    run(ModelFiles(members), files, output, ComputeOptions(device="cpu"))
+    return ase.io.read(folder / "out.xyz", ":")
+
+
+def test_several_models_give_their_mean_and_spread(members, tmp_path):
+    structures = mixed_structures()
+    found = predict_together(members, tmp_path, structures)
+    calculator = CommitteeCalculator([members[0], members[1]])
+    for before, after in zip(structures, found, strict=True):
+        calculator.get_forces(before)
+        expected = calculator.results
+        assert after.get_potential_energy() == pytest.approx(expected["energy"], abs=1e-4)
+        assert after.info["energy_std"] == pytest.approx(expected["energy_std"], abs=1e-4)
+        np.testing.assert_allclose(after.calc.results["forces"], expected["forces"], atol=1e-4)
+        np.testing.assert_allclose(after.arrays["forces_std"], expected["forces_std"], atol=1e-4)
+        assert after.arrays["forces_std"].max() > 0.05
+    assert ["stress_std" in atoms.info for atoms in found] == [False, True, False, False]
+    calculator.get_stress(structures[1])
+    np.testing.assert_allclose(found[1].info["stress_std"], calculator.results["stress_std"], atol=1e-6)
+
+
+def test_a_spread_that_the_file_had_is_kept(members, tmp_path):
+    atoms = spring_atoms(1)[0]
+    atoms.info["energy_std"], atoms.arrays["forces_std"] = 7.0, np.arange(5.0)
+    (found,) = predict_together(members, tmp_path, [atoms])
+    assert (found.info["ref_energy_std"], found.arrays["ref_forces_std"].tolist()) == (7.0, [0.0, 1.0, 2.0, 3.0, 4.0])
+    assert found.info["energy_std"] != 7.0
+
+
+def test_one_model_has_no_spread(trained, tmp_path):
+    (found,) = predict_together([trained], tmp_path, spring_atoms(1))
+    assert "energy_std" not in found.info
+    assert "forces_std" not in found.arrays

@@ -79,15 +79,28 @@ def test_edges_of_padding_count_nothing(structure, more):
         torch.testing.assert_close(found[name], value, rtol=1e-13, atol=1e-13)
 
 
+def edges_of(data):
+    return [tuple(edge) for edge in torch.cat([data.edge_index.T, data.edge_shift], dim=1).tolist()]
+
+
 def test_padding_leaves_the_structure_alone():
     data = graph(crystal())
     more = padded(data, data.num_edges + 5, CUTOFF)
     assert more.num_edges == data.num_edges + 5
-    assert more.edge_index[:, : data.num_edges].equal(data.edge_index)
-    assert more.edge_shift[: data.num_edges].equal(data.edge_shift)
     assert (more.edge_index[1].diff() >= 0).all()
-    vectors = more.edge_shift[data.num_edges :] @ more.cell[0]
-    assert (vectors.norm(dim=1) >= 2 * CUTOFF).all()
+    own = set(edges_of(data))
+    assert [edge for edge in edges_of(more) if edge in own] == edges_of(data)
+    others = torch.tensor([edge not in own for edge in edges_of(more)])
+    source, target = more.edge_index[:, others]
+    assert others.sum() == 5
+    assert source.equal(target)
+    assert ((more.edge_shift[others] @ more.cell[0]).norm(dim=1) >= 2 * CUTOFF).all()
+
+
+def test_padding_is_shared_out_to_all_atoms():
+    data = graph(molecule(12))
+    before, after = (graph.edge_index[1].bincount() for graph in (data, padded(data, data.num_edges + 30, CUTOFF)))
+    assert (after - before).tolist() == [3] * 6 + [2] * 6
 
 
 @on_gpu
