@@ -60,11 +60,12 @@ def predict_frames(potential: Potential, frames: Sequence[Data], batch_size: int
     bar = tqdm(
         total=len(frames), unit=" frames", delay=SECONDS_BEFORE_A_BAR, disable=not sys.stderr.isatty(), leave=False
     )
-    with bar, torch.no_grad():
+    with bar:
         for batch in batches(frames, batch_size):
             graph = Batch.from_data_list(batch).to(device, non_blocking=True)
             stressed = has_volume(batch[0])
-            out = potential(graph, compute_stress=stressed)
+            with torch.no_grad():  # not around a yield: whoever takes the predictions would have none either
+                out = potential(graph, compute_stress=stressed)
             out = {name: value.double().cpu() for name, value in out.items()}
             forces = out["forces"].split([frame.num_nodes for frame in batch])
             for i in range(len(batch)):
