@@ -51,3 +51,11 @@ def test_frames_without_a_cell_have_no_stress(potential):
     (prediction,) = predict_frames(potential, [RadiusGraph(CUTOFF)(frame)], 1)
     assert prediction.stress is None
     assert prediction.forces[0, 0] == -prediction.forces[1, 0] != 0.0
+
+
+def test_whoever_takes_the_predictions_keeps_gradients(potential):
+    frames = [structure(3, True), structure(4, True)]
+    two = [predict_frames(potential, frames, 1) for _ in range(2)]
+    for _ in zip(*two, strict=True):
+        assert torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
