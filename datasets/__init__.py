@@ -1,5 +1,6 @@
 """Molecules and crystals with energies, forces and other properties as PyG datasets, in eV and Angstrom."""
 
+from datasets.alloys import AlloysEMT
 from datasets.ase_atoms import to_ase
 from datasets.atoms_file import AtomsFile
 from datasets.dtype import ToDtype
@@ -15,6 +16,7 @@ __all__ = [
     "MD17",
     "MD17CCSD",
     "QM9",
+    "AlloysEMT",
     "AtomsFile",
     "EthanolPBE",
     "FrameDataset",

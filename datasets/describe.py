@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from datasets.alloys import AlloysEMT
 from datasets.atoms_file import AtomsFile
 from datasets.ethanol import EthanolPBE
 from datasets.histograms import plot
@@ -22,6 +23,7 @@ from datasets.structure_dataset import StructureDataset
 # By name, and the options that each takes: of those marked True it has to have a value.
 SETS: dict[str, tuple[Callable[..., StructureDataset], dict[str, bool]]] = {
     "EthanolPBE": (EthanolPBE, {}),
+    "AlloysEMT": (AlloysEMT, {}),
     "QM9Sample": (QM9Sample, {}),
     "MD17": (MD17, {"root": True, "molecule": False, "revised": False}),
     "MD17CCSD": (MD17CCSD, {"root": True, "molecule": False}),

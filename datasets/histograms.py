@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from datasets.spread import Statistics
 
 BINS = 60
@@ -29,9 +31,17 @@ def plot(path: str | Path, found: Statistics, title: str) -> None:
     elements.set(xlabel="element", ylabel="atoms")
     for axes, (name, values) in zip(others, found.values.items(), strict=False):
         unit = found.quantities[name].unit
-        axes.hist(values, bins=BINS, histtype="stepfilled")
+        axes.hist(values, bins=_bins(values), histtype="stepfilled")
         axes.set(xlabel=f"{name} ({unit})" if unit else name, ylabel="number")
         axes.set_yscale("log" if "component" in name else "linear")
     for axes in others[len(found.values) :]:
         axes.set_axis_off()
     figure.savefig(path, dpi=150)
+
+
+def _bins(values: np.ndarray) -> int | np.ndarray:
+    """One for each number where they are few whole numbers."""
+    least, most = values.min(), values.max()
+    if (values == values.round()).all() and most - least < 2 * BINS:
+        return np.arange(least - 0.5, most + 1)
+    return BINS

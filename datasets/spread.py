@@ -91,9 +91,9 @@ class Statistics:
     def _table(self) -> list[str]:
         columns = ("min", "max", "mean", "std", "rms")
         width = max(map(len, self.quantities), default=0) + 2
-        rows = [f"{'':{width}}{'unit':15}{'number':>9}" + "".join(f"{name:>12}" for name in columns)]
+        rows = [f"{'':{width}}{'unit':15}{'number':>9}" + "".join(f"{name:>13}" for name in columns)]
         for name, spread in self.quantities.items():
-            numbers = "".join(f"{getattr(spread, column):12.6g}" for column in columns)
+            numbers = "".join(f"{getattr(spread, column):13.6g}" for column in columns)
             rows.append(f"{name:{width}}{spread.unit:15}{spread.count:9}{numbers}")
         return rows
 
