@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 LABELS = ("energy", "forces", "stress")
 STRUCTURE = ("z", "pos", "cell", "pbc")
 TARGETS_OF_QM9 = "y"
+TEXT = "config_type"  # a batch holds text as bytes
 
 
 def to_ase(data: Data) -> Atoms:
     """A structure as :class:`ase.Atoms`, with its labels in a
     :class:`~ase.calculators.singlepoint.SinglePointCalculator`: ``ase.io.write`` keeps them, ``get_forces`` gives them.
 
-    Numbers are float64. A label that is missing or all NaN is left out, so that the calculator says that it has none.
-    The twelve properties of a molecule of QM9 are in ``info`` by their names, in the units of
-    :data:`datasets.qm9_targets.TARGETS`. Other attributes go to ``arrays`` if they have a row for each atom, else to
-    ``info``. Edges, attributes whose names begin with "edge", are left out: they follow from the positions.
+    Numbers are float64. What is missing or all NaN is left out: the calculator says that it has no such label. The
+    twelve properties of a molecule of QM9 are in ``info`` by their names, in the units of
+    :data:`datasets.qm9_targets.TARGETS`. Other attributes go to ``arrays`` if they have a row for each of several
+    atoms, else to ``info``. Edges, attributes whose names begin with "edge", are left out: they follow from the
+    positions.
 
     Args:
         data: One structure: ``z`` (n,), ``pos`` (n, 3) in Angstrom, and as far as there are ``cell`` (1, 3, 3) in
@@ -103,12 +105,19 @@ def _calculator(atoms: Atoms, data: Data):
 
 
 def _attach(atoms: Atoms, name: str, value) -> None:
+    """Anything but structure and labels. Of a single atom, a row is one of the structure."""
     if not torch.is_tensor(value):
         atoms.info[name] = value
-    elif value.dim() and len(value) == len(atoms) and value.shape != (1,):
+    elif value.is_floating_point() and value.isnan().all():
+        return
+    elif name == TEXT and value.dtype == torch.uint8:
+        atoms.info[name] = bytes(value.tolist()).decode()
+    elif value.dim() and len(value) == len(atoms) > 1:
         atoms.arrays[name] = _array(value)
+    elif value.numel() == 1:
+        atoms.info[name] = value.item()
     else:
-        atoms.info[name] = value.item() if value.numel() == 1 else _array(value)
+        atoms.info[name] = _array(value)[0] if len(value) == 1 else _array(value)
 
 
 def _array(value: Tensor) -> np.ndarray:

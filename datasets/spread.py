@@ -150,34 +150,39 @@ class _Values:
         self.parts: dict[str, list[np.ndarray]] = {}
         self.units: dict[str, str] = {}
 
-    def add(self, name: str, unit: str, values: torch.Tensor) -> None:
-        """``values`` of any shape; those that are NaN are no values."""
-        flat = values.detach().cpu().double().reshape(-1)
+    def add(self, name: str, unit: str, values: np.ndarray) -> None:
         self.units[name] = unit
-        self.parts.setdefault(name, []).append(flat[~flat.isnan()].numpy())
+        self.parts.setdefault(name, []).append(values.reshape(-1))
 
     def add_labels(self, data: Data) -> None:
         if _is_there(data, "energy"):
-            self.add("energy / atoms", "eV", data.energy.double() / len(data.z))
+            self.add("energy / atoms", "eV", _array(data.energy) / len(data.z))
         if _is_there(data, "forces"):
-            self.add("force component", "eV/Angstrom", data.forces)
-            self.add("force on an atom", "eV/Angstrom", data.forces.double().norm(dim=1))
+            forces = _array(data.forces)
+            self.add("force component", "eV/Angstrom", forces)
+            self.add("force on an atom", "eV/Angstrom", np.linalg.norm(forces, axis=1))
         if _is_there(data, "stress"):
-            self.add("stress component", "eV/Angstrom^3", data.stress)
+            self.add("stress component", "eV/Angstrom^3", _array(data.stress))
         if _is_periodic(data) and (data.get("pbc") is None or data.pbc.all()):
             volume = cell_volumes(data.cell.double().reshape(1, 3, 3))
-            self.add("volume / atoms", "Angstrom^3", volume / len(data.z))
+            self.add("volume / atoms", "Angstrom^3", _array(volume) / len(data.z))
         if _is_there(data, "y") and data.y.shape == (1, len(TARGETS)):
-            for target, value in zip(TARGETS.values(), data.y[0], strict=True):
+            for target, value in zip(TARGETS.values(), _array(data.y)[0], strict=True):
                 self.add(target.name, target.unit, value)
 
     def add_neighbors(self, data: Data, cutoff: float) -> None:
         edge_index, _ = radius_graph(data.pos, cutoff, data.get("cell"), data.get("pbc"))
-        self.add(f"neighbours within {cutoff:g} A", "", torch.bincount(edge_index[1].cpu(), minlength=len(data.z)))
+        count = torch.bincount(edge_index[1], minlength=len(data.z))
+        self.add(f"neighbours within {cutoff:g} A", "", _array(count))
 
     def joined(self) -> dict[str, np.ndarray]:
+        """All values but NaN, which is none."""
         joined = {name: np.concatenate(parts) for name, parts in self.parts.items()}
-        return {name: values for name, values in joined.items() if len(values)}
+        return {name: values[~np.isnan(values)] for name, values in joined.items()}
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return values.detach().cpu().double().numpy()
 
 
 def _check(data, number: int) -> None:

@@ -95,9 +95,13 @@ def test_other_attributes_are_kept():
     data.dipole, data.weight, data.config_type = torch.ones(1, 3), torch.tensor([2.0]), "liquid"
     atoms = to_ase(data)
     np.testing.assert_allclose(atoms.arrays["charge"], [-0.8, 0.4, 0.4], rtol=1e-6)
-    assert atoms.info["dipole"].tolist() == [[1, 1, 1]]
+    assert atoms.info["dipole"].tolist() == [1, 1, 1]
     assert atoms.info["weight"] == 2.0
     assert atoms.info["config_type"] == "liquid"
+    data.config_type, data.dipole = torch.tensor(list(b"gas"), dtype=torch.uint8), torch.full((1, 3), torch.nan)
+    atoms = to_ase(data)
+    assert atoms.info["config_type"] == "gas"
+    assert "dipole" not in atoms.info
 
 
 def test_mistakes_are_named():
