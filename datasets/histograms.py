@@ -31,7 +31,7 @@ def plot(path: str | Path, found: Statistics, title: str) -> None:
     elements.set(xlabel="element", ylabel="atoms")
     for axes, (name, values) in zip(others, found.values.items(), strict=False):
         unit = found.quantities[name].unit
-        axes.hist(values, bins=_bins(values), histtype="stepfilled")
+        axes.hist(values, bins=bins_of(values), histtype="stepfilled")
         axes.set(xlabel=f"{name} ({unit})" if unit else name, ylabel="number")
         axes.set_yscale("log" if "component" in name else "linear")
     for axes in others[len(found.values) :]:
@@ -39,7 +39,7 @@ def plot(path: str | Path, found: Statistics, title: str) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _bins(values: np.ndarray) -> int | np.ndarray:
+def bins_of(values: np.ndarray) -> int | np.ndarray:
     """One for each number where they are few whole numbers."""
     least, most = values.min(), values.max()
     if (values == values.round()).all() and most - least < 2 * BINS:

@@ -178,7 +178,7 @@ class _Values:
     def joined(self) -> dict[str, np.ndarray]:
         """All values but NaN, which is none."""
         joined = {name: np.concatenate(parts) for name, parts in self.parts.items()}
-        return {name: values[~np.isnan(values)] for name, values in joined.items()}
+        return {name: values[~np.isnan(values)] for name, values in joined.items() if not np.isnan(values).all()}
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ from ase.io import write
 from ase.neighborlist import neighbor_list
 from torch_geometric.data import Data
 
-from datasets import AtomsFile, EthanolPBE, QM9Sample, statistics
+from datasets import AtomsFile, EthanolPBE, QM9Sample, histograms, statistics
 
 CUTOFF = 3.5
 
@@ -83,9 +83,24 @@ def test_nan_is_no_label():
     assert "stress component" not in found.quantities
 
 
+def test_forces_of_which_some_are_nan():
+    data = Data(z=torch.tensor([1, 1]), pos=torch.eye(3)[:2], forces=torch.tensor([[1.0, 2, 2], [torch.nan] * 3]))
+    assert statistics([data]).quantities["force on an atom"].max == 3
+    data.forces[0, 0] = torch.nan
+    found = statistics([data])
+    assert found.quantities["force component"].count == 2
+    assert "force on an atom" not in found.quantities
+
+
 def test_a_lonely_atom_has_no_neighbours():
     lonely = Data(z=torch.tensor([1]), pos=torch.zeros(1, 3))
     assert statistics([lonely], cutoff=2.0).quantities["neighbours within 2 A"].max == 0
+
+
+def test_whole_numbers_have_bins_of_their_own():
+    counts = np.histogram([3.0, 3.0, 5.0], bins=histograms.bins_of(np.array([3.0, 3.0, 5.0])))[0]
+    assert counts.tolist() == [2, 0, 1]
+    assert histograms.bins_of(np.array([0.5, 3.0])) == histograms.BINS
 
 
 def test_text_and_json():
