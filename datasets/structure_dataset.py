@@ -1,14 +1,22 @@
 """Structures in memory as a PyG dataset: what all data sets here have in common."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
+from datasets.ase_atoms import to_ase
 from datasets.frame_cache import fingerprint, load, save
 from datasets.preprocessing import processed
+from datasets.spread import Statistics, statistics
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 Collated = tuple[Data, dict[str, Tensor] | None]  # all items in one, and where each begins; None for a single item
 
@@ -94,3 +102,24 @@ class StructureDataset(InMemoryDataset):
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         test_indices, train_indices, validation_indices = order[: sum(counts.values())].split([test, train, validation])
         return train_indices, validation_indices, test_indices
+
+    def to_ase(self) -> list[Atoms]:
+        """The structures of this data set, or of a selection such as ``dataset[train]``, as :func:`datasets.to_ase`
+        makes them of each item.
+
+        Raises:
+            ImportError: ASE is not installed.
+        """
+        return [to_ase(data) for data in self]
+
+    def statistics(self, cutoff: float | None = None) -> Statistics:
+        """What this data set, or a selection such as ``dataset[train]``, holds; see :func:`datasets.statistics`.
+
+        Args:
+            cutoff: Angstrom; neighbours of each atom that are nearer are counted. Without it nothing is said of them.
+
+        Raises:
+            ImportError: ASE is not installed.
+            ValueError: ``cutoff`` is not positive.
+        """
+        return statistics(self, cutoff)

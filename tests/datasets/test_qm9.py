@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from ase import units
@@ -297,3 +299,11 @@ def test_sample_energies_are_sums_over_atoms_within_an_electronvolt_or_two(sampl
     residual = energy - counts @ torch.linalg.lstsq(counts, energy, driver="gelsd").solution
     assert energy.std() > 900
     assert residual.std() < 1.3
+
+
+def test_the_pages_name_the_unit_of_every_target():
+    root = Path(__file__).parents[2]
+    page, readme = ((root / name).read_text() for name in ("docs/data_sets.md", "README.md"))
+    for target in TARGETS.values():
+        assert f"| `{target.name}` | {target.unit} |" in page
+        assert target.unit == "eV" or f"{target.name} in {target.unit}" in readme.replace("mu is in", "mu in")
