@@ -5,9 +5,12 @@
     derivatives   forces, virial, volume
     arguments     its arguments, checked
     file          potential.pt
+    ghosts        neighbours that other processes compute
+    given         a potential as an engine takes it
     neighbors     RadiusGraph, radius_graph: which atoms see each other
     calculator    ASECalculator, VerletList: the potential in ASE
     replay        Replay: energy and forces as one CUDA graph
+    lammps        LAMMPSPotential: the potential in LAMMPS
 
 Import from here, not from the modules. ASECalculator and VerletList need ASE, and are loaded when they are first asked
 for.
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from .._lazy import attach
 from ._derivatives import cell_volumes
+from ._lammps import LAMMPS_SUFFIXES, LAMMPSPotential, write_lammps
 from ._neighbors import RadiusGraph, radius_graph
 from ._potential import Potential
 from ._replay import Replay
@@ -26,7 +30,16 @@ if TYPE_CHECKING:
     from ._calculator import VerletList as VerletList
 
 # A star import must not need ASE: no ASECalculator.
-__all__ = ["Potential", "RadiusGraph", "Replay", "cell_volumes", "radius_graph"]
+__all__ = [
+    "LAMMPS_SUFFIXES",
+    "LAMMPSPotential",
+    "Potential",
+    "RadiusGraph",
+    "Replay",
+    "cell_volumes",
+    "radius_graph",
+    "write_lammps",
+]
 
 if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name
     __getattr__, __dir__ = attach(__name__, {"ASECalculator": "._calculator", "VerletList": "._calculator"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -31,6 +30,7 @@ from ._arguments import (
 from ._atoms import Atoms, check_values, edge_lengths, one_hot_species, read_atoms
 from ._blocks import interaction_blocks
 from ._derivatives import forces, virial, volume, with_slope
+from ._ghosts import Ghosts
 
 
 class Potential(nn.Module):
@@ -241,19 +241,28 @@ class Potential(nn.Module):
 
     def _energies(self, atoms: Atoms, of_atoms: bool) -> dict[str, Tensor]:
         """Total energies (B,) and, if asked for, those ``of_atoms`` (n,), in float64."""
-        learned = self._outputs(atoms).squeeze(-1).double()
-        energies = self.shift[atoms.species] + self.scale[atoms.species] * learned
+        energies = self._energies_of_atoms(atoms)
         total = {"energy": scatter(energies, atoms.structure, dim_size=atoms.num_structures)}
         return total | {"energies": energies} if of_atoms else total
 
-    def _outputs(self, atoms: Atoms) -> Tensor:
+    def _energies_of_atoms(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
+        """(n,) float64; without the ``ghosts`` among the atoms, if there are some."""
+        learned = self._outputs(atoms, ghosts).squeeze(-1).double()
+        species = atoms.species[: len(learned)]
+        return self.shift[species] + self.scale[species] * learned
+
+    def _outputs(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
         distance = edge_lengths(atoms.vectors)
         sh = spherical_harmonics(atoms.vectors / distance[:, None], self.hyperparameters["lmax"])
         radial = self.basis(distance) * self.envelope(distance)[:, None]
         one_hot = one_hot_species(atoms, len(self.atomic_numbers), radial.dtype)
         edge_one_hot = one_hot[atoms.source] if self.hyperparameters["radial_species"] else None
         x = self.embedding(one_hot)
-        for block in self.blocks:
+        if ghosts is not None:  # whose species are known
+            x, one_hot = (x, x[: ghosts.owned]), one_hot[: ghosts.owned]
+        for number, block in enumerate(self.blocks):
+            if ghosts is not None and number:
+                x = ghosts.pair(x)
             x = block(x, one_hot, atoms.edge_index, sh, radial, edge_one_hot)
         return self.readout(x)
 
@@ -264,12 +273,12 @@ class Potential(nn.Module):
         self.shift, self.scale = shift.to(self.shift.device), scale.to(self.scale.device)
         return self
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes hyperparameters, weights and ``metadata`` to one file, which :meth:`load` reads."""
+    def save(self, path: _file.File) -> None:
+        """Writes hyperparameters, weights and ``metadata`` to a file, or what is open for bytes, for :meth:`load`."""
         _file.write(path, self.hyperparameters, self.state_dict(), self.metadata)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, map_location: torch.device | str = "cpu", **overrides: Any) -> Potential:
+    def load(cls, path: _file.File, map_location: torch.device | str = "cpu", **overrides: Any) -> Potential:
         """The potential that :meth:`save` wrote to a file, or a training to ``potential.pt`` in its run folder.
 
         It is in evaluation mode; ``overrides`` replace hyperparameters.
