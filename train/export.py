@@ -48,12 +48,13 @@ def run(model: ModelFile, export: ExportOptions) -> dict:
     """Writes the file and returns the metadata in it."""
     potential = load_trained(model.model, **({} if export.dtype is None else {"dtype": export.dtype}))
     potential.metadata = describe(potential, model.model)
-    species, write, use = " ".join(potential.metadata["species"]), potential.save, "pyg_cgconv.ASECalculator({!r})"
+    species, use = " ".join(potential.metadata["species"]), "pyg_cgconv.ASECalculator({!r})"
+    file: Potential | LAMMPSPotential = potential
     if export.format == "lammps":
-        write = LAMMPSPotential(potential).save
+        file = LAMMPSPotential(potential)
         use = f"pair_style mliap unified {{}} 0\n        pair_coeff * * {species}  # those of your atom types, in order"
     with writing_to(export.output):
-        write(export.output)
+        file.save(export.output)
     print(
         f"{export.output}: {species}; cutoff {potential.cutoff} Angstrom, {potential.hyperparameters['dtype']}\n"
         f"use it: {use.format(str(export.output))}"

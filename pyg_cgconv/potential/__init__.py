@@ -11,9 +11,10 @@
     calculator    ASECalculator, VerletList: the potential in ASE
     replay        Replay: energy and forces as one CUDA graph
     lammps        LAMMPSPotential: the potential in LAMMPS
+    torch_sim     TorchSimModel, BatchedList: the potential in torch-sim
 
-Import from here, not from the modules. ASECalculator and VerletList need ASE, and are loaded when they are first asked
-for.
+Import from here, not from the modules. ASECalculator and VerletList need ASE, TorchSimModel and BatchedList torch-sim:
+they are loaded when they are first asked for.
 """
 
 from typing import TYPE_CHECKING
@@ -28,8 +29,10 @@ from ._replay import Replay
 if TYPE_CHECKING:
     from ._calculator import ASECalculator as ASECalculator
     from ._calculator import VerletList as VerletList
+    from ._torch_sim import BatchedList as BatchedList
+    from ._torch_sim import TorchSimModel as TorchSimModel
 
-# A star import must not need ASE: no ASECalculator.
+# A star import must need neither ASE nor torch-sim: no ASECalculator, no TorchSimModel.
 __all__ = [
     "LAMMPS_SUFFIXES",
     "LAMMPSPotential",
@@ -42,4 +45,12 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name
-    __getattr__, __dir__ = attach(__name__, {"ASECalculator": "._calculator", "VerletList": "._calculator"})
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "ASECalculator": "._calculator",
+            "BatchedList": "._torch_sim",
+            "TorchSimModel": "._torch_sim",
+            "VerletList": "._calculator",
+        },
+    )

@@ -507,4 +507,4 @@ def test_cell_volume_is_the_size_of_the_determinant():
 
 def test_symbols_are_those_of_ase():
     data = pytest.importorskip("ase.data")
-    assert SYMBOLS == data.chemical_symbols
+    assert data.chemical_symbols == SYMBOLS
