@@ -23,6 +23,7 @@ from ..tensor_product import IrrepsLike, Rows, channels_last, describe, problem_
 # On an H100 (128 channels, l = 3, 23 paths) the kernels, forward and backward, take 70 us for 90 nodes and 2.4 ms for
 # 5,000; copies and matrix products 200 us and 2.1 ms.
 FUSED_NODES = 2048
+FUSED_DEVICES = ("cuda",)  # matrix products of a library serve a CPU well
 
 
 class Linear(NotScripted, nn.Module):
@@ -64,7 +65,7 @@ class Linear(NotScripted, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._rows_in.check(x)
-        if self._description is not None and x.is_cuda and len(x) <= FUSED_NODES:
+        if self._description is not None and x.device.type in FUSED_DEVICES and len(x) <= FUSED_NODES:
             return self._fused(self._description, x)
         blocks, out = self._rows_in.split(x), []
         weights = scale_each(self.weights, self.scales)

@@ -9,6 +9,7 @@
     run           a contraction's kernels on a device
     cpu, cuda     passes, memory, launch there; plan: what both make of a contraction
     shapes        rows of a contraction's operands
+    ahead         kernels compiled before they are needed
     memory        large results on a CPU get memory again that earlier ones have left
 
 The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda_kernels`.
