@@ -11,10 +11,8 @@ import copy
 import re
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -22,8 +20,8 @@ from torch_geometric.data import Data
 
 from cuda_kernels import cache
 
-from .nn import _linear
-from .ops._ahead import compile_for_gpu, recorded, work_for_threads
+from .nn import fused_as_on_gpus
+from .ops import compile_for_gpu, recorded, work_for_threads
 from .potential import Potential, RadiusGraph
 
 DEVICES = ("cpu", "cuda")
@@ -58,13 +56,11 @@ def compile_kernels(
     potential = copy.deepcopy(potential)  # its mode and its gradients change
     before = _kept()
     if capabilities is None:
-        for threads, work in ((1, None), (2, 1)):
-            with ExitStack() as stack:
-                if work is not None:
-                    stack.enter_context(work_for_threads(work))
-                _on_threads(threads, lambda: _run_all(potential, training))
+        _on_threads(1, lambda: _run_all(potential, training))
+        with work_for_threads(1):
+            _on_threads(2, lambda: _run_all(potential, training))
     else:
-        with recorded() as asked, patch.object(_linear, "FUSED_DEVICES", DEVICES):
+        with recorded() as asked, fused_as_on_gpus():
             _run_all(potential, training)
         before = _kept()  # with those of this CPU, on which it was run
         for capability in capabilities:
@@ -80,7 +76,7 @@ def _kept() -> set[str]:
     return {file.name for file in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _on_threads(threads: int, run) -> None:
+def _on_threads(threads: int, run: Callable[[], None]) -> None:
     usual = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from cuda_kernels import linear
 from cuda_kernels.contraction import Contraction
-from cuda_kernels.cpu import launch as cpu_launch
 from cuda_kernels.passes import owned_passes, single_pass
 from cuda_kernels.problem import Problem
 
@@ -37,12 +36,14 @@ def recorded() -> Iterator[set[Asked]]:
 def work_for_threads(a_thread: int) -> Iterator[None]:
     """Within it, so few multiply-adds are worth a thread of a CPU: 1 has small structures computed by the kernels of
     large ones."""
-    usual = cpu_launch.WORK_A_THREAD
-    cpu_launch.WORK_A_THREAD = a_thread
+    from cuda_kernels.cpu import launch  # only now: it imports numba
+
+    usual = launch.WORK_A_THREAD
+    launch.WORK_A_THREAD = a_thread
     try:
         yield
     finally:
-        cpu_launch.WORK_A_THREAD = usual
+        launch.WORK_A_THREAD = usual
 
 
 def compile_for_gpu(asked: Iterable[Asked], capability: tuple[int, int]) -> None:

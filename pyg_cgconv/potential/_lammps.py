@@ -54,7 +54,7 @@ class LAMMPSPotential:
         potential: The copy. It moves to where LAMMPS has its atoms.
         element_types: Chemical symbols in the order of the potential's species.
         rcutfac: Half the cutoff, Angstrom: what LAMMPS calls the radius of an atom.
-        ndescriptors, nparams: 1. LAMMPS asks for them, and they have no meaning here.
+        ndescriptors: 1, as is ``nparams``. LAMMPS asks for them, and they have no meaning here.
         interface: LAMMPS' own.
 
     Raises:

@@ -12,7 +12,6 @@ from pyg_cgconv.compile import main
 
 SCRIPT = """
 import sys
-from unittest.mock import patch
 import torch
 from numba.core import event
 from cuda_kernels import cache
@@ -35,7 +34,7 @@ if gpu:  # the plans that a GPU would run are made, too, by a driver that loads 
     _cuda._part = lambda problem, part, device: (
         _cuda.LinearPart(part, _cuda.linear.table(problem, part), problem.dtype, device), []
     )
-    _linear.FUSED_DEVICES = ("cpu",)
+    _linear._fused_devices = ("cpu",)
     run, planned = _contract.run, set()
 
     def run_and_plan(problem, contraction, operands, graph, deterministic):
@@ -73,7 +72,7 @@ def file(tmp_path):
 
 
 @pytest.fixture
-def compiled(file, tmp_path, monkeypatch):
+def compiled(file, tmp_path):
     """Counts what a new process stores and compiles, after the command with these options."""
     folder = tmp_path / "kernels"
     environment = {**os.environ, "PYG_CGCONV_CACHE": str(folder), "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"}
