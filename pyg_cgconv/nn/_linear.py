@@ -25,7 +25,7 @@ from ..tensor_product import IrrepsLike, Rows, channels_last, describe, problem_
 # On an H100 (128 channels, l = 3, 23 paths) the kernels, forward and backward, take 70 us for 90 nodes and 2.4 ms for
 # 5,000; copies and matrix products 200 us and 2.1 ms.
 FUSED_NODES = 2048
-_fused_devices = ("cuda",)  # matrix products of a library serve a CPU well
+_fused_devices: tuple[str, ...] = ("cuda",)  # matrix products of a library serve a CPU well
 
 
 @contextmanager
