@@ -7,6 +7,7 @@
     integrations     models of MACE, NequIP, SevenNet and e3nn, made fast in place
     cuda_graphs      capturing CUDA graphs
     benchmark        `python -m pyg_cgconv.benchmark`: this project beside its peers
+    compile          `python -m pyg_cgconv.compile`: a model's kernels compiled ahead
 
 Beside them, `_functions` has silu, concatenations and scalings whose derivatives are few operations, `_torch` the
 private interfaces of PyTorch that are used, `_e3nn` the first import of e3nn, `_lazy` the names that are loaded late,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from .._lazy import attach
 from ._gate import Gate
-from ._linear import Linear, SpeciesLinear
+from ._linear import Linear, SpeciesLinear, fused_as_on_gpus
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._species import one_hot, prepared_species
@@ -51,6 +51,7 @@ __all__ = [
     "TensorSquare",
     "checked_channels",
     "contract_polynomial",
+    "fused_as_on_gpus",
     "one_hot",
     "prepared_species",
     "spherical_harmonics",

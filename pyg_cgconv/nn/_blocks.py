@@ -52,7 +52,8 @@ class InteractionBlock(nn.Module):
         - **input:** node features (n, irreps_in.dim), species (n,), edge indices (2, E), edge features
           (E, irreps_sh.dim), radial functions (E, num_basis); with ``num_radial_species`` also the species of the
           edges' sources (E,); node and edge features in the layout. Species are numbers below S, or one-hot rows (n, S)
-          and (E, S)
+          and (E, S). Where the edges' sources are other nodes than their targets, such as atoms and ghosts, the node
+          features are a pair of those of sources (m, irreps_in.dim) and targets (n, irreps_in.dim)
         - **output:** node features (n, self.irreps_out.dim) in the layout
 
     Raises:
@@ -113,17 +114,22 @@ class InteractionBlock(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
+        x: Tensor | tuple[Tensor, Tensor],
         species: Species,
         edge_index: Tensor,
         edge_sh: Tensor,
         edge_radial: Tensor,
         edge_species: Tensor | None = None,
     ) -> Tensor:
+        sources, x = x if isinstance(x, tuple) else (None, x)
         x, edge_sh = self._rows_in.to_ir_mul(x), self._rows_sh.to_ir_mul(edge_sh)
         weight = aside(self.radial, edge_radial, edge_species)
         connected = None if self.self_connection is None else aside(self.self_connection, x, species)
-        messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight())
+        if sources is None:
+            messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight())
+        else:
+            sent, size = self.linear_in(self._rows_in.to_ir_mul(sources)), (len(sources), len(x))
+            messages = self.conv((self.scale * sent, None), edge_index, edge_sh, weight(), size)
         multiplied = None if self.products is None else aside(self.products, messages)
         out = self.linear_out(messages)
         for others in (multiplied, connected):

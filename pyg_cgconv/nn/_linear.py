@@ -7,6 +7,8 @@ map is one matrix product over all components. In "mul_ir" they are transposed v
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from e3nn import o3
@@ -23,6 +25,18 @@ from ._species import FEW, Grouped, Species, checked, grouped, one_hot, times_ma
 # On an H100 (128 channels, l = 3, 23 paths) the kernels, forward and backward, take 70 us for 90 nodes and 2.4 ms for
 # 5,000; copies and matrix products 200 us and 2.1 ms.
 FUSED_NODES = 2048
+_fused_devices: tuple[str, ...] = ("cuda",)  # matrix products of a library serve a CPU well
+
+
+@contextmanager
+def fused_as_on_gpus() -> Iterator[None]:
+    """Within it, a CPU runs what a GPU would run: for finding out what that is."""
+    global _fused_devices
+    usual, _fused_devices = _fused_devices, ("cpu", "cuda")
+    try:
+        yield
+    finally:
+        _fused_devices = usual
 
 
 class Linear(NotScripted, nn.Module):
@@ -64,7 +78,7 @@ class Linear(NotScripted, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._rows_in.check(x)
-        if self._description is not None and x.is_cuda and len(x) <= FUSED_NODES:
+        if self._description is not None and x.device.type in _fused_devices and len(x) <= FUSED_NODES:
             return self._fused(self._description, x)
         blocks, out = self._rows_in.split(x), []
         weights = scale_each(self.weights, self.scales)

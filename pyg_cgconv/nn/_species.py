@@ -41,9 +41,15 @@ Species: TypeAlias = Tensor | Grouped
 """Numbers (n,), one-hot rows (n, S), or what :func:`prepared_species` made of numbers."""
 
 
-def prepared_species(species: Tensor, count: int, dtype: torch.dtype) -> Species:
-    """What several layers may be given in place of numbers (n,): made once."""
-    return one_hot(species, count, dtype) if count <= FEW else grouped(species, count)
+def prepared_species(species: Tensor, count: int, dtype: torch.dtype, groups: bool = True) -> Species:
+    """What several layers may be given in place of numbers (n,): made once.
+
+    Args:
+        groups: whether there are matrices for each species among them.
+    """
+    if count <= FEW:
+        return one_hot(species, count, dtype)
+    return grouped(species, count) if groups else species
 
 
 def one_hot(species: Tensor, count: int, dtype: torch.dtype) -> Tensor:

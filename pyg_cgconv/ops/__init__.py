@@ -9,11 +9,13 @@
     run           a contraction's kernels on a device
     cpu, cuda     passes, memory, launch there; plan: what both make of a contraction
     shapes        rows of a contraction's operands
+    ahead         kernels compiled before they are needed
     memory        large results on a CPU get memory again that earlier ones have left
 
 The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda_kernels`.
 """
 
+from ._ahead import compile_for_gpu, recorded, work_for_threads
 from ._contract import contract
 from ._edge_checks import check_nodes, checks_on_host
 from ._edges import FLOWS, EdgeList, Edges, Groups, told_sizes
@@ -28,8 +30,11 @@ __all__ = [
     "Groups",
     "check_nodes",
     "checks_on_host",
+    "compile_for_gpu",
     "contract",
+    "recorded",
     "sorted_edges",
     "sorted_groups",
     "told_sizes",
+    "work_for_threads",
 ]

@@ -6,19 +6,24 @@
     arguments     its arguments, checked
     file          potential.pt
     species       with_species: the same potential, for more elements
+    ghosts        neighbours that other processes compute
+    given         a potential as an engine takes it
     neighbors     RadiusGraph, radius_graph: which atoms see each other
     calculator    ASECalculator, VerletList: the potential in ASE
     committee     CommitteeCalculator: several potentials and their spread
     replay        Replay: energy and forces as one CUDA graph
+    lammps        LAMMPSPotential: the potential in LAMMPS
+    torch_sim     TorchSimModel, BatchedList: the potential in torch-sim
 
-Import from here, not from the modules. The calculators and VerletList need ASE, and are loaded when they are first
-asked for.
+Import from here, not from the modules. The calculators and VerletList need ASE, TorchSimModel and BatchedList need
+torch-sim: they are loaded when they are first asked for.
 """
 
 from typing import TYPE_CHECKING
 
 from .._lazy import attach
 from ._derivatives import cell_volumes
+from ._lammps import LAMMPS_SUFFIXES, LAMMPSPotential, write_lammps
 from ._neighbors import RadiusGraph, radius_graph
 from ._potential import Potential
 from ._replay import Replay
@@ -28,12 +33,30 @@ if TYPE_CHECKING:
     from ._calculator import ASECalculator as ASECalculator
     from ._calculator import VerletList as VerletList
     from ._committee import CommitteeCalculator as CommitteeCalculator
+    from ._torch_sim import BatchedList as BatchedList
+    from ._torch_sim import TorchSimModel as TorchSimModel
 
-# A star import must not need ASE: no ASECalculator.
-__all__ = ["Potential", "RadiusGraph", "Replay", "cell_volumes", "radius_graph", "with_species"]
+# A star import must need neither ASE nor torch-sim: no ASECalculator, no TorchSimModel.
+__all__ = [
+    "LAMMPS_SUFFIXES",
+    "LAMMPSPotential",
+    "Potential",
+    "RadiusGraph",
+    "Replay",
+    "cell_volumes",
+    "radius_graph",
+    "with_species",
+    "write_lammps",
+]
 
 if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name
     __getattr__, __dir__ = attach(
         __name__,
-        {"ASECalculator": "._calculator", "CommitteeCalculator": "._committee", "VerletList": "._calculator"},
+        {
+            "ASECalculator": "._calculator",
+            "BatchedList": "._torch_sim",
+            "CommitteeCalculator": "._committee",
+            "TorchSimModel": "._torch_sim",
+            "VerletList": "._calculator",
+        },
     )

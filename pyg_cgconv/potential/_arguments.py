@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from e3nn import o3
 
-MAX_ATOMIC_NUMBER = 118
+_BY_NUMBER = (
+    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr "
+    "Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt "
+    "Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv "
+    "Ts Og"
+)
+SYMBOLS = _BY_NUMBER.split()
+"""Chemical symbols by atomic number, X for none, as ASE has them. It is not needed where a potential is only used."""
+
+MAX_ATOMIC_NUMBER = len(SYMBOLS) - 1
 
 
 def floating_dtype(given: torch.dtype | str | None) -> torch.dtype:
@@ -28,11 +37,9 @@ def atomic_numbers(species: Sequence[int | str]) -> list[int]:
 
 
 def _number(symbol: str) -> int:
-    from ase.data import atomic_numbers as number_of_symbol  # ASE is optional: whoever gives numbers needs none
-
-    if symbol not in number_of_symbol:
+    if symbol not in SYMBOLS:
         raise ValueError(f"species: {symbol!r} is no chemical symbol")
-    return number_of_symbol[symbol]
+    return SYMBOLS.index(symbol)
 
 
 def per_species(name: str, given: float | Sequence[float] | Mapping, numbers: list[int]) -> list[float]:

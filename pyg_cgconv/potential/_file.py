@@ -6,8 +6,12 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import IO
 
 import torch
+
+File = str | os.PathLike | IO[bytes]
+"""A path, or what is open for reading or writing bytes."""
 
 FORMAT = "pyg_cgconv.Potential"
 IN_RUN_FOLDER = "potential.pt"  # what a training calls it
@@ -15,10 +19,10 @@ IN_RUN_FOLDER = "potential.pt"  # what a training calls it
 FORMAT_VERSION = 2
 
 
-def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, metadata: dict) -> None:
-    """Writes what :func:`read` gives back.
+def write(path: File, hyperparameters: dict, state_dict: dict, metadata: dict) -> None:
+    """Writes what :func:`read` gives back, to a file or what is open for writing bytes.
 
-    The file is written whole or not at all.
+    A file is written whole or not at all.
 
     Raises:
         OSError: it cannot be written.
@@ -33,6 +37,9 @@ def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, meta
     content = {"hyperparameters": hyperparameters, "state_dict": state_dict, "metadata": metadata}
     whole = io.BytesIO()  # torch's own way to a file would call a full disk an internal error of torch
     torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, **content}, whole)
+    if not isinstance(path, (str, os.PathLike)):
+        path.write(whole.getbuffer())
+        return
     unfinished = Path(f"{os.fspath(path)}.unfinished")
     try:
         unfinished.write_bytes(whole.getbuffer())
@@ -42,16 +49,16 @@ def write(path: str | os.PathLike, hyperparameters: dict, state_dict: dict, meta
         raise
 
 
-def read(path: str | os.PathLike, map_location: torch.device | str) -> dict:
+def read(path: File, map_location: torch.device | str) -> dict:
     """``hyperparameters``, ``state_dict`` and ``metadata`` that :func:`write` wrote. Nothing in the file is executed.
 
-    A folder stands for the ``potential.pt`` in it.
+    A folder stands for the ``potential.pt`` in it; what is open for reading bytes is a file, too.
 
     Raises:
         FileNotFoundError, PermissionError: the file cannot be opened.
         ValueError: it is of something else, cut short, or of a later format.
     """
-    if os.path.isdir(path):
+    if isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
         path = os.path.join(path, IN_RUN_FOLDER)
         if not os.path.exists(path):
             raise ValueError(_foreign(path, "there is no such file in the folder"))
@@ -59,7 +66,7 @@ def read(path: str | os.PathLike, map_location: torch.device | str) -> dict:
         saved = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{os.fspath(path)!r}: no such file or folder; expected a file that Potential.save wrote, or the folder of "
+            f"{_name(path)}: no such file or folder; expected a file that Potential.save wrote, or the folder of "
             "a training run"
         ) from error
     except PermissionError:
@@ -70,14 +77,18 @@ def read(path: str | os.PathLike, map_location: torch.device | str) -> dict:
         raise ValueError(_foreign(path, f"it is not marked as {FORMAT}"))
     if saved["format_version"] > FORMAT_VERSION:
         raise ValueError(
-            f"{os.fspath(path)!r} has format version {saved['format_version']}, this program reads {FORMAT_VERSION} "
+            f"{_name(path)} has format version {saved['format_version']}, this program reads {FORMAT_VERSION} "
             "and earlier: install the pyg_cgconv that wrote it, or a later one"
         )
     return {name: saved[name] for name in ("hyperparameters", "state_dict", "metadata")}
 
 
-def _foreign(path: str | os.PathLike, reason: str) -> str:
+def _name(path: File) -> str:
+    return repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else repr(path)
+
+
+def _foreign(path: File, reason: str) -> str:
     return (
-        f"{os.fspath(path)!r} is not a file that Potential.save wrote: {reason}. A training run writes such a file "
+        f"{_name(path)} is not a file that Potential.save wrote: {reason}. A training run writes such a file "
         "beside its checkpoints, potential.pt, and `python -m train export` makes one of a checkpoint"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -40,6 +39,7 @@ from ._arguments import (
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
 from ._blocks import interaction_blocks
 from ._derivatives import atomic_virials, forces, virial, volume, with_slope
+from ._ghosts import Ghosts
 
 
 class Potential(nn.Module):
@@ -255,21 +255,30 @@ class Potential(nn.Module):
 
     def _energies(self, atoms: Atoms, of_atoms: bool) -> dict[str, Tensor]:
         """Total energies (B,) and, if asked for, those ``of_atoms`` (n,), in float64."""
-        learned = self._outputs(atoms).squeeze(-1).double()
-        energies = self.shift[atoms.species] + self.scale[atoms.species] * learned
+        energies = self._energies_of_atoms(atoms)
         total = {"energy": scatter(energies, atoms.structure, dim_size=atoms.num_structures)}
         return total | {"energies": energies} if of_atoms else total
 
-    def _outputs(self, atoms: Atoms) -> Tensor:
+    def _energies_of_atoms(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
+        """(n,) float64; without the ``ghosts`` among the atoms, if there are some."""
+        learned = self._outputs(atoms, ghosts).squeeze(-1).double()
+        species = atoms.species[: len(learned)]
+        return self.shift[species] + self.scale[species] * learned
+
+    def _outputs(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
         distance = edge_lengths(atoms.vectors)
         sh = spherical_harmonics(atoms.vectors / distance[:, None], self.hyperparameters["lmax"])
         radial = self.basis(distance) * self.envelope(distance)[:, None]
-        count = len(self.atomic_numbers)
-        species = prepared_species(atoms.species, count, radial.dtype)
-        rows = species if isinstance(species, Tensor) else atoms.species
-        edge_species = rows[atoms.source] if self.hyperparameters["radial_species"] else None
-        x = self.embedding(one_hot(atoms.species, count, radial.dtype))
-        for block in self.blocks:
+        made = partial(prepared_species, count=len(self.atomic_numbers), dtype=radial.dtype)
+        with_species = self.hyperparameters["radial_species"]
+        edge_species = made(atoms.species[atoms.source], groups=False) if with_species else None
+        x = self.embedding(one_hot(atoms.species, len(self.atomic_numbers), radial.dtype))
+        species = made(atoms.species if ghosts is None else atoms.species[: ghosts.owned])
+        if ghosts is not None:  # whose species are known
+            x = (x, x[: ghosts.owned])
+        for number, block in enumerate(self.blocks):
+            if ghosts is not None and number:
+                x = ghosts.pair(x)
             x = block(x, species, atoms.edge_index, sh, radial, edge_species)
         return self.readout(x)
 
@@ -280,12 +289,12 @@ class Potential(nn.Module):
         self.shift, self.scale = shift.to(self.shift.device), scale.to(self.scale.device)
         return self
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes hyperparameters, weights and ``metadata`` to one file, which :meth:`load` reads."""
+    def save(self, path: _file.File) -> None:
+        """Writes hyperparameters, weights and ``metadata`` to a file, or what is open for bytes, for :meth:`load`."""
         _file.write(path, self.hyperparameters, self.state_dict(), self.metadata)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, map_location: torch.device | str = "cpu", **overrides: Any) -> Potential:
+    def load(cls, path: _file.File, map_location: torch.device | str = "cpu", **overrides: Any) -> Potential:
         """The potential that :meth:`save` wrote to a file, or a training to ``potential.pt`` in its run folder.
 
         It is in evaluation mode; ``overrides`` replace hyperparameters.

@@ -61,3 +61,18 @@ def test_nothing_is_overwritten(exported):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"output=.*there is no folder"):
         ExportOptions(tmp_path / "nowhere" / "model.pt")
+
+
+def test_a_file_for_lammps(trained, tmp_path, capsys):
+    run(ModelFile(trained), ExportOptions(tmp_path / "lammps.pt", dtype="float64", format="lammps"))
+    assert "pair_style mliap unified" in capsys.readouterr().out
+    found = torch.load(tmp_path / "lammps.pt", weights_only=False)  # as LAMMPS does
+    original = Potential.load(trained, dtype="float64")
+    assert found.element_types == ["H", "C", "O"]
+    assert found.potential.metadata["training"] == original.metadata["training"]
+    assert all(torch.equal(value, original.state_dict()[name]) for name, value in found.potential.state_dict().items())
+
+
+def test_lammps_reads_certain_names_only(tmp_path):
+    with pytest.raises(ValueError, match=r"output='.*model\.lmp': LAMMPS reads files that end in \.pt or \.pth"):
+        ExportOptions(tmp_path / "model.lmp", format="lammps")

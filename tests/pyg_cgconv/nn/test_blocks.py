@@ -114,3 +114,13 @@ def test_species_that_are_none_are_named():
 def test_other_things_than_widths_are_named():
     with pytest.raises(TypeError, match=r"^radial_hidden: expected whole numbers such as \(64, 64\), got 16"):
         InteractionBlock("2x0e", "0e", "2x0e", radial_hidden=16)
+
+
+def test_sources_and_targets_of_their_own(block):
+    x, one_hot, edge_index, sh, radial = inputs()
+    edges = [radial, *species_of_edges(block, one_hot, edge_index)]
+    expected = block(x, one_hot, edge_index, sh, *edges)[:2]
+    kept = edge_index[1] < 2
+    assert kept.any()
+    found = block((x, x[:2]), one_hot[:2], edge_index[:, kept], sh[kept], *(each[kept] for each in edges))
+    torch.testing.assert_close(found, expected)

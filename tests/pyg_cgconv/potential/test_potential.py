@@ -7,6 +7,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
 from pyg_cgconv.potential import Potential, RadiusGraph, cell_volumes
+from pyg_cgconv.potential._arguments import SYMBOLS
 
 CUTOFF = 3.0
 HYDROGEN, CARBON, OXYGEN = 1, 6, 8
@@ -502,3 +503,8 @@ def test_cell_volume_is_the_size_of_the_determinant():
     determinants = torch.linalg.det(cells)
     assert determinants.min() < 0 < determinants.max()
     torch.testing.assert_close(cell_volumes(cells), determinants.abs(), rtol=1e-12, atol=1e-12)
+
+
+def test_symbols_are_those_of_ase():
+    data = pytest.importorskip("ase.data")
+    assert data.chemical_symbols == SYMBOLS

@@ -1,4 +1,5 @@
 import errno
+import io
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,12 @@ def test_nothing_in_a_file_is_executed(file, tmp_path):
     with pytest.raises(ValueError, match=r"model\.pt' is not a file that Potential\.save wrote"):
         Potential.load(file)
     assert not (tmp_path / "written").exists()
+
+
+def test_what_is_open_is_a_file_too(potential, file):
+    content = io.BytesIO()
+    potential.save(content)
+    content.seek(0)
+    assert Potential.load(content).state_dict().keys() == potential.state_dict().keys()
+    with pytest.raises(ValueError, match=r"BytesIO.*is not a file that Potential\.save wrote"):
+        Potential.load(io.BytesIO(content.getvalue()[:100]))
