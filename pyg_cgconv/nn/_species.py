@@ -19,14 +19,16 @@ FEW = 8
 """Species for which one-hot rows are as fast."""
 ROWS = 16
 """Nodes of one species whose products are done together."""
+LONELY = 4
+"""Nodes by species below which a GPU, which does not know what occurs, is faster node by node."""
 
 
 class Grouped(NamedTuple):
-    """Nodes in groups of one species, with :data:`ROWS` places each, of which some stay free.
+    """Nodes in groups of one species, with equally many places, of which some stay free.
 
     Attributes:
         species: Of each node (n,).
-        node: The node at each place (groups * ROWS,); at free places any.
+        node: The node at each place (places of all groups,); at free places any.
         place: The place of each node (n,).
         group: The species of each group (groups,).
     """
@@ -61,12 +63,15 @@ def one_hot(species: Tensor, count: int, dtype: torch.dtype) -> Tensor:
 def grouped(species: Tensor, count: int) -> Grouped:
     """Nodes side by side with others of their species. Nothing waits for a GPU: there it makes as many groups as there
     may be."""
-    nodes = len(species)
+    nodes, traced = len(species), is_traced(species)
+    if species.is_cuda and not traced and nodes <= LONELY * count:
+        each = torch.arange(nodes, device=species.device)
+        return Grouped(species, each, each, species)
     numbers = torch.arange(count, device=species.device)
     of_species = (species[:, None] == numbers).sum(0)
     groups = (of_species + (ROWS - 1)) // ROWS
     end = groups.cumsum(0)
-    total = nodes // ROWS + min(count, nodes) if is_traced(species) or species.is_cuda else int(groups.sum())
+    total = nodes // ROWS + min(count, nodes) if traced or species.is_cuda else int(groups.sum())
     group = torch.searchsorted(end, torch.arange(total, device=species.device), right=True).clamp(max=count - 1)
     order = torch.argsort(species, stable=True)
     sorted_species = species[order]
@@ -113,9 +118,10 @@ def rows_of(table: Tensor, species: Species) -> Tensor:
 
 
 def times_matrices(block: Tensor, matrices: Tensor, species: Grouped) -> Tensor:
-    """Products of blocks (n, d, u) of nodes with the matrix (S, u, v) of their species, at the groups' places
-    (groups * ROWS, d, v)."""
-    groups, (_, components, channels) = len(species.group), block.shape
-    placed = block.index_select(0, species.node).reshape(groups, ROWS * components, channels)
+    """Products of blocks (n, d, u) of nodes with the matrix (S, u, v) of their species, at the places of the groups
+    (places, d, v)."""
+    places, groups, (_, components, channels) = len(species.node), len(species.group), block.shape
+    rows = places // max(groups, 1) * components
+    placed = block.index_select(0, species.node).reshape(groups, rows, channels)
     products = placed @ matrices.index_select(0, species.group)
-    return products.view(groups * ROWS, components, matrices.shape[-1])
+    return products.view(places, components, matrices.shape[-1])

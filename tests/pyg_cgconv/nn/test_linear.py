@@ -171,13 +171,13 @@ def test_what_is_no_species_is_named(species):
 
 
 @pytest.mark.parametrize("count", [FEW + 1, 40])
-@pytest.mark.parametrize("nodes", [1, 16, 17, 70])
-def test_many_species_by_number_equal_one_hot_ones(count, nodes, layout):
+@pytest.mark.parametrize("nodes", [1, 16, 17, 70, 200])
+def test_many_species_by_number_equal_one_hot_ones(count, nodes, layout, device):
     """In all derivatives, also of second order; the other way of asking multiplies by one-hot rows."""
     torch.manual_seed(nodes)
-    layer = SpeciesLinear("4x0e+3x1o", "2x0e+5x1o+1x2e", count, layout=layout).double()
-    species = torch.randint(count, (nodes,)) // (1 + nodes % 3)
-    x = torch.randn(nodes, 13, dtype=torch.float64, requires_grad=True)
+    layer = SpeciesLinear("4x0e+3x1o", "2x0e+5x1o+1x2e", count, layout=layout).double().to(device)
+    species = (torch.randint(count, (nodes,)) // (1 + nodes % 3)).to(device)
+    x = torch.randn(nodes, 13, dtype=torch.float64, device=device, requires_grad=True)
     results = []
     for given in (species, torch.nn.functional.one_hot(species, count).double()):
         out = layer(x, given)

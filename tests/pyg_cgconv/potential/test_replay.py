@@ -141,7 +141,7 @@ def test_other_structures_get_graphs_of_their_own():
     structures = [molecule(12), molecule(6), crystal(), molecule(12), crystal().repeat(2), lone_atom()]
     for atoms in structures:
         np.testing.assert_allclose(calculator.get_forces(atoms), fresh.get_forces(atoms), rtol=1e-9, atol=1e-10)
-    assert calculator._replay.captures == len(structures)
+    assert calculator._replay.captures == len(structures) - 1  # an atom without neighbours needs no graph
 
 
 @on_gpu
