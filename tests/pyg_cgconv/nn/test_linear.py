@@ -6,7 +6,7 @@ from e3nn import o3
 
 from pyg_cgconv.nn import Gate, Linear, SpeciesLinear
 from pyg_cgconv.nn._linear import FUSED_NODES
-from pyg_cgconv.nn._species import FEW
+from pyg_cgconv.nn._species import FEW, Grouped
 from tests import e3nn_layers
 from tests.rotations import assert_equivariant, in_layout, in_mul_ir
 
@@ -204,3 +204,11 @@ def test_many_species_under_transforms(layout):
 def test_many_species_of_no_nodes(layout):
     layer = SpeciesLinear(OUT, OUT, 20, layout=layout)
     assert layer(torch.zeros(0, OUT.dim), torch.zeros(0, dtype=torch.int64)).shape == (0, OUT.dim)
+
+
+def test_nodes_that_are_groups_by_themselves(layout):
+    """As a GPU has them that does not know which of many species occur."""
+    layer = SpeciesLinear("4x0e+3x1o", "2x0e+5x1o+1x2e", 20, layout=layout).double()
+    species, x, each = torch.tensor([3, 19, 3, 0, 7]), torch.randn(5, 13, dtype=torch.float64), torch.arange(5)
+    alone = Grouped(species, each, each, species)
+    torch.testing.assert_close(layer(x, alone), layer(x, species))
