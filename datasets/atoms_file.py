@@ -60,9 +60,9 @@ class AtomsFile(StructureDataset):
         details: Whether items also hold what the files say of how much a frame counts, and where it comes from:
             ``weight`` (1, 3) float64, of energy, forces and stress, ``config_weight`` times ``config_energy_weight``,
             ``config_forces_weight`` and ``config_stress_weight`` (or ``config_virials_weight``), each 1 if it is not
-            there; ``config_type`` uint8, the bytes of the name, "Default" without one, which
-            :func:`datasets.atoms_details.config_type_of` reads; ``constrained`` (1,) bool, whether atoms are held
-            fixed; ``source`` (1, 2) int64, the file among ``files`` and the frame in it.
+            there; ``config_type`` uint8, the bytes of the name, "Default" without one, of which
+            ``bytes(data.config_type.tolist()).decode()`` makes it again; ``constrained`` (1,) bool, whether atoms are
+            held fixed; ``source`` (1, 2) int64, the file among ``files`` and the frame in it.
         transform, pre_transform, pre_filter, num_workers: As in :class:`StructureDataset`.
 
     Raises:
