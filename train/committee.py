@@ -53,7 +53,11 @@ class CommitteeOptions:
                 f"member={self.member}: expected a number from 0 to below committee={self.committee}; "
                 "give --committee, too"
             )
-        if self.committee_frames == "shuffle" and self.committee and getattr(self, "val_file", None):
+        if self.committee_frames != "same" and not self.committee:
+            raise ValueError(
+                f"committee_frames={self.committee_frames!r}: there is no committee, give its size by --committee"
+            )
+        if self.committee_frames == "shuffle" and getattr(self, "val_file", None):
             raise ValueError(
                 "committee_frames='shuffle' divides training and validation frames anew, but val_file gives the "
                 "validation frames: leave one of them out, or take --committee_frames bootstrap"

@@ -213,6 +213,7 @@ def test_spread_that_ranks_as_the_error_has_rank_one():
     ("options", "message"),
     [
         ({"committee": 1}, "committee=1: expected 2 or more members"),
+        ({"committee_frames": "bootstrap"}, "committee_frames='bootstrap': there is no committee"),
         ({"member": 0}, "member=0: .*below committee=0; give --committee"),
         ({"committee": 3, "member": 3}, "member=3: expected a number from 0 to below committee=3"),
         ({"committee": 2, "committee_frames": "shuffle", "val_file": "v.xyz"}, "committee_frames='shuffle' .*val_file"),
