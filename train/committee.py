@@ -14,7 +14,8 @@ from torch_geometric.data import Data
 
 from pyg_cgconv.potential import Potential
 from train.checkpoints import LAST
-from train.data import Splits, labels
+from train.data import Splits, labels, quantities_of
+from train.division import with_all_labels_first
 from train.lock import alone_in
 from train.metrics import MEV_PER_EV, Labels, errors
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
@@ -24,7 +25,7 @@ from train.run import open_run_folder, train
 from train.spread import predict_with_spread
 from train.trained import CONFIG, POTENTIAL, written_options
 
-DRAWS = 1000  # at random, of frames that have all elements, before this is given up
+DRAWS = 1000  # at random, of frames that have all elements and labels, before this is given up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,11 @@ class CommitteeOptions:
                 f"member={self.member}: expected a number from 0 to below committee={self.committee}; "
                 "give --committee, too"
             )
-        if self.committee_frames == "shuffle" and self.committee and getattr(self, "val_file", None):
+        if self.committee_frames != "same" and not self.committee:
+            raise ValueError(
+                f"committee_frames={self.committee_frames!r}: there is no committee, give its size by --committee"
+            )
+        if self.committee_frames == "shuffle" and getattr(self, "val_file", None):
             raise ValueError(
                 "committee_frames='shuffle' divides training and validation frames anew, but val_file gives the "
                 "validation frames: leave one of them out, or take --committee_frames bootstrap"
@@ -72,35 +77,40 @@ class CommitteeOptions:
             return splits
         random = torch.Generator().manual_seed(self.member)
         if self.committee_frames == "bootstrap":
-            return replace(splits, train=with_all_elements(splits.train, lambda: bootstrapped(splits.train, random)))
-        frames, count = [*splits.train, *splits.validation], len(splits.train)
+            return replace(splits, train=with_all_kinds(splits.train, lambda: bootstrapped(splits.train, random)))
+        frames, count = [*splits.train, *splits.validation], len(splits.validation)
         shuffled: list[Data] = []
 
         def draw() -> list[Data]:
-            shuffled[:] = [frames[i] for i in torch.randperm(len(frames), generator=random).tolist()]
-            return shuffled[:count]
+            order = [frames[i] for i in torch.randperm(len(frames), generator=random).tolist()]
+            shuffled[:] = with_all_labels_first(order, count, labels_of)
+            return shuffled[count:]
 
-        return replace(splits, train=with_all_elements(splits.train, draw), validation=shuffled[count:])
+        return replace(splits, train=with_all_kinds(splits.train, draw), validation=shuffled[:count])
 
 
 def bootstrapped(frames: Sequence[Data], random: torch.Generator) -> list[Data]:
     return [frames[i] for i in torch.randint(len(frames), (len(frames),), generator=random).tolist()]
 
 
-def with_all_elements(frames: Sequence[Data], draw: Callable[[], list[Data]]) -> list[Data]:
-    """The first of what ``draw()`` gives that has every element of ``frames``.
+def labels_of(frame: Data) -> tuple[str, ...]:
+    return quantities_of([frame])
+
+
+def with_all_kinds(frames: Sequence[Data], draw: Callable[[], list[Data]]) -> list[Data]:
+    """The first of what ``draw()`` gives that has every element of ``frames`` and labels of every name.
 
     Raises:
         ValueError: that does not happen.
     """
-    wanted = elements(frames)
+    wanted = elements(frames), quantities_of(frames)
     for _ in range(DRAWS):
         drawn = draw()
-        if elements(drawn) == wanted:
+        if (elements(drawn), quantities_of(drawn)) == wanted:
             return drawn
     raise ValueError(
-        "committee_frames: random draws of the training frames lack some elements, because these occur in very few "
-        "frames; take --committee_frames same"
+        "committee_frames: random draws of the training frames lack some elements or labels, because these occur in "
+        "very few frames; take --committee_frames same"
     )
 
 

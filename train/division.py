@@ -41,7 +41,7 @@ def divide(
     order = torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed)).tolist()
     test_frames, left = _drawn(test, [frames[i] for i in order])
     if isinstance(validation, int):
-        left = _with_all_labels_first(left, validation, labels_of)
+        left = with_all_labels_first(left, validation, labels_of)
     validation_frames, left = _drawn(validation, left)
     return left, validation_frames, test_frames
 
@@ -64,7 +64,7 @@ def _drawn(wanted: Sequence[Frame] | int, shuffled: list[Frame]) -> tuple[list[F
     return list(wanted), shuffled
 
 
-def _with_all_labels_first(
+def with_all_labels_first(
     shuffled: list[Frame], count: int, labels_of: Callable[[Frame], Collection[str]]
 ) -> list[Frame]:
     """``shuffled``, with few frames exchanged so that the first ``count`` have each label that several frames have."""

@@ -163,4 +163,10 @@ def describe(
     lines.append(f"  its scale is kept, {scale:.4g} eV, in which errors are counted, and its number of neighbours")
     if frozen:
         lines.append(f"  frozen: {len(frozen)} of {len(list(potential.parameters()))} parameters")
+        before_it, extended = dict(old.named_parameters()), dict(potential.named_parameters())
+        if random := [name for name in frozen if extended[name].shape != before_it[name].shape]:
+            lines.append(
+                f"  warning: rows of new elements are frozen and stay random, in {', '.join(random)}: freeze other "
+                "parameters"
+            )
     return "\n".join(lines)

@@ -46,5 +46,5 @@ def _ancestors(parameter: str) -> Iterator[str]:
 
 def _shown(parameters: Sequence[str]) -> list[str]:
     """The modules that hold parameters, each once: lists of weights by the name of the list."""
-    modules = {name.rpartition(".")[0] or name: None for name in parameters}
-    return [name.removesuffix(".weights") for name in modules]
+    modules = (name.rpartition(".")[0] or name for name in parameters)
+    return list(dict.fromkeys(name.removesuffix(".weights") for name in modules))

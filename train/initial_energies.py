@@ -34,7 +34,8 @@ def initial_energies(
         known: energies that are taken as they are, eV, by chemical symbol.
 
     Returns:
-        The energies, and a line of warning if old and new frames are of different levels of theory.
+        The energies, and a line of warning if old and new frames are of different levels of theory, or if energies that
+        are known do not fit what the potential knows of bonds.
     """
     species = np.array(potential.hyperparameters["species"])
     before = potential.shift.cpu().numpy()
@@ -58,7 +59,22 @@ def initial_energies(
                 "another level of theory, which one potential cannot learn: compute one set again, or give old frames "
                 "config_energy_weight=0"
             )
-    return shift + _fit(counts, left, free, weight), ""
+    change = _fit(counts, left, free, weight)
+    familiar = ~counts[:, np.isin(species, list(new))].any(axis=1)  # of other frames it knows too little
+    replaced = counts[:, np.abs(shift - before) > OTHER_LEVEL].any(axis=1)
+    return shift + change, _unlike_bonds(((left - counts @ change) / num_atoms)[familiar & replaced])
+
+
+def _unlike_bonds(beyond: np.ndarray) -> str:
+    """A line of warning if energies (frames,), eV/atom, are ``beyond`` a potential whose energies of atoms changed."""
+    difference = float(np.median(beyond)) if len(beyond) else 0.0
+    if abs(difference) <= OTHER_LEVEL:
+        return ""
+    return (
+        f"\n  warning: with the given energies of isolated atoms, training frames lie {difference:.2f} eV/atom from "
+        "what the potential says of them, which has to be learned again: its own were probably fitted, or are of other "
+        "states of the atoms. Leave isolated atoms out of the files, and atom_energies, and they are fitted"
+    )
 
 
 def _fit(counts: np.ndarray, left: np.ndarray, free: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -124,7 +124,7 @@ def check_validation_labels(splits: Splits, fit: FitOptions) -> None:
     if "energy" not in quantities_of(splits.train):
         raise ValueError(
             f"energy: none of the {len(splits.train)} training frames has one, from which a potential is made; give "
-            "some, or name them by --energy_key"
+            "some, name them by --energy_key, or give them a weight above 0"
         )
     learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
     missing = [name for name in learned if name not in validated and getattr(fit, f"{name}_weight") > 0]

@@ -109,6 +109,10 @@ def model_file(model: Path, option: str = "model") -> Path:
     for name in (POTENTIAL, BEST):  # a run that is not over yet has only checkpoints
         if (model / name).exists():
             return model / name
+    if members := [*model.glob(f"member-*/{POTENTIAL}"), *model.glob(f"member-*/{BEST}")]:
+        raise FileNotFoundError(
+            f"{option}={str(model)!r} is the folder of a committee: name its members, such as {min(members).parent}"
+        )
     raise FileNotFoundError(
         f"{option}={str(model)!r} holds neither {POTENTIAL} nor {BEST}: name the folder of a run, or the file itself"
     )

@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 from pyg_cgconv import CommitteeCalculator, Potential
 from train.cli import main
 from train.committee import CommitteeOptions, spread_and_error
-from train.data import Splits
+from train.data import Splits, quantities_of
 from train.frames import FramesOptions
 from train.metrics import Labels
 
@@ -190,6 +190,15 @@ def test_draws_have_all_elements():
         assert 7 in numbers(part.train)
 
 
+@pytest.mark.parametrize("committee_frames", ["shuffle", "bootstrap"])
+def test_labels_of_few_frames_are_trained_on_and_validated_by_all_members(committee_frames):
+    whole = splits()
+    for frame in (whole.train[3], whole.train[11], whole.validation[2]):
+        frame.forces = torch.zeros(1, 3)
+    for part in members(committee_frames, whole, 6):
+        assert all(quantities_of(frames) == ("forces",) for frames in (part.train, part.validation))
+
+
 def test_spread_that_ranks_as_the_error_has_rank_one():
     reference = Labels(np.zeros(1), np.zeros((4, 3)), np.array([4]))
     error = np.array([0.1, 0.4, 0.2, 0.3])
@@ -204,6 +213,7 @@ def test_spread_that_ranks_as_the_error_has_rank_one():
     ("options", "message"),
     [
         ({"committee": 1}, "committee=1: expected 2 or more members"),
+        ({"committee_frames": "bootstrap"}, "committee_frames='bootstrap': there is no committee"),
         ({"member": 0}, "member=0: .*below committee=0; give --committee"),
         ({"committee": 3, "member": 3}, "member=3: expected a number from 0 to below committee=3"),
         ({"committee": 2, "committee_frames": "shuffle", "val_file": "v.xyz"}, "committee_frames='shuffle' .*val_file"),

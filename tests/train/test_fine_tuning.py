@@ -107,6 +107,23 @@ def test_given_and_isolated_energies_go_first(tmp_path, base):
     assert load_trained(folder).shift.tolist() == load_trained(base).shift.tolist()
 
 
+@pytest.mark.parametrize(("off", "warns"), [(0.0, False), (0.1, False), (3.0, True)])
+def test_given_energies_that_do_not_fit_what_it_knows_of_bonds_are_noticed(base, off, warns):
+    """Such as those of isolated atoms, for a potential whose energies of atoms were fitted."""
+    potential, level, random = load_trained(base), -5.0, torch.Generator().manual_seed(0)
+    frames = []
+    for _ in range(3):
+        pos = 2.5 * torch.eye(3, dtype=torch.float64) + torch.randn(3, 3, generator=random)
+        frame = RadiusGraph(4.0)(Data(z=torch.full((3,), 29), pos=pos))
+        frame.energy = potential(frame)["energy"] + 3 * level
+        frames.append(frame)
+    given = {"Cu": potential.shift.item() + level + off}
+    shift, warning = initial_energies(potential, [29], [], frames, given)
+    assert shift.tolist() == [given["Cu"]]
+    assert ("lie -3.00 eV/atom from what the potential says" in warning) == warns == bool(warning)
+    assert initial_energies(potential, [29], [], frames, {})[1] == ""
+
+
 def test_new_elements_are_learned(tmp_path, base, capsys):
     """Copper keeps what it was, aluminium gets an energy and weights; frames of copper alone may be left out."""
     metrics, folder = tuned(tmp_path, base, alloys(18, seed=2), epochs=15)
@@ -186,6 +203,12 @@ def test_frozen_parameters_stay_and_others_do_not(tmp_path, base):
     assert metrics["parameters"] == sum(w.numel() for name, w in old.items() if name not in frozen)
 
 
+@pytest.mark.parametrize(("frozen", "warns"), [("embedding", True), ("readout", False)])
+def test_frozen_rows_of_new_elements_are_noticed(tmp_path, base, capsys, frozen, warns):
+    tuned(tmp_path, base, alloys(12, seed=2), "--freeze", f"[{frozen}]")
+    assert ("new elements are frozen and stay random, in embedding" in capsys.readouterr().out) == warns
+
+
 def test_patterns_name_parameters_and_modules(base):
     potential = load_trained(base)
     names = [name for name, _ in potential.named_parameters()]
@@ -199,6 +222,10 @@ def test_patterns_name_parameters_and_modules(base):
 def test_a_pattern_without_a_match_is_named(base):
     with pytest.raises(ValueError, match=r"freeze: 'embeding' names no parameter.*there are embedding, blocks\.0"):
         names_of_frozen(load_trained(base), ["embeding"])
+    with pytest.raises(ValueError, match="freeze") as mistake:
+        names_of_frozen(load_trained(base), ["embeding"])
+    named = str(mistake.value).split("there are ")[1].split(", ")
+    assert len(named) == len(set(named))
     with pytest.raises(ValueError, match=r"freeze=\['\*'\] names all parameters"):
         names_of_frozen(load_trained(base), ["*"])
 

@@ -164,7 +164,7 @@ def test_training_frames_without_any_energy_are_named(tmp_path):
         del atoms.calc.results["energy"]
     files = [written(tmp_path / f"{n}.xyz", part) for n, part in enumerate((images[:6], images[6:]))]
     command = ["frames", "--train_file", files[0], "--test_file", files[1], "--run_dir", str(tmp_path / "run")]
-    with pytest.raises(ValueError, match="energy: none of the 5 training frames has one"):
+    with pytest.raises(ValueError, match=r"energy: none of the 5 training frames has one.*a weight above 0"):
         main([*command, *TINY.split()])
 
 

@@ -62,6 +62,13 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         load_trained(tmp_path)
 
 
+def test_the_folder_of_a_committee_leads_to_its_members(tmp_path):
+    (tmp_path / "member-0").mkdir()
+    (tmp_path / "member-0" / "best.ckpt").touch()
+    with pytest.raises(FileNotFoundError, match=r"model='.*' is the folder of a committee: .* such as .*member-0"):
+        load_trained(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["model.pt", "model.ckpt"])
 def test_foreign_files_are_named(tmp_path, name):
     (tmp_path / name).write_text("words")
