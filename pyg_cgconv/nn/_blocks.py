@@ -128,7 +128,7 @@ class InteractionBlock(nn.Module):
         if sources is None:
             messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight())
         else:
-            sent, size = self.linear_in(self._rows_in.to_ir_mul(sources)), (len(sources), len(x))
+            sent, size = self.linear_in(self._rows_in.to_ir_mul(sources)), (sources.shape[0], x.shape[0])
             messages = self.conv((self.scale * sent, None), edge_index, edge_sh, weight(), size)
         multiplied = None if self.products is None else aside(self.products, messages)
         out = self.linear_out(messages)

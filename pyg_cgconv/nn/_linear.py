@@ -78,12 +78,12 @@ class Linear(NotScripted, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self._rows_in.check(x)
-        if self._description is not None and x.device.type in _fused_devices and len(x) <= FUSED_NODES:
+        if self._description is not None and x.device.type in _fused_devices and x.shape[0] <= FUSED_NODES:
             return self._fused(self._description, x)
         blocks, out = self._rows_in.split(x), []
         weights = scale_each(self.weights, self.scales)
         for slots, weight, (_, dim) in zip(self.slots, weights, self._rows_out.blocks, strict=True):
-            channels = [blocks[k] for k in slots] or [x.new_empty(len(x), dim, 0)]
+            channels = [blocks[k] for k in slots] or [x.new_empty(x.shape[0], dim, 0)]
             # In mul_ir this copies. The product from the left, weight.T times the block as it lies, would not, but
             # without gradients torch then repeats the weight for each node: four times slower on a CPU.
             out.append(channels_last(join(channels)) @ weight)
@@ -181,7 +181,7 @@ class SpeciesLinear(NotScripted, nn.Module):
         scales = [scale * math.sqrt(self.num_species) for scale in linear.scales]
         weights = scale_each(linear.weights, scales)
         for slots, weight, (_, dim) in zip(linear.slots, weights, self._rows_out.blocks, strict=True):
-            block = blocks[slots[0]] if slots else blocks[0].new_empty(len(blocks[0]), dim, 0)
+            block = blocks[slots[0]] if slots else blocks[0].new_empty(blocks[0].shape[0], dim, 0)
             matrices = weight.unflatten(0, (self.num_species, block.shape[-1]))
             out.append(times_matrices(block, matrices, species).flatten(1))
         return self._rows_out.from_ir_mul(join(out).index_select(0, species.place))

@@ -57,13 +57,13 @@ def prepared_species(species: Tensor, count: int, dtype: torch.dtype, groups: bo
 def one_hot(species: Tensor, count: int, dtype: torch.dtype) -> Tensor:
     """A row for each number (n, count). torch's own asks for the smallest and the largest number, which a program that
     is being traced has not."""
-    return torch.zeros(len(species), count, dtype=dtype, device=species.device).scatter(1, species[:, None], 1.0)
+    return torch.zeros(species.shape[0], count, dtype=dtype, device=species.device).scatter(1, species[:, None], 1.0)
 
 
 def grouped(species: Tensor, count: int) -> Grouped:
     """Nodes side by side with others of their species. Nothing waits for a GPU: there it makes as many groups as there
     may be."""
-    nodes, traced = len(species), is_traced(species)
+    nodes, traced = species.shape[0], is_traced(species)
     if species.is_cuda and not traced and nodes <= LONELY * count:
         each = torch.arange(nodes, device=species.device)
         return Grouped(species, each, each, species)

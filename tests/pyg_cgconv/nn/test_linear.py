@@ -4,7 +4,7 @@ import pytest
 import torch
 from e3nn import o3
 
-from pyg_cgconv.nn import Gate, Linear, SpeciesLinear
+from pyg_cgconv.nn import Gate, Linear, RadialNetwork, SpeciesLinear
 from pyg_cgconv.nn._linear import FUSED_NODES
 from pyg_cgconv.nn._species import FEW, Grouped
 from tests import e3nn_layers
@@ -199,6 +199,18 @@ def test_many_species_under_transforms(layout):
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
     for nodes in (9, 4):
         torch.testing.assert_close(compiled(x[:nodes], species[:nodes]), layer(x[:nodes], species[:nodes]))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [SpeciesLinear("4x0e+3x1o", "2x0e+1x2e", FEW), RadialNetwork(13, (4,), 5, FEW), RadialNetwork(13, (4,), 5, 30)],
+)
+def test_an_exported_program_takes_any_number_of_nodes(layer, strict):
+    nodes = {0: torch.export.Dim("nodes", min=2, max=1000)}
+    x, species = torch.randn(70, 13), torch.randint(FEW, (70,))
+    exported = torch.export.export(layer, (x[:5], species[:5]), dynamic_shapes=(nodes, nodes), strict=strict)
+    torch.testing.assert_close(exported.module()(x, species), layer(x, species))
 
 
 def test_many_species_of_no_nodes(layout):
