@@ -24,7 +24,7 @@ class Captured(Replacement):
         read: The names of tensors that a call needs for a graph; the first one tells where they are.
     """
 
-    prepared: ClassVar[tuple[str, ...]] = ("_cutoff", "_replay", "_signature", "_told")
+    prepared: ClassVar[tuple[str, ...]] = ("_cutoff", "_replay", "_signature", "_told", "_stores", "_read_at")
     told = ("cuda_graphs",)
     cuda_graphs = False
     by_edge: ClassVar[Mapping[str, int]]
@@ -35,6 +35,8 @@ class Captured(Replacement):
         self._cutoff = self.longest_edge()  # which a GPU may have to be asked for, and not during a capture
         self._signature = inspect.signature(self.original.forward)
         self._told: set[str] = set()
+        self._stores = [each for module in self.modules() for each in (module._parameters, module._buffers) if each]
+        self._read_at = self._places()
 
     def longest_edge(self) -> float:
         """The cutoff."""
@@ -63,6 +65,8 @@ class Captured(Replacement):
             _, _, *options = self._signature.bind(self, data, *arguments, **named).arguments.items()
             why = self._obstacle(data, dict(options))
             if not why:
+                if self._read_at != self._places():
+                    self.prepare()  # others have been put into the place of parameters that graphs read
                 function: Callable = partial(super().forward, **dict(options))
                 completed = partial(self.completed, cutoff=self._cutoff)
                 found = self._replay(function, completed, self.inputs(data), tuple(sorted(options)))
@@ -87,6 +91,10 @@ class Captured(Replacement):
         if torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
             return "it is part of a larger program"
         return ""
+
+    def _places(self) -> list[int]:
+        """Where in memory the parameters and buffers are."""
+        return [tensor.data_ptr() for store in self._stores for tensor in store.values() if tensor is not None]
 
     def _apply(self, *arguments: Any, **named: Any) -> Any:
         """Moved or converted: captured graphs would read where the parameters were."""

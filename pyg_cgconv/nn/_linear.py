@@ -20,7 +20,7 @@ from .._functions import join, scale_each, without_autocast
 from .._torch import NotScripted
 from ..ops import DTYPES, contract
 from ..tensor_product import IrrepsLike, Rows, channels_last, describe, problem_of
-from ._species import FEW, Grouped, Species, checked, grouped, one_hot, times_matrices
+from ._species import Grouped, Species, checked, prepared_species, times_matrices
 
 # On an H100 (128 channels, l = 3, 23 paths) the kernels, forward and backward, take 70 us for 90 nodes and 2.4 ms for
 # 5,000; copies and matrix products 200 us and 2.1 ms.
@@ -123,7 +123,8 @@ class SpeciesLinear(NotScripted, nn.Module):
 
     NequIP's self-connection (a fully connected tensor product with the one-hot species), up to normalisation. Of few
     species it is one matrix product with the species' channels side by side. Of many, atoms of one species go through
-    its matrix together, so that the whole periodic table takes the time of its species that occur.
+    its matrix together, so that the whole periodic table takes the time of its species that occur; not so in programs
+    of torch.compile and torch.export, which multiply all matrices and serve any number of atoms.
 
     Args:
         irreps_in: Input irreps, each once; those that the output lacks are not read.
@@ -167,8 +168,7 @@ class SpeciesLinear(NotScripted, nn.Module):
         species = checked("species", species, x.shape[0], self.num_species)
         blocks = [channels_last(block) for block, read in zip(self._rows_in.split(x), self.read, strict=True) if read]
         if isinstance(species, Tensor) and not species.is_floating_point():
-            few = self.num_species <= FEW
-            species = one_hot(species, self.num_species, x.dtype) if few else grouped(species, self.num_species)
+            species = prepared_species(species, self.num_species, x.dtype)
         if isinstance(species, Grouped):
             return self._of_groups(blocks, species)
         # Only one species' channels are not zero: the fan-in is that of one species.

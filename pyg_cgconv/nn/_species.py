@@ -49,9 +49,15 @@ def prepared_species(species: Tensor, count: int, dtype: torch.dtype, groups: bo
     Args:
         groups: whether there are matrices for each species among them.
     """
-    if count <= FEW:
+    if in_rows(species, count):
         return one_hot(species, count, dtype)
     return grouped(species, count) if groups else species
+
+
+def in_rows(species: Tensor, count: int) -> bool:
+    """Whether numbers become one-hot rows: those of few species, and in programs that are recorded, which shall serve
+    any number of nodes."""
+    return count <= FEW or is_traced(species)
 
 
 def one_hot(species: Tensor, count: int, dtype: torch.dtype) -> Tensor:
@@ -63,15 +69,15 @@ def one_hot(species: Tensor, count: int, dtype: torch.dtype) -> Tensor:
 def grouped(species: Tensor, count: int) -> Grouped:
     """Nodes side by side with others of their species. Nothing waits for a GPU: there it makes as many groups as there
     may be."""
-    nodes, traced = species.shape[0], is_traced(species)
-    if species.is_cuda and not traced and nodes <= LONELY * count:
+    nodes = species.shape[0]
+    if species.is_cuda and nodes <= LONELY * count:
         each = torch.arange(nodes, device=species.device)
         return Grouped(species, each, each, species)
     numbers = torch.arange(count, device=species.device)
     of_species = (species[:, None] == numbers).sum(0)
     groups = (of_species + (ROWS - 1)) // ROWS
     end = groups.cumsum(0)
-    total = nodes // ROWS + min(count, nodes) if traced or species.is_cuda else int(groups.sum())
+    total = nodes // ROWS + count if species.is_cuda else int(groups.sum())
     group = torch.searchsorted(end, torch.arange(total, device=species.device), right=True).clamp(max=count - 1)
     order = torch.argsort(species, stable=True)
     sorted_species = species[order]

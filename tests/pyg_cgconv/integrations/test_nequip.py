@@ -266,6 +266,19 @@ def test_calls_that_no_cuda_graph_serves_run_as_usual_and_say_why(original, capl
         nequip.accelerate(fast.model, cuda_graphs=True)
 
 
+def test_parameters_that_others_replace_are_noticed(original):
+    """Graphs would go on reading the old ones."""
+    fast = nequip.accelerate(copy.deepcopy(original), cuda_graphs=True)
+    around = torch.nn.ModuleList([fast])
+    assert fast._read_at == fast._places()
+    state = {name: value.clone() for name, value in around.state_dict().items()}
+    around.load_state_dict(state, assign=True)
+    assert fast._read_at != fast._places()
+    fast.prepare()
+    next(fast.parameters()).data = next(fast.parameters()).detach() * 2
+    assert fast._read_at != fast._places()
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_cuda_graphs_agree(dtype):

@@ -204,7 +204,12 @@ def test_many_species_under_transforms(layout):
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize(
     "layer",
-    [SpeciesLinear("4x0e+3x1o", "2x0e+1x2e", FEW), RadialNetwork(13, (4,), 5, FEW), RadialNetwork(13, (4,), 5, 30)],
+    [
+        SpeciesLinear("4x0e+3x1o", "2x0e+1x2e", FEW),
+        SpeciesLinear("4x0e+3x1o", "2x0e+1x2e", 30),
+        RadialNetwork(13, (4,), 5, FEW),
+        RadialNetwork(13, (4,), 5, 30),
+    ],
 )
 def test_an_exported_program_takes_any_number_of_nodes(layer, strict):
     nodes = {0: torch.export.Dim("nodes", min=2, max=1000)}
