@@ -34,6 +34,16 @@ def assembly(
 
 
 def machine_code(assembly: str, compute_capability: tuple[int, int]) -> bytes:
-    """A cubin for one GPU architecture."""
-    options = LinkerOptions(arch="sm_{}{}".format(*compute_capability))
-    return bytes(Linker(ObjectCode.from_ptx(assembly.encode()), options=options).link("cubin").code)
+    """A cubin for one GPU architecture.
+
+    Raises:
+        ValueError: the linker knows no such one.
+    """
+    arch = "sm_{}{}".format(*compute_capability)
+    try:
+        linker = Linker(ObjectCode.from_ptx(assembly.encode()), options=LinkerOptions(arch=arch))
+    except Exception as error:  # of the linker's own class, which it does not promise
+        if "UNRECOGNIZED_ARCH" not in str(error):
+            raise
+        raise ValueError(f"compute_capability: the CUDA linker that is installed knows no {arch}") from error
+    return bytes(linker.link("cubin").code)

@@ -6,6 +6,7 @@ pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not inst
 
 from cuda_kernels.contraction import backward, forward
 from cuda_kernels.cuda import kernel
+from cuda_kernels.cuda.compile import machine_code
 from cuda_kernels.cuda.kernel import compile_pass, segment_assembly
 from cuda_kernels.cuda.schedule import segments
 from cuda_kernels.passes import Pass, single_pass
@@ -103,3 +104,8 @@ def test_products_of_features_fit_and_have_no_atomics(channels, compute_capabili
         assert all(b.shared_bytes <= (227 if compute_capability == HOPPER else 99) * 1024 for b in binaries)
     assert texts
     assert not any("red.global.add" in text for text in texts)
+
+
+def test_a_gpu_that_there_is_not_is_named():
+    with pytest.raises(ValueError, match="compute_capability: the CUDA linker that is installed knows no sm_999"):
+        machine_code(".version 8.0\n.target sm_80\n.address_size 64\n", (99, 9))
