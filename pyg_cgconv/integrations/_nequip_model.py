@@ -34,6 +34,11 @@ class GraphModel(Captured, _GraphModel):
     original = _GraphModel
     by_edge: ClassVar = {EDGES: 1, SHIFTS: 0}
     read = (POSITIONS, EDGES, SHIFTS, CELL)
+    prepared = (*Captured.prepared, "_derivatives")
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._derivatives = [each for each in self.modules() if isinstance(each, ForceStressOutput)]
 
     def longest_edge(self) -> float:
         return float(self.metadata.get("r_max", "nan"))
@@ -53,8 +58,7 @@ class GraphModel(Captured, _GraphModel):
     def uncaptured(self, data: Data, options: dict[str, Any]) -> str:
         if self.training:
             return "the model is in training, call its eval()"
-        derives = [each.do_derivatives for each in self.modules() if isinstance(each, ForceStressOutput)]
-        if not any(derives) or data[POSITIONS].requires_grad:
+        if not any(each.do_derivatives for each in self._derivatives) or data[POSITIONS].requires_grad:
             return "gradients may be asked of its energy"
         if math.isnan(self._cutoff):
             return "the model does not know its r_max"

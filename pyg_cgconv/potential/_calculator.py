@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 
 from ._arguments import floating_dtype
 from ._derivatives import hessian
+from ._given import usable_device
 from ._neighbors import RadiusGraph
 from ._potential import Potential
 from ._replay import MAX_EDGES, Replay
@@ -113,7 +114,7 @@ class ASECalculator(Calculator):
         super().__init__()
         potential = copy.deepcopy(potential) if isinstance(potential, Potential) else _load(potential)
         dtype = potential.dtype if dtype is None else floating_dtype(dtype)
-        device = potential.shift.device if device is None else _usable_device(device)
+        device = potential.shift.device if device is None else usable_device(device)
         self.potential = potential.to(device, dtype).eval().requires_grad_(False)
         self.potential.validate = False  # species are checked here, and the neighbours are the right ones
         self.neighbors = VerletList(potential.cutoff, skin, device)
@@ -285,10 +286,3 @@ def _load(path: str | os.PathLike) -> Potential:
         raise ValueError(f"potential: {error}") from error
     except FileNotFoundError as error:
         raise FileNotFoundError(f"potential: {error}") from error
-
-
-def _usable_device(given: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=given).device
-    except (RuntimeError, AssertionError) as error:  # torch's, for unknown names, absent devices, builds without CUDA
-        raise ValueError(f"device: {given!r} cannot be used here: {str(error).splitlines()[0]}") from error

@@ -33,11 +33,12 @@ def for_inference(
     check_energy_readout(own.hyperparameters["readout_irreps"])
     dtype = own.dtype if dtype is None else floating_dtype(dtype)
     own.hyperparameters["dtype"] = str(dtype).removeprefix("torch.")
-    device = own.shift.device if device is None else _usable(device)
+    device = own.shift.device if device is None else usable_device(device)
     return own.to(device, dtype).eval().requires_grad_(False)
 
 
-def _usable(given: torch.device | str) -> torch.device:
+def usable_device(given: torch.device | str) -> torch.device:
+    """The device, with its number; raises a ValueError that says why it cannot be used."""
     try:
         return torch.empty(0, device=given).device
     except (RuntimeError, AssertionError) as error:  # torch's, for unknown names, absent devices, builds without CUDA
