@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -53,3 +54,54 @@ def in_fresh_process(script: str, *arguments: object) -> None:
     command: Sequence[str] = [sys.executable, "-W", "ignore", "-c", script, *map(str, arguments)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def assert_captured_training(fast: nn.Module, original: nn.Module, evaluate, batches: Sequence, tolerance: float):
+    """A model whose calls are captured is trained as the original is.
+
+    Args:
+        evaluate: of a model in training and a batch, energies and forces, both with gradients.
+        batches: at least two, the first two with as many atoms.
+    """
+    models = fast, original
+    optimizers = [torch.optim.Adam(each.parameters(), lr=1e-3) for each in models]
+
+    def loss(model: nn.Module, batch) -> Tensor:
+        energy, forces = evaluate(model, batch)
+        return energy.square().mean() + forces.square().sum()
+
+    for batch in [*batches, *batches]:  # steps
+        found, expected = (loss_gradients(each, loss(each, batch)) for each in models)
+        assert_agree(found, expected, tolerance)
+        for each, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss(each, batch).backward()
+            optimizer.step()
+        assert_agree(dict(fast.named_parameters()), dict(original.named_parameters()), 100 * tolerance)
+    original.load_state_dict(fast.state_dict())
+    counted = fast._replay.replays
+    assert counted == 4 * len(batches)
+
+    # Two calls before a backward, and one of inference: the second has no graph, and no memory of the first's.
+    pending = []
+    for each in models:
+        first, second = loss(each, batches[0]), loss(each, batches[1])
+        each.eval(), evaluate(each, batches[0]), each.train()
+        pending.append(loss_gradients(each, first + second))
+    assert_agree(*pending, tolerance)
+
+    first = loss(fast, batches[0])
+    first.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="cuda_graphs: the gradients of this call have been computed"):
+        first.backward()
+
+    # Some parameters are frozen; a loss of energies alone, and one that nobody differentiates.
+    for each in models:
+        next(each.parameters()).requires_grad_(False)
+    loss(fast, batches[0])
+    found, expected = (loss_gradients(each, evaluate(each, batches[0])[0].sum()) for each in models)
+    assert_agree(found, expected, tolerance)
+    assert set(found) == set(expected)
+    for each in models:
+        next(each.parameters()).requires_grad_(True)
+    assert fast._replay.replays > counted

@@ -59,7 +59,8 @@ class MACE(Package):
         return Batch.from_data_list(graphs).to(self.device).to_dict()
 
     def evaluate(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        out = model(dict(batch), training=model.training)
+        given = {name: value.detach() if isinstance(value, Tensor) else value for name, value in batch.items()}
+        out = model(given, training=model.training)  # which asks for gradients by its positions
         return out["energy"], out["forces"]
 
     def peers(self) -> dict[str, Make]:

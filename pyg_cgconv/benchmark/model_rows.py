@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from . import parts, timing
 from .kind import Missing
 from .measure import STEP, default_dtype
-from .packages import GRAPHS, REFERENCE, Package
+from .packages import REFERENCE, Package
 
 INFERENCE = "energy and forces"
 WARM_UP = 3
@@ -110,8 +110,6 @@ class Contenders:
     def _call(self, name: str, batch: dict[str, Any], training: bool) -> Callable[[], Results]:
         if name in self.missing:
             raise Missing(self.missing[name])
-        if training and name == GRAPHS:
-            raise Missing("CUDA graphs serve inference only")
         self.made[name].prepare(training)
         evaluate = partial(self.package.evaluate, self.made[name].model, batch)
         return partial(_step, evaluate, self.made[name].model) if training else partial(_inference, evaluate)

@@ -1,9 +1,10 @@
-"""A model of another package, whose inference on a GPU is captured in CUDA graphs where that is asked for."""
+"""A model of another package, captured in CUDA graphs on a GPU where that is asked for."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ._replacement import Replacement, logger
-from ._replay import Data, Replay
+from ._replay import Data, Replay, Results
 
 
 class Captured(Replacement):
     """A model that takes a dictionary of tensors, and gives one.
 
     Attributes:
-        cuda_graphs: Whether inference is captured.
+        cuda_graphs: Whether calls are captured.
         by_edge: The names of tensors that have a number for each edge, and their dimension of edges; the list of edges
             is the first.
         read: The names of tensors that a call needs for a graph; the first one tells where they are.
@@ -52,6 +53,10 @@ class Captured(Replacement):
         """What a graph is given of the data."""
         return dict(data)
 
+    def is_returned(self, name: str) -> bool:
+        """Whether callers see a result of that name. They do not see those of edges, of which a graph has others."""
+        return True
+
     def results(self, data: Any, found: dict) -> Any:
         """What is returned, of the results of a graph."""
         return found
@@ -60,21 +65,40 @@ class Captured(Replacement):
         """Why no graph serves a call with these options; empty if one may."""
         return ""
 
+    def is_training(self, options: dict[str, Any]) -> bool:
+        """Whether gradients by parameters are asked of the results of a call with these options."""
+        return self.training
+
     def forward(self, data: Any, *arguments: Any, **named: Any) -> Any:
         if self.cuda_graphs:
-            _, _, *options = self._signature.bind(self, data, *arguments, **named).arguments.items()
-            why = self._obstacle(data, dict(options))
+            _, _, *bound = self._signature.bind(self, data, *arguments, **named).arguments.items()
+            options = dict(bound)
+            why = self._obstacle(data, options)
             if not why:
-                if self._read_at != self._places():
-                    self.prepare()  # others have been put into the place of parameters that graphs read
-                function: Callable = partial(super().forward, **dict(options))
-                completed = partial(self.completed, cutoff=self._cutoff)
-                found = self._replay(function, completed, self.inputs(data), tuple(sorted(options)))
-                return self.results(data, found)
+                found = self._captured(data, options)
+                if found is not None:
+                    return self.results(data, found)
+                why = "too many graphs were captured for the calls that they served"
             if why not in self._told:
                 self._told.add(why)
                 logger.info("%s: not by a CUDA graph, because %s", type(self).__name__, why)
         return super().forward(data, *arguments, **named)
+
+    def _captured(self, data: Any, options: dict[str, Any]) -> dict | None:
+        if self._read_at != self._places():
+            self.prepare()  # others have been put into the place of parameters that graphs read
+        forward: Callable = partial(super().forward, **options)
+        parameters = self._trained() if self.is_training(options) else []
+
+        def function(given: Data, leaves: Sequence[Tensor]) -> Results:
+            with _exchanged(self._stores, parameters, leaves):
+                return {name: value for name, value in forward(given).items() if self.is_returned(name)}
+
+        completed = partial(self.completed, cutoff=self._cutoff)
+        return self._replay(function, completed, self.inputs(data), tuple(sorted(options.items())), parameters)
+
+    def _trained(self) -> list[Tensor]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _obstacle(self, data: Any, options: dict[str, Any]) -> str:
         missing = [name for name in self.read if name not in data]
@@ -90,7 +114,17 @@ class Captured(Replacement):
             return "there are no edges"
         if torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
             return "it is part of a larger program"
-        return ""
+        return self._obstacle_to_training(data) if self.is_training(options) else ""
+
+    def _obstacle_to_training(self, data: Any) -> str:
+        if any(data[name].requires_grad for name in self.read):
+            return f"gradients may be asked of it by {', '.join(self.read)}"
+        if not torch.is_grad_enabled():
+            return "gradients are off, though it is in training"
+        parameters = self._trained()
+        if not parameters or not all(parameter.is_leaf for parameter in parameters):
+            return "its parameters are not leaves that ask for gradients"
+        return "gradients of an earlier call may still be asked for" if self._replay.is_taken else ""
 
     def _places(self) -> list[int]:
         """Where in memory the parameters and buffers are."""
@@ -107,6 +141,22 @@ class Captured(Replacement):
         result = super().load_state_dict(*arguments, **named)
         self.prepare()
         return result
+
+
+@contextmanager
+def _exchanged(
+    stores: Iterable[MutableMapping[str, Any]], parameters: Iterable[Tensor], others: Iterable[Tensor]
+) -> Iterator[None]:
+    """Others are in the places of the parameters."""
+    instead = {id(parameter): other for parameter, other in zip(parameters, others, strict=True)}
+    places = [(store, name, each) for store in stores for name, each in store.items() if id(each) in instead]
+    for store, name, parameter in places:
+        store[name] = instead[id(parameter)]
+    try:
+        yield
+    finally:
+        for store, name, parameter in places:
+            store[name] = parameter
 
 
 def beyond(cells: Tensor, cutoff: float) -> Tensor:

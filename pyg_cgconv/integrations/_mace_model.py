@@ -11,7 +11,7 @@ from .._torch import assert_on_device
 from ._captured import Captured, beyond, shared_out
 from ._replay import Data
 
-CAPTURED = {"compute_force", "compute_virials", "compute_stress", "compute_displacement"}
+CAPTURED = {"training", "compute_force", "compute_virials", "compute_stress", "compute_displacement"}
 """Options of a call that a CUDA graph serves; all others must be off."""
 DERIVATIVES = ("compute_force", "compute_virials", "compute_stress")
 
@@ -46,6 +46,11 @@ class Model(Captured):
         others = [name for name, value in options.items() if value and name not in CAPTURED]
         if others:
             return f"{', '.join(others)} is asked for"
-        if not any(options.get(name, name == "compute_force") for name in DERIVATIVES):
+        if not self.is_training(options) and not any(
+            options.get(name, name == "compute_force") for name in DERIVATIVES
+        ):
             return "gradients may be asked of its energy"
         return ""
+
+    def is_training(self, options: dict[str, Any]) -> bool:
+        return bool(options.get("training"))

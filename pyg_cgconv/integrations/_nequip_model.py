@@ -56,8 +56,6 @@ class GraphModel(Captured, _GraphModel):
         return {**data, EDGES: edge_index, SHIFTS: shifts, CELL: cells.view(data[CELL].shape)}
 
     def uncaptured(self, data: Data, options: dict[str, Any]) -> str:
-        if self.training:
-            return "the model is in training, call its eval()"
         if not any(each.do_derivatives for each in self._derivatives) or data[POSITIONS].requires_grad:
             return "gradients may be asked of its energy"
         if math.isnan(self._cutoff):
@@ -68,12 +66,12 @@ class GraphModel(Captured, _GraphModel):
     def inputs(self, data: Data) -> Data:
         return {name: data[name] for name in self.model_input_fields if name in data}
 
+    def is_returned(self, name: str) -> bool:
+        return get_field_type(name, False) in ("node", "graph")
+
     def results(self, data: Data, found: dict) -> dict:
-        """Without those of edges, of which the graph has others. The stress of a structure without a volume is not a
-        number, as it is in NequIP."""
-        given = self.inputs(data)
-        known = {name: value for name, value in found.items() if get_field_type(name, False) in ("node", "graph")}
-        if STRESS in known:
+        """The stress of a structure without a volume is not a number, as it is in NequIP."""
+        if STRESS in found:
             flat = data[CELL].view(-1, 3, 3).abs().amax((1, 2), keepdim=True) == 0
-            known[STRESS] = known[STRESS].masked_fill(flat, torch.nan)
-        return known | given
+            found[STRESS] = found[STRESS].masked_fill(flat, torch.nan)
+        return found | self.inputs(data)

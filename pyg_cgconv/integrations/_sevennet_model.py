@@ -99,8 +99,6 @@ class AtomGraphSequential(Captured, sequential.AtomGraphSequential):
         }
 
     def uncaptured(self, data: Any, options: dict[str, Any]) -> str:
-        if self.training:
-            return "the model is in training, call its eval()"
         others = [name for name in OTHERS if name in data]
         if others:
             return f"data has {', '.join(others)}"
@@ -110,10 +108,12 @@ class AtomGraphSequential(Captured, sequential.AtomGraphSequential):
     def inputs(self, data: Any) -> Data:
         return dict(data.to_dict() if hasattr(data, "to_dict") else data)
 
+    def is_returned(self, name: str) -> bool:
+        return not name.startswith("edge")
+
     def results(self, data: Any, found: dict) -> Any:
-        """Without those of edges, of which the graph has others. As in SevenNet, they are put to the data."""
-        given = self.inputs(data)
+        """As in SevenNet, they are put to the data."""
         for name, value in found.items():
-            if value is not None and not name.startswith("edge") and (name not in given or value is not given[name]):
+            if value is not None:
                 data[name] = value
         return data
