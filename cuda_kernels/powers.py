@@ -39,7 +39,7 @@ class Monomial(NamedTuple):
 
 @cache
 def monomials(problem: Problem) -> tuple[Monomial, ...]:
-    """Those of a polynomial, in the order of a dictionary."""
+    """Those of a polynomial, in the order of a dictionary. Their coefficients lie in the same order, side by side."""
     found: dict[tuple[Feature, ...], list[Entry]] = {}
     for path in problem.paths:
         out, coefficient, *blocks = path.blocks
@@ -47,7 +47,14 @@ def monomials(problem: Problem) -> tuple[Monomial, ...]:
         for k, q, *components in path.monomials:
             key = tuple(zip(features, components, strict=True))
             found.setdefault(key, []).append(Entry((out, k), (coefficient, q)))  # type: ignore[arg-type]
-    return tuple(Monomial(features, tuple(entries)) for features, entries in sorted(found.items()))
+    ordered = [
+        Monomial(features, tuple(sorted(entries, key=lambda entry: entry.coefficient)))
+        for features, entries in sorted(found.items())
+    ]
+    places = [entry.coefficient for monomial in ordered for entry in monomial.entries]
+    if places != [(0, q) for q in range(len(places))]:
+        raise ValueError("problem: the coefficients of a polynomial must have the order of its monomials")
+    return tuple(ordered)
 
 
 def chunks(problem: Problem, coefficients: int) -> list[tuple[Monomial, ...]]:

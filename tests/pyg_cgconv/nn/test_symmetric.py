@@ -12,9 +12,10 @@ from e3nn import o3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cuda_kernels.powers import monomials
 from pyg_cgconv import SymmetricContraction
 from pyg_cgconv.nn import _symmetric
-from pyg_cgconv.tensor_product import coefficients_of_weights, paths_of, polynomial_entries
+from pyg_cgconv.tensor_product import coefficients_of_weights, describe, paths_of, polynomial_entries, problem_of
 from pyg_cgconv.tensor_product._polynomials import basis
 from tests.emulated import emulated_gpu
 from tests.random_examples import examples
@@ -155,6 +156,31 @@ def test_derivatives(device, irreps, correlation, dtype):
     expected = all_orders(reference(layer), x.double(), ELEMENTS)
     found = all_orders(layer.to(device), x.to(device), ELEMENTS.to(device))
     assert_orders(found, expected, 1e-12 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.cuda
+def test_derivatives_of_the_largest_in_use():
+    """MACE's, whose coefficients are many chunks of the kernel."""
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    layer = contraction((o3.Irreps("2x0e+2x1o+2x2e+2x3o"), o3.Irreps("2x0e+2x1o+2x2e")))
+    x = features(layer.irreps_in)
+    expected = all_orders(reference(layer), x, ELEMENTS)
+    assert_orders(all_orders(layer.cuda(), x.cuda(), ELEMENTS.cuda()), expected, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("irreps_in", "irreps_out"),
+    [("0e+1o+2e+3o", "0e+1o+2e"), ("3o+0e+1o", "2e+1o"), ("4e+1o", "0e+2e"), ("1o+0o+0e", "1o+1e+0e"), ("2e+1o", "3o")],
+)
+def test_coefficients_lie_in_the_order_of_the_monomials(irreps_in, irreps_out):
+    """So the kernel writes their gradients: a chunk's side by side."""
+    irreps = o3.Irreps(irreps_in), o3.Irreps(irreps_out)
+    problem = problem_of(describe.polynomial(*irreps, 3, ("mul_ir", "mul_ir")), "float32")
+    walked = [(m.features, entry) for m in monomials(problem) for entry in m.entries]
+    assert [entry.coefficient for _, entry in walked] == [(0, q) for q in range(len(walked))]
+    for (found, entry), (monomial, slot, k) in zip(walked, polynomial_entries(*irreps, 3), strict=True):
+        assert (sorted(found), entry.out) == (sorted(monomial), (slot, k))
 
 
 @pytest.mark.parametrize(
