@@ -56,6 +56,30 @@ def in_fresh_process(script: str, *arguments: object) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def filled(fast, given: Mapping[str, Tensor], edges: int, atoms: int) -> dict[str, Tensor]:
+    """What a graph of an accelerated model, with cutoff 3, computes for structures, with room for more edges and atoms.
+    Numbers in the room are those of other structures."""
+    (name, dim), *_ = fast.by_edge.items()
+    given = fast.inputs(given)
+    count, own = given[name].shape[dim], given[fast.by_atom[0]].shape[0]
+    roomy = dict(given)
+    for name, dim in fast.by_edge.items():
+        if name in given:
+            first = given[name].narrow(dim, 0, 1)
+            roomy[name] = torch.cat([given[name], *[first + 1] * edges], dim)
+    for name in fast.by_atom:
+        if name in given:
+            roomy[name] = torch.cat([given[name], 7 * given[name][:atoms]])
+    if atoms:
+        roomy = fast.with_one_more(roomy, torch.tensor(own))
+    return fast.completed(roomy, torch.tensor(count), cutoff=3.0)
+
+
+def own_rows(results: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of what is expected, without the rows of fillers."""
+    return {name: results[name][: len(value)] for name, value in expected.items()}
+
+
 def assert_captured_training(fast: nn.Module, original: nn.Module, evaluate, batches: Sequence, tolerance: float):
     """A model whose calls are captured is trained as the original is.
 

@@ -22,6 +22,8 @@ class Captured(Replacement):
         cuda_graphs: Whether calls are captured.
         by_edge: The names of tensors that have a number for each edge, and their dimension of edges; the list of edges
             is the first.
+        by_atom: The names of tensors that have a row for each atom; the first is the number of its structure.
+        by_structure: The names of tensors that have a row, or as many, for each structure.
         read: The names of tensors that a call needs for a graph; the first one tells where they are.
     """
 
@@ -29,6 +31,8 @@ class Captured(Replacement):
     told = ("cuda_graphs",)
     cuda_graphs = False
     by_edge: ClassVar[Mapping[str, int]]
+    by_atom: tuple[str, ...]
+    by_structure: tuple[str, ...]
     read: ClassVar[tuple[str, ...]]
 
     def prepare(self) -> None:
@@ -48,6 +52,27 @@ class Captured(Replacement):
         """Structures whose edges from number `count` on are not theirs, and count nothing. Nothing here may wait for
         the GPU."""
         raise NotImplementedError
+
+    def serves_other_numbers(self) -> bool:
+        """Whether a graph may have atoms beyond those of the structures."""
+        return True
+
+    def structures(self, data: Data) -> int:
+        """How many there are, by the shape of something."""
+        raise NotImplementedError
+
+    def with_one_more(self, data: Data, count: Tensor) -> Data:
+        """Structures, and one more of the atoms from number `count` on: like the first atom, in the first cell."""
+        structures, (batch, *others) = self.structures(data), self.by_atom
+        atoms = data[batch].shape[0]
+        is_own = torch.arange(atoms, device=data[batch].device) < count
+        result = data | {batch: torch.where(is_own, data[batch], structures)}
+        for name in (name for name in others if name in data):
+            result[name] = torch.where(is_own.view(-1, *[1] * (data[name].dim() - 1)), data[name], data[name][:1])
+        for name in (name for name in self.by_structure if name in data):
+            rows = data[name].shape[0] // structures
+            result[name] = torch.cat([data[name], data[name][:rows]])
+        return result
 
     def inputs(self, data: Any) -> Data:
         """What a graph is given of the data."""
@@ -94,8 +119,17 @@ class Captured(Replacement):
             with _exchanged(self._stores, parameters, leaves):
                 return {name: value for name, value in forward(given).items() if self.is_returned(name)}
 
-        completed = partial(self.completed, cutoff=self._cutoff)
-        return self._replay(function, completed, self.inputs(data), tuple(sorted(options.items())), parameters)
+        def completed(given: Data, edges: Tensor, atoms: Tensor) -> Data:
+            return self.completed(self.with_one_more(given, atoms) if by_atom else given, edges, self._cutoff)
+
+        inputs = self.inputs(data)
+        by_atom = [name for name in self.by_atom if name in inputs] if self.serves_other_numbers() else []
+        found = self._replay(function, completed, inputs, tuple(sorted(options.items())), parameters, by_atom)
+        if found is None or not by_atom:
+            return None if found is None else found.results
+        structures = self.structures(inputs)
+        own = {found.atoms: inputs[by_atom[0]].shape[0], structures + 1: structures}
+        return {name: _first(value, own) for name, value in found.results.items()}
 
     def _trained(self) -> list[Tensor]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -141,6 +175,13 @@ class Captured(Replacement):
         result = super().load_state_dict(*arguments, **named)
         self.prepare()
         return result
+
+
+def _first(value: Tensor | None, lengths: Mapping[int, int]) -> Tensor | None:
+    """As many rows as belong to those that there are."""
+    if value is None or not value.dim() or value.shape[0] not in lengths:
+        return value
+    return value[: lengths[value.shape[0]]]
 
 
 @contextmanager

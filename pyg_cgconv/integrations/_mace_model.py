@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from mace import modules
 from torch import Tensor
 
 from .._torch import assert_on_device
@@ -13,6 +14,8 @@ from ._replay import Data
 
 CAPTURED = {"training", "compute_force", "compute_virials", "compute_stress", "compute_displacement"}
 """Options of a call that a CUDA graph serves; all others must be off."""
+SERVED = modules.MACE, modules.ScaleShiftMACE
+"""Models that read nothing but what is named below."""
 DERIVATIVES = ("compute_force", "compute_virials", "compute_stress")
 
 
@@ -20,7 +23,25 @@ class Model(Captured):
     """A model whose products are replaced."""
 
     by_edge: ClassVar = {"edge_index": 1, "shifts": 0, "unit_shifts": 0}
-    read = ("positions", "edge_index", "shifts", "cell", "batch")
+    by_atom = ("batch", "positions", "node_attrs")
+    by_structure = ("cell", "head")
+    read = ("positions", "edge_index", "shifts", "cell", "batch", "ptr")
+
+    def serves_other_numbers(self) -> bool:
+        return self.original in SERVED and not hasattr(self, "joint_embedding")
+
+    def structures(self, data: Data) -> int:
+        return data["ptr"].shape[0] - 1
+
+    def with_one_more(self, data: Data, count: Tensor) -> Data:
+        ptr = data["ptr"]
+        return super().with_one_more(data, count) | {"ptr": torch.cat([ptr, ptr[-1:] + data["batch"].shape[0] - count])}
+
+    def inputs(self, data: Data) -> Data:
+        if not self.serves_other_numbers():
+            return dict(data)
+        names = *self.by_edge, *self.by_atom, *self.by_structure, "ptr"
+        return {name: data[name] for name in names if name in data}
 
     def longest_edge(self) -> float:
         return float(self.r_max)

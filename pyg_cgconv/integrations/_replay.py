@@ -18,12 +18,15 @@ from ._replacement import logger
 Data = dict[str, Tensor]
 Results: TypeAlias = dict[str, Tensor | None]
 Function: TypeAlias = Callable[[Data, Sequence[Tensor]], Results]
-Completed: TypeAlias = Callable[[Data, Tensor], Data]
+Completed: TypeAlias = Callable[[Data, Tensor, Tensor], Data]
 
 MOST_ROOM = 0.1
-"""Edges that a graph has room for beyond those that it was captured with, in units of these."""
+"""Edges or atoms that a graph has room for beyond those that it was captured with, in units of these."""
 DEVIATIONS = 10
 """The same in units of the square root of their number, which numbers of pairs at random would vary by."""
+FILLERS = 2
+"""Atoms beyond their number that a graph has room for as long as this number stays. So there are always more of them
+than structures."""
 KEPT = 4
 """Graphs at a time. They share the memory of intermediate results, because they run one after the other."""
 WARM_UP = 3
@@ -32,14 +35,35 @@ PATIENCE = 16
 """Captures, without as many replays, after which nothing more is captured: it does not pay."""
 
 
+class Sizes(NamedTuple):
+    """How many edges and atoms there are, or there is room for; no atoms if a graph serves one number of them."""
+
+    edges: int
+    atoms: int
+
+    def near(self, rooms: Sizes) -> bool:
+        """Whether these fill at least half of the rooms, or go beyond."""
+        return all(room <= 2 * size for size, room in zip(self, rooms, strict=True))
+
+    def fit(self, rooms: Sizes) -> bool:
+        return all(size <= room for size, room in zip(self, rooms, strict=True))
+
+
+class Found(NamedTuple):
+    """Results with those of fillers, and how many atoms there are with these; none if the graph has no fillers."""
+
+    results: Results
+    atoms: int
+
+
 class _Captured(NamedTuple):
-    """A graph, what it reads and writes, how many edges it has room for, and what makes gradients by parameters."""
+    """A graph, what it reads and writes, how much it has room for, and what makes gradients by parameters."""
 
     graph: torch.cuda.CUDAGraph
     given: Data
-    edge_count: Tensor
+    counts: Tensor
     results: Results
-    edges: int
+    rooms: Sizes
     backward: Backward | None
 
 
@@ -53,7 +77,7 @@ class Replay:
 
     def __init__(self, by_edge: Mapping[str, int]):
         self._by_edge = by_edge
-        self._known: OrderedDict[Hashable, _Captured] = OrderedDict()
+        self._known: OrderedDict[tuple[Hashable, Sizes], _Captured] = OrderedDict()
         self._stream: torch.cuda.Stream | None = None
         self._pools: dict[bool, Any] = {}
         self._turns = Turns()
@@ -72,43 +96,38 @@ class Replay:
         data: Data,
         options: Hashable,
         parameters: Sequence[Tensor] = (),
-    ) -> dict | None:
+        by_atom: Sequence[str] = (),
+    ) -> Found | None:
         """What the function returns for the data, in memory of its own; None if captures have not paid.
 
         Args:
             function: of data, and of leaves that stand for the parameters and lie where they do. Of the parameters
                 themselves other derivatives may know, which a capture must not wait for.
-            completed: of a dictionary with room for more edges, and how many it has, makes one whose other edges change
-                nothing. It is captured, too.
+            completed: of a dictionary with room for more edges and atoms, and how many it has of each, makes one whose
+                other edges change nothing, and whose other atoms are one structure more. It is captured, too.
             options: whatever else the function depends on.
             parameters: leaves of which the function has gradients. Without them its results have none.
+            by_atom: The names of tensors that have a row for each atom; without any, a graph serves one number of them.
         """
         tensors = {name: value for name, value in data.items() if isinstance(value, Tensor)}
-        count = self._count(tensors)
+        sizes = self._sizes(tensors, by_atom)
         asked_for = tuple([parameter.data_ptr() for parameter in parameters])
-        key = options, asked_for, tuple([self._signature(name, value) for name, value in tensors.items()])
-        captured = self._known.get(key)
-        if captured is None or not captured.edges / 2 <= count <= captured.edges:
+        key = options, asked_for, tuple([self._signature(name, value, by_atom) for name, value in tensors.items()])
+        near = [known for known in self._known if known[0] == key and sizes.near(known[1])]
+        place = next((known for known in near if sizes.fit(known[1])), None)
+        if place is None:
             if not self._pays():
                 return None
-            self._known.pop(key, None)  # its memory is free before more is asked for
-            captured = self._known[key] = self._capture(function, completed, tensors, room(count), parameters)
-        self._known.move_to_end(key)
-        self._fill(captured, tensors, count)
+            rooms = _rooms(sizes, [rooms for _, rooms in near])
+            for known in near:
+                del self._known[known]  # its memory is free before more is asked for
+            place = key, rooms
+            self._known[place] = self._capture(function, completed, tensors, rooms, parameters, by_atom)
+        self._known.move_to_end(place)
+        captured = self._known[place]
+        self._fill(captured, tensors, sizes)
         self.replays += 1
-        return self._replayed(captured, parameters)
-
-    def _replayed(self, captured: _Captured, parameters: Sequence[Tensor]) -> dict:
-        backward, results = captured.backward, captured.results
-        if backward is None:
-            captured.graph.replay()
-            return {name: None if value is None else value.clone() for name, value in results.items()}
-        read = [results[name] for name in backward.names]
-        found = Differentiable.apply(captured.graph, read, backward, self._turns.begin(), *parameters)
-        others = {name: value for name, value in results.items() if name not in backward.names}
-        return {name: None if value is None else value.clone() for name, value in others.items()} | dict(
-            zip(backward.names, found, strict=True)
-        )
+        return Found(_replayed(captured, self._turns, parameters), captured.rooms.atoms)
 
     def _pays(self) -> bool:
         """Whether to go on capturing; the first time that it is not, somebody is told."""
@@ -123,17 +142,27 @@ class Replay:
             )
         return False
 
-    def _count(self, tensors: Data) -> int:
+    def _sizes(self, tensors: Data, by_atom: Sequence[str]) -> Sizes:
         name, dim = next(iter(self._by_edge.items()))
-        return tensors[name].shape[dim]
+        return Sizes(tensors[name].shape[dim], tensors[by_atom[0]].shape[0] if by_atom else 0)
 
-    def _signature(self, name: str, value: Tensor) -> tuple:
+    def _signature(self, name: str, value: Tensor, by_atom: Sequence[str]) -> tuple:
         """What must be the same of a tensor for the same graph."""
-        by_edge = self._by_edge.get(name)
-        return name, value.dtype, value.device, tuple(value.shape) if by_edge is None else by_edge
+        shape = list(value.shape)
+        if name in self._by_edge:
+            shape[self._by_edge[name]] = -1
+        elif name in by_atom:
+            shape[0] = -1
+        return name, value.dtype, value.device, *shape
 
     def _capture(
-        self, function: Function, completed: Completed, tensors: Data, edges: int, parameters: Sequence[Tensor]
+        self,
+        function: Function,
+        completed: Completed,
+        tensors: Data,
+        rooms: Sizes,
+        parameters: Sequence[Tensor],
+        by_atom: Sequence[str],
     ) -> _Captured:
         while len(self._known) >= KEPT:
             self._known.popitem(last=False)
@@ -142,19 +171,19 @@ class Replay:
             self._stream, self._pools = torch.cuda.Stream(device), {}
         # Intermediate results outlive a graph if another one makes gradients of them.
         pool = self._pools.setdefault(bool(parameters), torch.cuda.graph_pool_handle())
-        given = {name: self._with_room(name, value.detach(), edges) for name, value in tensors.items()}
-        captured = _Captured(torch.cuda.CUDAGraph(), given, torch.zeros((), device=device), {}, edges, None)
+        given = {name: self._with_room(name, value.detach(), rooms, by_atom) for name, value in tensors.items()}
+        counts = torch.zeros(2, dtype=torch.int64, device=device)
+        captured = _Captured(torch.cuda.CUDAGraph(), given, counts, {}, rooms, None)
         read: set[str] = set()
-
         leaves = [parameter.detach().requires_grad_() for parameter in parameters]
 
         def run() -> Results:
-            data = _Recording(completed(_Recording(given, read), captured.edge_count), read)
+            data = _Recording(completed(_Recording(given, read), counts[0], counts[1]), read)
             before = dict(data)
             found = {name: value for name, value in function(data, leaves).items() if value is not before.get(name)}
             return {name: value if isinstance(value, Tensor) else None for name, value in found.items()}
 
-        self._fill(captured, tensors, self._count(tensors))
+        self._fill(captured, tensors, self._sizes(tensors, by_atom))
         with on_stream(self._stream):
             for _ in range(WARM_UP):
                 _differentiated(run(), leaves)
@@ -162,25 +191,44 @@ class Replay:
             results = run()
         backward = captured_backward(results, leaves, self._stream, pool) if leaves else None
         self.captures += 1
-        logger.info("captured a CUDA graph for up to %d edges (number %d)", edges, self.captures)
+        logger.info("captured a CUDA graph for up to %d edges (number %d)", rooms.edges, self.captures)
         detached = {name: None if value is None else value.detach() for name, value in results.items()}
         given = {name: given[name] for name in sorted(read & given.keys())}
         return captured._replace(graph=graph, given=given, results=detached, backward=backward)
 
-    def _with_room(self, name: str, value: Tensor, edges: int) -> Tensor:
+    def _with_room(self, name: str, value: Tensor, rooms: Sizes, by_atom: Sequence[str]) -> Tensor:
         """A copy, of zeros where it has no numbers."""
-        if name not in self._by_edge:
-            return value.clone()
         shape = list(value.shape)
-        shape[self._by_edge[name]] = edges
+        if name in self._by_edge:
+            shape[self._by_edge[name]] = rooms.edges
+        elif name in by_atom:
+            shape[0] = rooms.atoms
         return value.new_zeros(shape)
 
-    def _fill(self, captured: _Captured, tensors: Data, count: int) -> None:
-        captured.edge_count.fill_(count)
+    def _fill(self, captured: _Captured, tensors: Data, sizes: Sizes) -> None:
+        for count, size in zip(captured.counts, sizes, strict=True):
+            count.fill_(size)
         for name, target in captured.given.items():
-            if name in self._by_edge:
-                target = target.narrow(self._by_edge[name], 0, count)
-            target.copy_(tensors[name])
+            value = tensors[name]
+            dim = self._by_edge.get(name, 0)
+            if value.dim():
+                target = target.narrow(dim, 0, value.shape[dim])
+            target.copy_(value)
+
+
+def _replayed(captured: _Captured, turns: Turns, parameters: Sequence[Tensor]) -> Results:
+    """Copies of the results, after a replay."""
+    backward, results = captured.backward, captured.results
+    if backward is None:
+        captured.graph.replay()
+        return {name: None if value is None else value.clone() for name, value in results.items()}
+    read = [results[name] for name in backward.names]
+    copies = Differentiable.apply(captured.graph, read, backward, turns.begin(), *parameters)
+    found = dict(zip(backward.names, copies, strict=True))
+    return {
+        name: found[name] if name in found else None if value is None else value.clone()
+        for name, value in results.items()
+    }
 
 
 def _differentiated(results: Results, leaves: Sequence[Tensor]) -> None:
@@ -190,9 +238,22 @@ def _differentiated(results: Results, leaves: Sequence[Tensor]) -> None:
         gradients(values, leaves, [torch.zeros_like(value) for value in values])
 
 
-def room(edges: int) -> int:
-    """How many edges a graph has room for that is captured with so many: large systems need less, in proportion."""
-    return edges + math.ceil(min(MOST_ROOM * edges, DEVIATIONS * math.sqrt(edges)))
+def room(count: int) -> int:
+    """Of how many edges or atoms a graph has room for that is captured with so many: large systems need less, in
+    proportion."""
+    return count + math.ceil(min(MOST_ROOM * count, DEVIATIONS * math.sqrt(count)))
+
+
+def _rooms(sizes: Sizes, known: list[Sizes]) -> Sizes:
+    """Those of a graph in the place of known ones, which others of these sizes will fit. The number of atoms stays, as
+    far as is known, until it changes."""
+    if not known:
+        return Sizes(room(sizes.edges), sizes.atoms and sizes.atoms + FILLERS)
+    edges, atoms = (max(rooms) for rooms in zip(*known, strict=True))
+    return Sizes(
+        edges if sizes.edges <= edges else room(sizes.edges),
+        atoms if sizes.atoms <= atoms else max(room(sizes.atoms), sizes.atoms + FILLERS),
+    )
 
 
 class _Recording(dict):

@@ -69,6 +69,8 @@ class AtomGraphSequential(Captured, sequential.AtomGraphSequential):
     original = sequential.AtomGraphSequential
     prepared = (*Captured.prepared, "_species")
     by_edge: ClassVar = {keys.EDGE_IDX: 1, keys.EDGE_VEC: 0}
+    by_atom = (keys.BATCH, keys.ATOMIC_NUMBERS, keys.NODE_FEATURE, keys.NODE_ATTR)
+    by_structure = (keys.CELL_VOLUME,)
     read = (keys.EDGE_VEC, keys.EDGE_IDX, keys.ATOMIC_NUMBERS, keys.NUM_ATOMS)
 
     def prepare(self) -> None:
@@ -81,6 +83,16 @@ class AtomGraphSequential(Captured, sequential.AtomGraphSequential):
         if device not in self._species:
             self._species[device] = self.z_to_onehot_tensor.to(device)
         return self._species[device][atomic_numbers]
+
+    def serves_other_numbers(self) -> bool:
+        return self.is_batch_data
+
+    def structures(self, data: Data) -> int:
+        return data[keys.NUM_ATOMS].shape[0]
+
+    def with_one_more(self, data: Data, count: Tensor) -> Data:
+        sizes = torch.cat([data[keys.NUM_ATOMS], (data[keys.BATCH].shape[0] - count).view(1)])
+        return super().with_one_more(data, count) | {keys.NUM_ATOMS: sizes}
 
     def longest_edge(self) -> float:
         return float(self.cutoff)
@@ -106,7 +118,8 @@ class AtomGraphSequential(Captured, sequential.AtomGraphSequential):
         return "" if forces and self.key_grad == keys.EDGE_VEC else "its forces are not those of the edges' vectors"
 
     def inputs(self, data: Any) -> Data:
-        return dict(data.to_dict() if hasattr(data, "to_dict") else data)
+        names = *self.by_edge, *self.by_atom, *self.by_structure, keys.NUM_ATOMS
+        return {name: data[name] for name in names if name in data}
 
     def is_returned(self, name: str) -> bool:
         return not name.startswith("edge")

@@ -13,8 +13,10 @@ from tests.drop_ins import (
     assert_agree,
     assert_captured_training,
     default_dtype,
+    filled,
     in_fresh_process,
     loss_gradients,
+    own_rows,
 )
 from tests.lammps_data import LAMMPSData
 
@@ -29,7 +31,6 @@ from mace.tools import torch_geometric
 from mace.tools.scripts_utils import extract_config_mace_model
 
 from pyg_cgconv.integrations import mace
-from pyg_cgconv.integrations._mace_model import Model
 
 CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
 TRACED = {"node_embedding.linear", "readouts.0.linear", "readouts.1.linear_1", "readouts.1.linear_2"}
@@ -279,14 +280,8 @@ def test_importing_it_does_not_import_pyg():
     in_fresh_process("import sys, pyg_cgconv.integrations.mace; assert 'torch_geometric' not in sys.modules")
 
 
-def with_room(given, edges):
-    """The same structures, with zeros behind their edges."""
-    more = edges - given["edge_index"].shape[1]
-    room = {name: torch.nn.functional.pad(given[name], (0, 0, 0, more)) for name in ("shifts", "unit_shifts")}
-    return given | room | {"edge_index": torch.nn.functional.pad(given["edge_index"], (0, more))}
-
-
-def test_edges_that_fill_a_graph_up_count_nothing(original):
+@pytest.mark.parametrize("atoms", [0, 5])
+def test_what_fills_a_graph_up_counts_nothing(original, atoms):
     """For several structures with cells of their own, also under a strain."""
     configs = [structure(), structure() * (2, 1, 1), structure()[:3]]
     configs[2].set_cell([9.0, 8.0, 2.0])
@@ -295,12 +290,11 @@ def test_edges_that_fill_a_graph_up_count_nothing(original):
         for each in configs
     ]
     given = next(iter(torch_geometric.dataloader.DataLoader(graphs, batch_size=3))).to_dict()
-    count = given["edge_index"].shape[1]
-    filled = Model.completed(with_room(given, count + 57), torch.tensor(count), cutoff=3.0)
-    assert filled["edge_index"].shape[1] == count + 57
-    names = "energy", "forces", "stress"
-    found, expected = (original(each, compute_stress=True) for each in (filled, given))
-    assert_agree({name: found[name] for name in names}, {name: expected[name] for name in names}, 1e-12)
+    fast = mace.accelerate(copy.deepcopy(original))
+    found, expected = (original(each, compute_stress=True) for each in (filled(fast, given, 57, atoms), given))
+    assert len(found["energy"]) == 3 + bool(atoms)
+    expected = {name: expected[name] for name in ("energy", "node_energy", "forces", "stress")}
+    assert_agree(own_rows(found, expected), expected, 1e-12)
 
 
 def test_calls_that_no_cuda_graph_serves_run_as_usual_and_say_why(original, caplog):
@@ -338,7 +332,7 @@ def test_cuda_graphs_agree(dtype):
                 names = "energy", "forces", "stress"[: 6 * len(options)]
                 found, expected = (each(dict(given), **options) for each in (fast, original))
                 assert_agree(*[{name: r[name] for name in names if name} for r in (found, expected)], TOLERANCES[dtype])
-        assert fast._replay.captures == 4
+        assert fast._replay.captures == 6  # with and without stress, for one size, for both, and again for one
 
 
 @pytest.mark.cuda

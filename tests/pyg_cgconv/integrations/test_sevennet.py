@@ -11,9 +11,11 @@ from tests.drop_ins import (
     assert_agree,
     assert_captured_training,
     default_dtype,
+    filled,
     hessian,
     in_fresh_process,
     loss_gradients,
+    own_rows,
 )
 
 pytest.importorskip("sevenn", reason="sevenn is not installed")
@@ -29,7 +31,6 @@ from sevenn.train.dataload import unlabeled_atoms_to_graph
 from torch_geometric.loader.dataloader import Collater
 
 from pyg_cgconv.integrations import sevennet
-from pyg_cgconv.integrations._sevennet_model import AtomGraphSequential
 
 CONVOLUTIONS = ["0_convolution", "1_convolution"]
 RESULTS = [key.PRED_TOTAL_ENERGY, key.PRED_FORCE, key.PRED_STRESS]
@@ -202,16 +203,14 @@ def test_importing_it_does_not_import_pyg():
     in_fresh_process("import sys, pyg_cgconv.integrations.sevennet; assert 'torch_geometric' not in sys.modules")
 
 
-def test_edges_that_fill_a_graph_up_count_nothing(original):
-    given = batch()
-    given = {name: value for name, value in given.to_dict().items() if isinstance(value, torch.Tensor)}
-    count = given["edge_index"].shape[1]
-    room = {"edge_index": torch.nn.functional.pad(given["edge_index"], (0, 57))}
-    room[key.EDGE_VEC] = torch.nn.functional.pad(given[key.EDGE_VEC], (0, 0, 0, 57))
-    filled = AtomGraphSequential.completed(given | room, torch.tensor(count), 3.0)
-    assert filled["edge_index"].shape[1] == count + 57
-    found, expected = (in_float(copy.deepcopy(original)).eval()(dict(each)) for each in (filled, given))
-    assert_agree({name: found[name] for name in RESULTS}, {name: expected[name] for name in RESULTS}, 1e-12)
+@pytest.mark.parametrize("atoms", [0, 5])
+def test_what_fills_a_graph_up_counts_nothing(original, atoms):
+    given = {name: value for name, value in batch().to_dict().items() if isinstance(value, torch.Tensor)}
+    roomy = filled(sevennet.accelerate(copy.deepcopy(original)), given, 57, atoms)
+    found, expected = (in_float(copy.deepcopy(original)).eval()(dict(each)) for each in (roomy, given))
+    assert len(found[key.PRED_TOTAL_ENERGY]) == 2 + bool(atoms)
+    expected = {name: expected[name] for name in (*RESULTS, key.ATOMIC_ENERGY)}
+    assert_agree(own_rows(found, expected), expected, 1e-12)
 
 
 def test_calls_that_no_cuda_graph_serves_run_as_usual_and_say_why(original, caplog):
