@@ -9,7 +9,7 @@ from torch import nn
 
 def enable_pyg_cgconv(cls: type, model: nn.Module, cuda_graphs: bool = False) -> nn.Module:
     """Has the convolutions computed by the generated kernels of pyg_cgconv, on GPUs and CPUs, in training and
-    inference. With `cuda_graphs`, inference of eager models on a GPU is captured in CUDA graphs."""
+    inference. With `cuda_graphs`, calls of eager models on a GPU are captured in CUDA graphs."""
     from .nequip import accelerate  # which checks NequIP's version, and this module is loaded whatever that is
 
     return accelerate(model, cuda_graphs=cuda_graphs)

@@ -112,7 +112,7 @@ class Accelerator:
         """Has a model computed by generated kernels, where there are some.
 
         Args:
-            cuda_graphs: whether inference of the whole models in it is captured.
+            cuda_graphs: whether calls of the whole models in it are captured.
 
         Raises:
             TypeError: the model is no module, or one of TorchScript.

@@ -168,10 +168,10 @@ def accelerate(model: AnyModel, *, cuda_graphs: bool = False) -> AnyModel:
 
     Args:
         model: a MACE, in Python; or a module that has some.
-        cuda_graphs: whether inference on a GPU is captured in CUDA graphs: calls that ask for forces or stresses, not
-            for training, Hessians or others. A graph serves one number of atoms and structures, and edges that fill at
-            least half of it. Such results have no gradients. Calls that no graph serves run as usual; the log tells
-            why.
+        cuda_graphs: whether calls on a GPU are captured in CUDA graphs: those that ask for forces or stresses, or for
+            ``training``, and not for Hessians or others. A graph serves one number of structures, and atoms and edges
+            that fill at least half of it. In training its results have gradients by the parameters, once. Calls that no
+            graph serves run as usual; the log tells why.
 
     Returns:
         The same model. :func:`report` tells what was replaced, as does the log (level INFO).

@@ -81,10 +81,10 @@ def accelerate(model: Model, *, cuda_graphs: bool = False) -> Model:
 
     Args:
         model: a model of NequIP, in Python; or a module that has some.
-        cuda_graphs: whether inference of an eager model on a GPU is captured in CUDA graphs. A graph serves one number
-            of atoms and structures, and edges that fill at least half of it. Its results are those of atoms and
-            structures, without gradients. Calls that no graph serves, such as those of training, run as usual; the log
-            tells why.
+        cuda_graphs: whether calls of an eager model on a GPU are captured in CUDA graphs. A graph serves one number of
+            structures, and atoms and edges that fill at least half of it. Its results are those of atoms and
+            structures; in training they have gradients by the parameters, once. Calls that no graph serves run as
+            usual; the log tells why.
 
     Returns:
         The same model. :func:`report` tells what was replaced, as does the log (level INFO).
