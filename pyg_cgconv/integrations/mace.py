@@ -28,6 +28,7 @@ KNOWN.check()
 
 from ._mace_model import Model  # noqa: E402
 from ._mace_products import SymmetricContraction  # noqa: E402  (only where MACE is installed)
+from ._spherical import SphericalHarmonics  # noqa: E402
 from .e3nn import FullyConnectedTensorProduct, Linear  # noqa: E402
 
 __all__ = ["Convolution", "SymmetricContraction", "accelerate", "report", "restore"]
@@ -106,7 +107,7 @@ if hasattr(extensions, "PolarMACE"):  # since 0.3.16
     MODELS[PolarMACE.original] = PolarMACE
 
 REPLACEMENTS: dict[type[nn.Module], type[Replacement]] = {
-    kind.original: kind for kind in (SymmetricContraction, FullyConnectedTensorProduct, Linear)
+    kind.original: kind for kind in (SymmetricContraction, FullyConnectedTensorProduct, Linear, SphericalHarmonics)
 }
 """Classes of MACE's modules, wherever they are in a model, and what replaces them."""
 

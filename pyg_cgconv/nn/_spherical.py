@@ -31,11 +31,16 @@ def spherical_harmonics(directions: Tensor, lmax: int) -> Tensor:
         (E, (lmax + 1)^2) in the dtype of ``directions``. Each degree has multiplicity 1, so that the rows are the same
         in the layouts "mul_ir" and "ir_mul".
     """
+    return join(harmonics_by_degree(directions, lmax))
+
+
+def harmonics_by_degree(directions: Tensor, lmax: int) -> list[Tensor]:
+    """(E, 2l+1) for each l."""
     degrees = [torch.ones_like(directions[:, :1])]
     for step in _steps(lmax, directions.dtype, directions.device):
         products = (degrees[-1][:, :, None] * directions[:, None, :]).flatten(1)
         degrees.append(products @ step)
-    return join(degrees)
+    return degrees
 
 
 # torch.compile names a constant tensor by the function that returns it, and two of one name are an error. Those in a

@@ -29,11 +29,18 @@ from mace.calculators import MACECalculator
 from mace.calculators.lammps_mliap_mace import LAMMPS_MLIAP_MACE
 from mace.tools import torch_geometric
 from mace.tools.scripts_utils import extract_config_mace_model
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyg_cgconv.integrations import mace
 
 CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
-TRACED = {"node_embedding.linear", "readouts.0.linear", "readouts.1.linear_1", "readouts.1.linear_2"}
+TRACED = {
+    "spherical_harmonics",
+    "node_embedding.linear",
+    "readouts.0.linear",
+    "readouts.1.linear_1",
+    "readouts.1.linear_2",
+}
 """Small maps in blocks that MACE traces by torch.fx before it compiles a model."""
 USUAL = "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
 
@@ -88,8 +95,8 @@ def original():
 
 
 def replaceable(model):
-    """The names of the convolutions, symmetric contractions and linear maps."""
-    kinds = o3.Linear, o3.FullyConnectedTensorProduct, modules.SymmetricContraction
+    """The names of the convolutions, symmetric contractions, linear maps and spherical harmonics."""
+    kinds = o3.Linear, o3.FullyConnectedTensorProduct, modules.SymmetricContraction, o3.SphericalHarmonics
     return {name for name, each in model.named_modules() if name.endswith("conv_tp") or type(each) in kinds}
 
 
@@ -196,7 +203,7 @@ given, energy = torch.load(sys.argv[2], weights_only=False)
 assert abs(model(given)["energy"] - energy) < 1e-12
 from pyg_cgconv.integrations import mace
 from pyg_cgconv.integrations._mace_model import Model
-assert len(mace.report(model).replaced) == 16
+assert len(mace.report(model).replaced) == 17
 assert "torch_geometric" not in sys.modules
 """
     in_fresh_process(script, file, tmp_path / "expected.pt")
@@ -271,8 +278,8 @@ def test_the_log_says_what_was_replaced(original, caplog):
     with caplog.at_level(logging.INFO, "pyg_cgconv.integrations"):
         mace.accelerate(copy.deepcopy(original))
     assert (
-        "16 modules replaced (2 TensorProduct, 10 Linear, 2 FullyConnectedTensorProduct, 2 SymmetricContraction)"
-        in caplog.text
+        "17 modules replaced (2 TensorProduct, 10 Linear, 1 SphericalHarmonics, 2 FullyConnectedTensorProduct, "
+        "2 SymmetricContraction)" in caplog.text
     )
 
 
@@ -314,6 +321,43 @@ def test_calls_that_no_cuda_graph_serves_run_as_usual_and_say_why(original, capl
 def test_cuda_graphs_of_what_is_no_model_are_refused(original):
     with pytest.raises(ValueError, match=r"cuda_graphs: ModuleList is none of MACE, ScaleShiftMACE"):
         mace.accelerate(copy.deepcopy(original.interactions), cuda_graphs=True)
+
+
+INPUTS = "batch", "positions", "node_attrs", "edge_index", "shifts", "unit_shifts", "cell", "ptr", "head"
+
+
+@pytest.mark.slow
+def test_exported_programs_work_in_a_fresh_process(original, tmp_path):
+    """With forces and stress, for other numbers of atoms and edges, where neither MACE nor PyG is imported."""
+    fast = mace.accelerate(copy.deepcopy(original)).requires_grad_(False)
+
+    def given(atoms):
+        made = batch(atoms)
+        return [made[name] for name in INPUTS]
+
+    def derivatives(*values):
+        data = dict(zip(INPUTS, values, strict=True))
+        out = fast(data | {"positions": data["positions"].detach()}, compute_stress=True)
+        return out["energy"], out["forces"], out["stress"]
+
+    arguments = given(structure())
+    atoms, edges = torch.export.Dim("atoms", min=3), torch.export.Dim("edges", min=3)
+    varied = {"edge_index": {1: edges}, "shifts": {0: edges}, "unit_shifts": {0: edges}}
+    varied |= {name: {0: atoms} for name in ("batch", "positions", "node_attrs")}
+    graph = make_fx(derivatives, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
+    program = torch.export.export(graph, tuple(arguments), dynamic_shapes=tuple(varied.get(name) for name in INPUTS))
+    torch.export.save(program, tmp_path / "program.pt2")
+    others = given(structure() * (2, 1, 1))
+    torch.save((others, derivatives(*others)), tmp_path / "expected.pt")
+    script = """
+import sys, torch, pyg_cgconv
+program, expected = sys.argv[1:]
+arguments, right = torch.load(expected)
+for found, wanted in zip(torch.export.load(program).module()(*arguments), right, strict=True):
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+assert not {"mace", "torch_geometric"}.intersection(sys.modules)
+"""
+    in_fresh_process(script, tmp_path / "program.pt2", tmp_path / "expected.pt")
 
 
 @pytest.mark.cuda
