@@ -1,6 +1,7 @@
 """An interatomic potential: energies, forces and stresses of batches of atoms.
 
     potential     Potential: the model; blocks: its rounds of message passing
+    rounds        all edges at once, or piece by piece in large systems
     atoms         what it reads of a batch, checked
     derivatives   forces, virial, volume, Hessian
     arguments     its arguments, checked
