@@ -236,7 +236,7 @@ class VerletList:
         if self._data is not None and self._reaches(atoms):
             self._data.pos = torch.tensor(atoms.positions, device=self.device)
         else:
-            self._data = self._neighbors(_edgeless(atoms)).to(self.device)
+            self._data = self._neighbors(_edgeless(atoms).to(self.device))
             self.made_for = atoms.copy()
             self.builds += 1
         return self._data
