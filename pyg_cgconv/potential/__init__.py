@@ -9,7 +9,7 @@
     species       with_species: the same potential, for more elements
     ghosts        neighbours that other processes compute
     given         a potential as an engine takes it
-    neighbors     RadiusGraph, radius_graph: which atoms see each other
+    neighbors     RadiusGraph, radius_graph: which atoms see each other; bins: the search on a GPU
     calculator    ASECalculator, VerletList: the potential in ASE
     committee     CommitteeCalculator: several potentials and their spread
     replay        Replay: energy and forces as one CUDA graph
