@@ -40,13 +40,11 @@ class Piece(NamedTuple):
         species: Of the targets.
         edges: From all atoms to the targets.
         vectors: Of the edges (e, 3).
-        source_species: Of the edges' sources (e,).
     """
 
     species: Tensor
     edges: Edges
     vectors: Tensor
-    source_species: Tensor
 
 
 def rounds(potential: Potential, atoms: Atoms, owned: int | None) -> Update:
@@ -101,7 +99,7 @@ def _sizes(block: Any) -> tuple[int, int, int]:
 
 
 def _at_once(potential: Potential, atoms: Atoms, owned: int | None) -> Update:
-    features = _edge_features(potential, atoms.vectors, atoms.species[atoms.source])
+    features = _edge_features(potential, atoms.vectors, atoms.species, atoms.source)
     species = _prepared(potential, atoms.species if owned is None else atoms.species[:owned])
     return lambda block, x: block(x, species, atoms.edge_index, *features)
 
@@ -110,7 +108,7 @@ def _in_pieces(potential: Potential, atoms: Atoms, owned: int | None, most: int)
     pieces = list(_pieces(atoms, atoms.species.shape[0] if owned is None else owned, most))
 
     def received(block: InteractionBlock, sent: Tensor, x: Tensor, piece: Piece) -> Tensor:
-        features = _edge_features(potential, piece.vectors, piece.source_species)
+        features = _edge_features(potential, piece.vectors, atoms.species, piece.edges.source)
         return block.receive(sent, x, _prepared(potential, piece.species), piece.edges, *features)
 
     def update(block: InteractionBlock, x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
@@ -126,14 +124,15 @@ def _in_pieces(potential: Potential, atoms: Atoms, owned: int | None, most: int)
 
 
 def _edge_features(
-    potential: Potential, vectors: Tensor, source_species: Tensor
+    potential: Potential, vectors: Tensor, species: Tensor, source: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Spherical harmonics and radial functions of edges, and the sources' species if radial networks know them."""
     distance = edge_lengths(vectors)
     sh = spherical_harmonics(vectors / distance[:, None], potential.hyperparameters["lmax"])
     radial = potential.basis(distance) * potential.envelope(distance)[:, None]
-    with_species = potential.hyperparameters["radial_species"]
-    return sh, radial, _prepared(potential, source_species, groups=False) if with_species else None
+    if not potential.hyperparameters["radial_species"]:
+        return sh, radial, None
+    return sh, radial, _prepared(potential, species[source], groups=False)
 
 
 def _prepared(potential: Potential, species: Tensor, groups: bool = True):
@@ -152,7 +151,7 @@ def _pieces(atoms: Atoms, targets: int, most: int) -> Iterator[Piece]:
     parts = zip(source.split(lengths), target.split(lengths), vectors.split(lengths), strict=True)
     for (first, last), (source, target, vectors) in zip(pairwise(bounds), parts, strict=True):
         edges = Edges((source, target - first), atoms.species.shape[0], last - first)
-        yield Piece(atoms.species[first:last], edges, vectors, atoms.species[source])
+        yield Piece(atoms.species[first:last], edges, vectors)
 
 
 def _bounds(ends: np.ndarray, most: int) -> list[int]:
