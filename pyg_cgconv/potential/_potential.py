@@ -32,6 +32,7 @@ from ._arguments import (
     floating_dtype,
     hidden_irreps_of,
     per_species,
+    positive_or_none,
     readout_features,
 )
 from ._atoms import Atoms, check_values, read_atoms
@@ -92,11 +93,6 @@ class Potential(nn.Module):
         validate: Whether each call looks for unknown species and too short neighbour lists. On a GPU this waits for the
             device once a call; set it to False where that matters. It is skipped while a CUDA graph is captured, and in
             compiled programs.
-        edges_at_a_time: None, or a number of edges that are computed together: a large system takes the memory of as
-            many and a third more time. With None a GPU in evaluation mode takes as many as fit, which is all of them up
-            to half of its memory; a CPU takes all. Results differ by rounding. All edges are computed at once in
-            compiled programs, CUDA graphs, forward mode and transforms of :mod:`torch.func`. Gradients of forces (a
-            training step) are right, but save no memory.
 
     Raises:
         ValueError: an argument makes no sense; it is named.
@@ -160,7 +156,7 @@ class Potential(nn.Module):
         }
         self.metadata: dict = {}
         self.cutoff, self.validate = float(cutoff), True
-        self.edges_at_a_time: int | None = None
+        self._edges_at_a_time: int | None = None
         self.register_buffer("atomic_numbers", torch.tensor(numbers))
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
@@ -184,6 +180,23 @@ class Potential(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the parameters, in which everything but the sum of energies is computed."""
         return next(self.parameters()).dtype
+
+    @property
+    def edges_at_a_time(self) -> int | None:
+        """How many edges are computed together: a large system takes the memory of so many, and 1.4 times the time.
+
+        With None, the default, a GPU in evaluation mode takes as many as fit, which is all of them up to half of its
+        memory; a CPU takes all. Results differ by rounding. Compiled programs, CUDA graphs, forward mode and transforms
+        of :mod:`torch.func` take all in any case. Gradients of forces (a training step) are right, but save no memory.
+
+        Raises:
+            ValueError: it is set to something else than None or a positive whole number.
+        """
+        return self._edges_at_a_time
+
+    @edges_at_a_time.setter
+    def edges_at_a_time(self, number: int | None) -> None:
+        self._edges_at_a_time = positive_or_none("edges_at_a_time", number)
 
     @without_autocast
     def forward(

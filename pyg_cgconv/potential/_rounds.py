@@ -58,15 +58,8 @@ def rounds(potential: Potential, atoms: Atoms, owned: int | None) -> Update:
 
 
 def edges_at_a_time(potential: Potential, atoms: Atoms) -> int | None:
-    """The most edges of a piece, None for all at once.
-
-    Raises:
-        ValueError: the potential's own number makes no sense.
-    """
-    given = potential.edges_at_a_time
-    if given is not None and (not isinstance(given, int) or given < 1):
-        raise ValueError(f"potential.edges_at_a_time: expected a positive whole number, or None, got {given!r}")
-    vectors = atoms.vectors
+    """The most edges of a piece, None for all at once."""
+    given, vectors = potential.edges_at_a_time, atoms.vectors
     if not is_plain(vectors) or in_forward_mode() or is_captured(vectors):
         return None
     edges, nodes = vectors.shape[0], atoms.species.shape[0]
