@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from e3nn import o3
 from torch import Tensor, nn
 
 from .._checks import whole_numbers
 from ..cuda_graphs import aside
+from ..ops import Edges
 from ..tensor_product import IrrepsLike, Rows
 from ._conv import TensorProductConv
 from ._gate import Gate
@@ -122,14 +123,65 @@ class InteractionBlock(nn.Module):
         edge_species: Tensor | None = None,
     ) -> Tensor:
         sources, x = x if isinstance(x, tuple) else (None, x)
-        x, edge_sh = self._rows_in.to_ir_mul(x), self._rows_sh.to_ir_mul(edge_sh)
-        weight = aside(self.radial, edge_radial, edge_species)
-        connected = None if self.self_connection is None else aside(self.self_connection, x, species)
+        x = self._rows_in.to_ir_mul(x)
+        beside = self._beside(x, species, edge_radial, edge_species)
         if sources is None:
-            messages = self.conv(self.scale * self.linear_in(x), edge_index, edge_sh, weight())
-        else:
-            sent, size = self.linear_in(self._rows_in.to_ir_mul(sources)), (sources.shape[0], x.shape[0])
-            messages = self.conv((self.scale * sent, None), edge_index, edge_sh, weight(), size)
+            return self._received(self.scale * self.linear_in(x), None, edge_index, edge_sh, *beside)
+        return self._received(self.send(sources), (sources.shape[0], x.shape[0]), edge_index, edge_sh, *beside)
+
+    def send(self, x: Tensor) -> Tensor:
+        """What the messages of nodes are made of: once for all that receive them piece by piece (:meth:`receive`).
+
+        Args:
+            x: Node features (m, irreps_in.dim).
+
+        Returns:
+            Rows (m, irreps_in.dim) in the layout "ir_mul".
+        """
+        return self.scale * self.linear_in(self._rows_in.to_ir_mul(x))
+
+    def receive(
+        self,
+        sent: Tensor,
+        x: Tensor,
+        species: Species,
+        edges: Edges,
+        edge_sh: Tensor,
+        edge_radial: Tensor,
+        edge_species: Tensor | None = None,
+    ) -> Tensor:
+        """The new features of some nodes.
+
+        Args:
+            sent: What :meth:`send` gives of all m nodes.
+            x: The features of these n nodes, and so ``species``.
+            edges: From the m nodes to these, and so ``edge_sh``, ``edge_radial`` and ``edge_species``.
+
+        Returns:
+            (n, self.irreps_out.dim) in the layout.
+        """
+        beside = self._beside(self._rows_in.to_ir_mul(x), species, edge_radial, edge_species)
+        return self._received(sent, (len(sent), len(x)), edges, edge_sh, *beside)
+
+    def _beside(
+        self, x: Tensor, species: Species, edge_radial: Tensor, edge_species: Tensor | None
+    ) -> tuple[Callable[[], Tensor], Callable[[], Tensor] | None]:
+        """The weights of the edges and the self-connection: what waits for no message."""
+        weight = aside(self.radial, edge_radial, edge_species)
+        return weight, None if self.self_connection is None else aside(self.self_connection, x, species)
+
+    def _received(
+        self,
+        sent: Tensor,
+        size: tuple[int, int] | None,
+        edges: Tensor | Edges,
+        edge_sh: Tensor,
+        weight: Callable[[], Tensor],
+        connected: Callable[[], Tensor] | None,
+    ) -> Tensor:
+        """``size``: how many sources and targets there are, where these are other nodes."""
+        features = sent if size is None else (sent, None)
+        messages = self.conv(features, edges, self._rows_sh.to_ir_mul(edge_sh), weight(), size)
         multiplied = None if self.products is None else aside(self.products, messages)
         out = self.linear_out(messages)
         for others in (multiplied, connected):

@@ -1,6 +1,7 @@
 """An interatomic potential: energies, forces and stresses of batches of atoms.
 
     potential     Potential: the model; blocks: its rounds of message passing
+    rounds        all edges at once, or piece by piece in large systems
     atoms         what it reads of a batch, checked
     derivatives   forces, virial, volume, Hessian
     arguments     its arguments, checked
@@ -8,7 +9,7 @@
     species       with_species: the same potential, for more elements
     ghosts        neighbours that other processes compute
     given         a potential as an engine takes it
-    neighbors     RadiusGraph, radius_graph: which atoms see each other
+    neighbors     RadiusGraph, radius_graph: which atoms see each other; bins: the search on a GPU
     calculator    ASECalculator, VerletList: the potential in ASE
     committee     CommitteeCalculator: several potentials and their spread
     replay        Replay: energy and forces as one CUDA graph

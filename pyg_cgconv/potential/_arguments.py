@@ -81,6 +81,13 @@ def readout_features(irreps: o3.Irreps, readout_irreps: o3.Irreps | str) -> o3.I
     return o3.Irreps([(mul, ir) for mul, ir in irreps if ir in outputs or ir == o3.Irrep("0e")])
 
 
+def positive_or_none(name: str, given: int | None) -> int | None:
+    """The number; raises a ValueError unless it is a positive whole one, or None."""
+    if given is not None and (type(given) is not int or given < 1):
+        raise ValueError(f"{name}: expected a positive whole number, or None, got {given!r}")
+    return given
+
+
 def check_energy_readout(readout_irreps: str) -> None:
     """Raises a ValueError unless a model's readout is an energy."""
     if readout_irreps != "1x0e":

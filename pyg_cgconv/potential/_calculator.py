@@ -163,7 +163,8 @@ class ASECalculator(Calculator):
         of_atoms = {f"compute_{name}": name in properties for name in ("energies", "stresses")}
         stress = derivatives and volume
         with torch.no_grad():
-            captured = derivatives and not any(of_atoms.values()) and 0 < data.num_edges <= MAX_EDGES
+            most = min(MAX_EDGES, self.potential.edges_at_a_time or MAX_EDGES)
+            captured = derivatives and not any(of_atoms.values()) and 0 < data.num_edges <= most
             if self._replay and captured:
                 return self._replay(data, compute_stress=stress)
             return self.potential(data, compute_forces=derivatives, compute_stress=stress, **of_atoms)
@@ -235,7 +236,7 @@ class VerletList:
         if self._data is not None and self._reaches(atoms):
             self._data.pos = torch.tensor(atoms.positions, device=self.device)
         else:
-            self._data = self._neighbors(_edgeless(atoms)).to(self.device)
+            self._data = self._neighbors(_edgeless(atoms).to(self.device))
             self.made_for = atoms.copy()
             self.builds += 1
         return self._data

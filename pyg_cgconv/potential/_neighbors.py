@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -10,7 +12,13 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
 
-ROUNDING = 1e-9  # relative slack of the search; the strict comparison afterwards decides
+from ._bins import near
+
+ROUNDING = 1e-9  # relative slack of the search; where it is not sure, a strict comparison decides
+
+GPU_ATOMS = 2000
+"""Of a structure on a GPU that is searched there: an estimate. A CPU needs 20 ms for as many, and a GPU's search is
+some 100 launches and ten waits long."""
 
 
 def radius_graph(
@@ -28,7 +36,8 @@ def radius_graph(
 
     with the lattice vectors as the rows of the cell :math:`\mathbf{h}`. Atoms may lie outside the cell, the cell may be
     smaller than the cutoff, and an atom is a neighbour of its own images (never of itself at :math:`\mathbf{S} = 0`).
-    Distances are compared in float64. The search is scipy's k-d tree over the atoms and the images near them.
+    Distances are compared in float64. The search over the atoms and the images near them is scipy's k-d tree, or on a
+    GPU, for 2,000 atoms and more, one in bins.
 
     Args:
         pos: Positions (n, 3), array or tensor on any device, Angstrom.
@@ -54,23 +63,78 @@ def radius_graph(
     wrapped = points - home @ cell
     atom, image = _images(fractional - home, cutoff * (1 + ROUNDING), cell, pbc)
 
-    near = KDTree(wrapped).sparse_distance_matrix(
-        KDTree(wrapped[atom] + image @ cell), cutoff * (1 + ROUNDING), output_type="ndarray"
-    )
-    target, neighbor = near["i"], near["j"]
-    order = np.argsort(target * np.int64(len(atom)) + neighbor)  # neighbours come sorted by atom, then translation
-    target, neighbor = target[order], neighbor[order]
-    source = atom[neighbor]
-    shift = image.take(neighbor, axis=0) - home.take(source, axis=0) + home.take(target, axis=0)
-
-    # einsum: numpy's own loop; BLAS takes thirty times as long for rows of three when cores are shared
-    vector = points.take(source, axis=0) - points.take(target, axis=0) + np.einsum("es,sx->ex", shift, cell)
-    itself = (source == target) & (np.einsum("es,es->e", shift, shift) == 0)
-    kept = np.flatnonzero((np.einsum("ex,ex->e", vector, vector) < cutoff**2) & ~itself)
-
-    edge_index = torch.from_numpy(np.stack([source[kept], target[kept]]).astype(np.int64))
-    edge_shift = torch.from_numpy(shift.take(kept, axis=0) + 0.0)  # + 0.0 turns -0.0 into 0.0
+    given = Search(points, wrapped, home, atom, image, cell, cutoff)
+    if isinstance(pos, Tensor) and pos.is_cuda and len(pos) >= GPU_ATOMS:
+        edge_index, edge_shift = searched_in_bins(given, pos.device)
+    else:
+        edge_index, edge_shift = searched_in_tree(given)
     return (edge_index.to(pos.device), edge_shift.to(pos)) if isinstance(pos, Tensor) else (edge_index, edge_shift)
+
+
+class Search(NamedTuple):
+    """Atoms, and the images that may be their neighbours.
+
+    Attributes:
+        points: The atoms (n, 3), as given.
+        wrapped: The same in the cell, along periodic directions.
+        home: Lattice vectors between both (n, 3).
+        atom: The atom of each image (m,), the atoms themselves included.
+        image: Lattice vectors between the wrapped atom and the image (m, 3).
+        cell: (3, 3), and invertible.
+        cutoff: Angstrom.
+    """
+
+    points: np.ndarray
+    wrapped: np.ndarray
+    home: np.ndarray
+    atom: np.ndarray
+    image: np.ndarray
+    cell: np.ndarray
+    cutoff: float
+
+
+def searched_in_tree(given: Search) -> tuple[Tensor, Tensor]:
+    """The edges, by scipy's k-d tree, which knows the distances to rounding."""
+    points, wrapped, home, atom, image, cell, cutoff = given
+    tree, images = KDTree(wrapped), KDTree(wrapped[atom] + image @ cell)
+    near = tree.sparse_distance_matrix(images, cutoff * (1 + ROUNDING), output_type="ndarray")
+    target, neighbor = near["i"], near["j"]
+    itself = np.flatnonzero(~image.any(axis=1))
+    apart = neighbor != itself[target]
+    sure = near["v"] < cutoff * (1 - ROUNDING)
+    translation = image - home[atom]
+
+    def edges(pair: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        target, neighbor = np.divmod(pair, len(atom))
+        return atom[neighbor], target, translation.take(neighbor, axis=0) + home.take(target, axis=0)
+
+    pair = target * np.int64(len(atom)) + neighbor  # images are sorted by atom, then translation
+    unsure = pair[apart & ~sure]
+    source, target, shift = edges(unsure)
+    inside = _are_inside(points[source] - points[target], shift, cell, cutoff)
+    pair = np.concatenate([pair[apart & sure], unsure[inside]])
+    pair.sort()
+    source, target, shift = edges(pair)
+    return torch.from_numpy(np.stack([source, target])), torch.from_numpy(shift + 0.0)  # no -0.0
+
+
+def searched_in_bins(given: Search, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """The same on a GPU."""
+    points, wrapped, home, atom, image, cell = (torch.from_numpy(array).to(device) for array in given[:-1])
+    target, neighbor = near(wrapped, wrapped[atom] + image @ cell, given.cutoff * (1 + ROUNDING))
+    pair = (target * len(atom) + neighbor).sort().values
+    target, neighbor = pair.div(len(atom), rounding_mode="floor"), pair % len(atom)
+    source, shift = atom[neighbor], image[neighbor] - home[atom][neighbor] + home[target]
+    inside = _are_inside(points[source] - points[target], shift, cell, given.cutoff)
+    kept = inside & ((source != target) | (shift != 0).any(1))
+    return torch.stack([source[kept], target[kept]]), shift[kept] + 0.0
+
+
+def _are_inside(difference, shift, cell, cutoff: float):
+    """Whether edges are shorter than the cutoff: of arrays and of tensors, with additions in one order for all, so that
+    a shell of atoms right at the cutoff is in all lists or in none."""
+    x, y, z = (difference + (shift[:, :1] * cell[0] + shift[:, 1:2] * cell[1] + shift[:, 2:] * cell[2])).T
+    return x * x + y * y + z * z < cutoff**2
 
 
 class RadiusGraph(BaseTransform):

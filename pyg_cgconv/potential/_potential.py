@@ -22,8 +22,6 @@ from ..nn import (
     Linear,
     PolynomialCutoff,
     one_hot,
-    prepared_species,
-    spherical_harmonics,
     wanted_irreps,
 )
 from . import _file
@@ -34,12 +32,14 @@ from ._arguments import (
     floating_dtype,
     hidden_irreps_of,
     per_species,
+    positive_or_none,
     readout_features,
 )
-from ._atoms import Atoms, check_values, edge_lengths, read_atoms
+from ._atoms import Atoms, check_values, read_atoms
 from ._blocks import interaction_blocks
 from ._derivatives import atomic_virials, forces, virial, volume, with_slope
 from ._ghosts import Ghosts
+from ._rounds import rounds
 
 
 class Potential(nn.Module):
@@ -156,6 +156,7 @@ class Potential(nn.Module):
         }
         self.metadata: dict = {}
         self.cutoff, self.validate = float(cutoff), True
+        self._edges_at_a_time: int | None = None
         self.register_buffer("atomic_numbers", torch.tensor(numbers))
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
@@ -179,6 +180,23 @@ class Potential(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the parameters, in which everything but the sum of energies is computed."""
         return next(self.parameters()).dtype
+
+    @property
+    def edges_at_a_time(self) -> int | None:
+        """How many edges are computed together: a large system takes the memory of so many, and 1.4 times the time.
+
+        With None, the default, a GPU in evaluation mode takes as many as fit, which is all of them up to half of its
+        memory; a CPU takes all. Results differ by rounding. Compiled programs, CUDA graphs, forward mode and transforms
+        of :mod:`torch.func` take all in any case. Gradients of forces (a training step) are right, but save no memory.
+
+        Raises:
+            ValueError: it is set to something else than None or a positive whole number.
+        """
+        return self._edges_at_a_time
+
+    @edges_at_a_time.setter
+    def edges_at_a_time(self, number: int | None) -> None:
+        self._edges_at_a_time = positive_or_none("edges_at_a_time", number)
 
     @without_autocast
     def forward(
@@ -266,20 +284,14 @@ class Potential(nn.Module):
         return self.shift[species] + self.scale[species] * learned
 
     def _outputs(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
-        distance = edge_lengths(atoms.vectors)
-        sh = spherical_harmonics(atoms.vectors / distance[:, None], self.hyperparameters["lmax"])
-        radial = self.basis(distance) * self.envelope(distance)[:, None]
-        made = partial(prepared_species, count=len(self.atomic_numbers), dtype=radial.dtype)
-        with_species = self.hyperparameters["radial_species"]
-        edge_species = made(atoms.species[atoms.source], groups=False) if with_species else None
-        x = self.embedding(one_hot(atoms.species, len(self.atomic_numbers), radial.dtype))
-        species = made(atoms.species if ghosts is None else atoms.species[: ghosts.owned])
+        update = rounds(self, atoms, None if ghosts is None else ghosts.owned)
+        x = self.embedding(one_hot(atoms.species, len(self.atomic_numbers), self.dtype))
         if ghosts is not None:  # whose species are known
             x = (x, x[: ghosts.owned])
         for number, block in enumerate(self.blocks):
             if ghosts is not None and number:
                 x = ghosts.pair(x)
-            x = block(x, species, atoms.edge_index, sh, radial, edge_species)
+            x = update(block, x)
         return self.readout(x)
 
     def _apply(self, fn, recurse=True):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from e3nn import o3
 
+from pyg_cgconv import Edges
 from pyg_cgconv.nn import InteractionBlock, wanted_irreps
 from pyg_cgconv.nn._blocks import reachable
 from tests.rotations import in_layout, in_mul_ir, rotations, turned
@@ -64,6 +65,18 @@ def test_layouts_of_node_and_edge_features():
     for block in blocks.values():
         with pytest.raises(ValueError, match=r"^(edge_sh|edge_attr): expected shape"):
             block(x, one_hot, edge_index, sh[:, :-1], radial)
+
+
+def test_some_nodes_after_the_others(block):
+    x, one_hot, edge_index, sh, radial = inputs()
+    edges = [sh, radial, *species_of_edges(block, one_hot, edge_index)]
+    expected, sent, found = block(x, one_hot, edge_index, *edges), block.send(x), []
+    for nodes in (slice(0, 2), slice(2, 5)):
+        ending = (edge_index[1] >= nodes.start) & (edge_index[1] < nodes.stop)
+        source, target = edge_index[:, ending]
+        graph = Edges((source, target - nodes.start), len(x), nodes.stop - nodes.start)
+        found.append(block.receive(sent, x[nodes], one_hot[nodes], graph, *(each[ending] for each in edges)))
+    torch.testing.assert_close(torch.cat(found), expected, rtol=0, atol=1e-12)
 
 
 def test_features_of_another_shape_are_refused(block):

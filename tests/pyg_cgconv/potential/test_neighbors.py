@@ -1,16 +1,26 @@
+from functools import partial
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 from ase.neighborlist import neighbor_list
 from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.data import Batch, Data
 
-from pyg_cgconv.potential import RadiusGraph, radius_graph
+from pyg_cgconv.potential import RadiusGraph, _bins, _neighbors, radius_graph
 from tests.random_examples import examples
+
+
+@pytest.fixture(params=["tree", "bins"], autouse=True)
+def search(request, monkeypatch):
+    """What finds neighbours on a CPU, and what does so on a GPU, here on a CPU and in small chunks."""
+    if request.param == "bins":
+        monkeypatch.setattr(_neighbors, "searched_in_tree", partial(_neighbors.searched_in_bins, device="cpu"))
+        monkeypatch.setattr(_bins, "CANDIDATES", 50)
 
 
 def brute_force(pos, cutoff, cell, pbc):
@@ -63,6 +73,16 @@ def test_molecule_equals_a_distance_matrix():
     assert (edge_shift == 0).all()
 
 
+@pytest.mark.parametrize("pbc", [[True, True, True], [True, False, True], [False, False, False]])
+def test_liquid_equals_ase(pbc):
+    rng = np.random.default_rng(0)
+    cell = np.array([[14.0, 0.0, 0.0], [5.0, 12.0, 0.0], [-4.0, 3.0, 11.0]])
+    atoms = Atoms("H180", positions=rng.uniform(-0.5, 1.5, (180, 3)) @ cell, cell=cell, pbc=pbc)
+    i, j, shift = neighbor_list("ijS", atoms, 4.0)
+    expected = sorted(zip(i.tolist(), j.tolist(), *shift.T.tolist(), strict=True))
+    assert listed(*radius_graph(atoms.positions, 4.0, atoms.cell, atoms.pbc)) == expected
+
+
 def test_no_neighbor_is_dropped():
     pos = torch.rand(200, 3)  # all within reach of each other: 199 neighbours an atom
     edge_index, _ = radius_graph(pos, 5.0)
@@ -92,6 +112,12 @@ def test_each_edge_has_its_reverse_even_where_shells_touch_the_cutoff():
     pos = torch.tensor([[0.0, 0, 0], [0.5, 0.5, 0.5]], dtype=torch.float64) @ cell + 1 / 7
     edges = listed(*radius_graph(pos, float(cell[0, 0]), cell))
     assert {(j, i, -a, -b, -c) for i, j, a, b, c in edges} == set(edges)
+
+
+def test_a_shell_at_the_cutoff_is_out_of_all_lists():
+    """Its two vectors are 5 - 9e-16 long, or 5, by the order in which their numbers are added."""
+    cell = 2 * np.array([[1.0, 0.0, 0.0], [2.3, 1.0, 0.0], [-1.7, 3.1, 1.0]])
+    assert [-14, 5, -2] not in radius_graph(np.zeros((1, 3)), 5.0, cell)[1].tolist()
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e6, 1e9])
@@ -185,6 +211,12 @@ def test_no_atoms():
     edge_index, edge_shift = radius_graph(torch.zeros(0, 3), 3.0, torch.eye(3))
     assert edge_index.shape == (2, 0)
     assert edge_shift.shape == (0, 3)
+
+
+def test_more_bins_than_there_are_numbers(search):
+    diagonal = torch.arange(600_000.0)[:, None].expand(-1, 3)
+    with pytest.raises(ValueError, match=r"^pos: too far apart in too many places, .* search on a CPU"):
+        _bins.near(diagonal * 1e3, diagonal[:1], 1.0)
 
 
 POS = torch.zeros(2, 3)
