@@ -1,11 +1,7 @@
 """Interrupted dynamics go on: each file is that of a run that was not interrupted."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import ase.io
@@ -21,8 +17,8 @@ from pyg_cgconv import Potential
 from train.cli import main
 
 from .conftest import GEOMETRY, NUMBERS
+from .processes import Forked, wait_for
 
-ROOT = Path(__file__).parents[2]
 FILES = ("log.csv", "trajectory.xyz")
 
 
@@ -145,20 +141,14 @@ def test_binary_trajectories_go_on(place, tmp_path, monkeypatch):
         assert one.info["time_ps"] == other.info["time_ps"]
 
 
-@pytest.mark.slow
 def test_what_was_written_before_a_kill_is_there(place, tmp_path):
     """Of a process that gets no chance to close a file."""
     words = _short(place, tmp_path / "run", "--time 1000")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    process = subprocess.Popen([sys.executable, "-m", "train", "md", *words], cwd=ROOT, env=environment)
+    process = Forked(" ".join(["md", *words]))
     trajectory = tmp_path / "run" / "trajectory.xyz"
-    until = time.monotonic() + 100
-    while not trajectory.exists() or trajectory.stat().st_size < 20_000:
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    wait_for(trajectory, process, size=20_000)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     steps = len((tmp_path / "run" / "log.csv").read_text().splitlines()) - 1
     whole = trajectory.read_text().rsplit("5\nProperties", 1)[0]  # the last structure may be cut
     (tmp_path / "whole.xyz").write_text(whole)
