@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from e3nn import o3
 from torch import Tensor, nn
 
-from .._checks import whole_numbers
+from .._checks import positive_number, whole_numbers
 from ..cuda_graphs import aside
 from ..tensor_product import IrrepsLike, Rows
 from ._conv import TensorProductConv
@@ -80,6 +80,8 @@ class InteractionBlock(nn.Module):
         self.irreps_out = reachable(self.irreps_in, self.irreps_sh, irreps_out)
         self._rows_in, self._rows_out = Rows(self.irreps_in, layout), Rows(self.irreps_out, layout)
         self._rows_sh = Rows(self.irreps_sh, layout, "edge_sh")
+        if num_radial_species is not None:
+            num_radial_species = positive_number("num_radial_species", num_radial_species)
         if not avg_num_neighbors > 0:
             raise ValueError(f"avg_num_neighbors: expected a positive number, got {avg_num_neighbors}")
         self.scale = 1 / math.sqrt(avg_num_neighbors)

@@ -59,9 +59,11 @@ def test_rmd17(archive, capsys):
         (["QM9", "--original"], "--original: no option of QM9, of which there are: --root"),
         (["MD17"], "--root: missing, which MD17 needs"),
         (["EthanolPBE", "--cutoff", "0"], "cutoff: expected a positive number"),
+        (["nothing.xyz", "--plot", "no/a.png"], "--plot: there is no folder 'no' for the picture; make it"),
     ],
 )
 def test_mistakes_are_named(arguments, message):
+    """The folder of a plot first: what comes before a plot may take long."""
     with pytest.raises((ValueError, OSError), match=message):
         describe.main(arguments)
 

@@ -186,7 +186,9 @@ def test_what_is_no_potential_is_named(tmp_path):
         main(["frames", "--train_file", "a.xyz", "--init", str(tmp_path / "a.pt")])
 
 
-@pytest.mark.parametrize("option", [["--freeze", "[embedding]"], ["--init_atom_energies", "potential"]])
+@pytest.mark.parametrize(
+    "option", [["--freeze", "[embedding]"], ["--freeze", "embedding"], ["--init_atom_energies", "potential"]]
+)
 def test_options_that_need_a_start_are_named(option):
     with pytest.raises(ValueError, match=r"init"):
         main(["frames", "--train_file", "a.xyz", *option])
@@ -201,6 +203,14 @@ def test_frozen_parameters_stay_and_others_do_not(tmp_path, base):
     frozen = {name for name in old if name.startswith(("embedding.", "blocks.0."))}
     assert {name for name in old if torch.equal(old[name], new[name])} == frozen
     assert metrics["parameters"] == sum(w.numel() for name, w in old.items() if name not in frozen)
+
+
+def test_a_single_name_needs_no_brackets(base):
+    command = ["frames", "--train_file", "a.xyz", "--init", str(base), "--freeze"]
+    for given in ("blocks.0.*", "[blocks.0.*]"):
+        (_, _, _, tuning, _), config = parse([*command, given])[1:]
+        assert tuning.freeze == ["blocks.0.*"]
+        assert yaml.safe_load(config)["freeze"] in ("blocks.0.*", ["blocks.0.*"])
 
 
 @pytest.mark.parametrize(("frozen", "warns"), [("embedding", True), ("readout", False)])
