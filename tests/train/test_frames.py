@@ -205,7 +205,7 @@ def test_frames_without_an_energy_are_not_told_to_leave_it_out(tmp_path):
     for atoms in frames:
         del atoms.calc.results["energy"]
     write(tmp_path / "forces.xyz", frames)
-    with pytest.raises(ValueError, match="has no energy.*the command line needs an energy in each frame"):
+    with pytest.raises(ValueError, match=r"has no energy.*the command line needs an energy in each frame"):
         main(["frames", "--train_file", str(tmp_path / "forces.xyz")])
 
 

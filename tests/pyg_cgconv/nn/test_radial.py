@@ -131,7 +131,7 @@ def test_mistakes_are_named(make, argument):
     ],
 )
 def test_numbers_of_species_are_whole(make, count):
-    with pytest.raises(TypeError, match="^num_species: expected a whole number, 1 or more, got "):
+    with pytest.raises(TypeError, match=r"^num_species: expected a whole number, 1 or more, got "):
         make(count)
     for number in (0, -1):
         with pytest.raises(ValueError, match=f"^num_species: expected a whole number, 1 or more, got {number}"):
@@ -139,7 +139,7 @@ def test_numbers_of_species_are_whole(make, count):
 
 
 def test_numbers_of_species_of_edges_are_whole():
-    with pytest.raises(ValueError, match="^num_radial_species: expected a whole number, 1 or more, got 0"):
+    with pytest.raises(ValueError, match=r"^num_radial_species: expected a whole number, 1 or more, got 0"):
         InteractionBlock("2x0e", "0e", "2x0e", num_radial_species=0)
 
 
