@@ -1,9 +1,6 @@
 """``python -m datasets describe``."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +9,7 @@ from ase.io import write
 from matplotlib.image import imread
 
 from datasets import describe
-
-ROOT = Path(__file__).parents[2]
+from datasets.__main__ import main
 
 
 @pytest.fixture
@@ -69,9 +65,7 @@ def test_mistakes_are_named(arguments, message):
 
 
 def test_a_mistake_is_one_line():
-    done = subprocess.run(
-        [sys.executable, "-m", "datasets", "describe", "nothing.xyz"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: source: 'nothing.xyz' is no file")
-    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(SystemExit) as end:
+        main(["describe", "nothing.xyz"])
+    assert end.value.code.startswith("error: source: 'nothing.xyz' is no file")
+    assert len(end.value.code.splitlines()) == 1

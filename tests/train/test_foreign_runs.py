@@ -7,7 +7,7 @@ from train.checkpoints import BEST, LAST, AtomicCheckpointIO, read_checkpoint
 from train.cli import main, parse
 from train.trained import load_trained
 
-from .processes import Forked
+from .processes import forked
 
 
 class WritesAFile:
@@ -55,7 +55,7 @@ def test_nothing_is_executed_and_the_file_is_named(foreign, tmp_path, read):
 
 
 def test_a_shell_gets_a_sentence(foreign, tmp_path):
-    process = Forked(f"md17 --resume {foreign}")
+    process = forked(f"md17 --resume {foreign}")
     _, mistakes = process.communicate()
     assert process.returncode == 1
     assert mistakes.startswith("error: resume='")

@@ -1,12 +1,12 @@
 """A disk that is full while a training writes: files may not grow in processes of their own."""
 
-from .processes import TINY, Forked
+from .processes import TINY, forked
 
 
 def test_it_is_a_sentence(tmp_path):
     folder = tmp_path / "run"
     # best.ckpt is smaller, last.ckpt larger.
-    process = Forked(f"md17 --run_dir {folder} {TINY} --max_epochs 2", most_bytes=100_000)
+    process = forked(f"md17 --run_dir {folder} {TINY} --max_epochs 2", most_bytes=100_000)
     _, mistakes = process.communicate()
     assert process.returncode == 1
     assert f"error: cannot write to '{folder}': File too large. What was whole there before still is" in mistakes

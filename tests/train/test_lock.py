@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from train.lock import LOCK, alone_in
 
-from .processes import ENDLESS, Forked, wait_for
+from .processes import ENDLESS, forked, wait_for
 
 
 def hold(folder: Path, held) -> None:
@@ -71,11 +71,11 @@ def test_where_there_are_no_locks_it_says_so(tmp_path, monkeypatch):
 
 
 def test_a_live_run_does_not_go_on_twice(tmp_path):
-    process = Forked(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
+    process = forked(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
     wait_for(tmp_path / "run" / "last.ckpt", process)
     process.send_signal(signal.SIGSTOP)  # it keeps its lock, and leaves the cores to the other one
     config = (tmp_path / "run" / "config.yaml").read_text()
-    second = Forked(f"md17 --resume {tmp_path / 'run'} --max_epochs 200000")
+    second = forked(f"md17 --resume {tmp_path / 'run'} --max_epochs 200000")
     _, mistakes = second.communicate()
     process.send_signal(signal.SIGKILL)
     process.communicate()

@@ -17,7 +17,7 @@ from pyg_cgconv import Potential
 from train.cli import main
 
 from .conftest import GEOMETRY, NUMBERS
-from .processes import Forked, wait_for
+from .processes import forked, wait_for
 
 FILES = ("log.csv", "trajectory.xyz")
 
@@ -144,7 +144,7 @@ def test_binary_trajectories_go_on(place, tmp_path, monkeypatch):
 def test_what_was_written_before_a_kill_is_there(place, tmp_path):
     """Of a process that gets no chance to close a file."""
     words = _short(place, tmp_path / "run", "--time 1000")
-    process = Forked(" ".join(["md", *words]))
+    process = forked(" ".join(["md", *words]))
     trajectory = tmp_path / "run" / "trajectory.xyz"
     wait_for(trajectory, process, size=20_000)
     process.send_signal(signal.SIGKILL)

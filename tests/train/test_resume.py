@@ -134,7 +134,7 @@ def test_power_cut_after_a_checkpoint_in_mid_epoch_changes_nothing(
     assert_same_weights(tmp_path, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_power_cut_with_plateau_accumulation_and_a_worker_changes_nothing(tmp_path, splits, model, fit, run, cut_after):
     fit = replace(fit, schedule="plateau", plateau_patience=0, lr=0.5, accumulate=2, patience=5, ema_decay=0.0)
     run = replace(run, num_workers=1)

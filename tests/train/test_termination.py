@@ -12,13 +12,13 @@ import torch
 from train.checkpoints import LAST
 from train.cli import main
 
-from .processes import ENDLESS, TINY, Forked, command, wait_for
+from .processes import ENDLESS, TINY, command, forked, wait_for
 
 pytestmark = pytest.mark.slow
 CONSTANT = "--schedule constant"  # a cosine would know of another end
 
 
-def terminate(folder: Path, arguments: str, start=Forked) -> tuple[int, str]:
+def terminate(folder: Path, arguments: str, start=forked) -> tuple[int, str]:
     """A training that gets the signal when it has a checkpoint: its exit code, and what it wrote to stderr."""
     process = start(f"md17 --run_dir {folder} {arguments}")
     wait_for(folder / LAST, process)
@@ -62,6 +62,7 @@ def test_it_goes_on_bit_for_bit(stopped, tmp_path):
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+@pytest.mark.thorough
 def test_several_devices_stop_together(tmp_path):
     code, mistakes = terminate(tmp_path / "run", f"{ENDLESS} --devices 2", start=command)
     assert code == 143
@@ -69,7 +70,7 @@ def test_several_devices_stop_together(tmp_path):
 
 
 def test_before_the_training_it_ends_the_process_with_the_same_code(tmp_path):
-    process = Forked(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
+    process = forked(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
     wait_for(tmp_path / "run" / "config.yaml", process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

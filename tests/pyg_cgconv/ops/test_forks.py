@@ -70,7 +70,7 @@ if __name__ == "__main__":
         print(json.dumps(said), flush=True)
 """
 LIMIT = 240.0  # seconds
-pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"), pytest.mark.slow]
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"), pytest.mark.thorough]
 
 
 class Parent:
