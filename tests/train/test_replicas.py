@@ -45,8 +45,14 @@ def log(folder) -> np.ndarray:
     return np.loadtxt(folder / "log.csv", delimiter=",", skiprows=1)
 
 
-@pytest.mark.parametrize("structure", ["molecule", "crystal", "clamped"])
-@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
+@pytest.mark.parametrize(
+    ("structure", "ensemble"),
+    [
+        *[pytest.param(*each, marks=pytest.mark.slow) for each in (("crystal", "nvt"), ("molecule", "nve"))],
+        *[pytest.param(s, e, marks=pytest.mark.thorough) for s, e in (("molecule", "nvt"), ("crystal", "nve"))],
+        *[pytest.param("clamped", ensemble, marks=pytest.mark.thorough) for ensemble in ("nve", "nvt")],
+    ],
+)
 def test_each_replica_is_the_single_run_with_its_seed(place, tmp_path, structure, ensemble):
     summary = md(place, structure, tmp_path / "all", f"--ensemble {ensemble} --replicas 3")
     for number in range(3):
