@@ -97,22 +97,13 @@ class InteractionBlock(nn.Module):
         widths = whole_numbers("radial_hidden", radial_hidden)
         self.radial = RadialNetwork(num_basis, widths, self.conv.weight_numel, num_radial_species)
         self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in, layout=inside, fused=fused)
-        self.self_connection = (
-            None
-            if num_species is None
-            else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species, layout=inside, fused=fused)
-        )
-        self.products = (
-            NodeProducts(
-                self.conv.irreps_out,
-                self.irreps_in.count("0e"),
-                self.gate.irreps_in,
-                layout=inside,
-                fused=fused,
-            )
-            if products
-            else None
-        )
+        before, after = self.irreps_in, self.gate.irreps_in
+        self.self_connection = self.products = None
+        if num_species is not None:
+            self.self_connection = SpeciesLinear(before, after, num_species, layout=inside, fused=fused)
+        if products:
+            channels = before.count("0e")
+            self.products = NodeProducts(self.conv.irreps_out, channels, after, layout=inside, fused=fused)
 
     def forward(
         self,

@@ -7,16 +7,12 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-import torch
 import yaml
-from ase import Atoms
-from ase.build import bulk
 from ase.io.trajectory import Trajectory
 
-from pyg_cgconv import Potential
 from train.cli import main
 
-from .conftest import GEOMETRY, NUMBERS
+from .conftest import start_of_dynamics
 from .processes import forked, wait_for
 
 FILES = ("log.csv", "trajectory.xyz")
@@ -27,16 +23,8 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A potential that binds atoms without a training: its energies are those of random weights, small beside kT."""
-    folder = tmp_path_factory.mktemp("md")
-    torch.manual_seed(0)
-    size = dict(channels=4, lmax=1, layers=1, radial_hidden=(8,), avg_num_neighbors=6.0)
-    Potential([1, 6, 8, 29], 3.5, **size, scale=2.0).save(folder / "model.pt")
-    ase.io.write(folder / "molecule.xyz", Atoms(NUMBERS, GEOMETRY))
-    crystal = bulk("Cu", cubic=True)
-    crystal.rattle(0.05, seed=0)
-    ase.io.write(folder / "crystal.xyz", crystal)
-    return folder
+    """With energies that are small beside kT."""
+    return start_of_dynamics(tmp_path_factory.mktemp("md"), scale=2.0)
 
 
 ENSEMBLES = {
