@@ -32,7 +32,7 @@ def test_data_set_is_read_plotted_and_batched(tmp_path):
 @pytest.mark.thorough
 def test_a_learned_crystal_relaxes_vibrates_and_lets_atoms_hop_as_its_reference(tmp_path):
     """The numbers that the example prints, by EMT and by the potential that has learned it."""
-    printed = run("relaxation_phonons_neb.py", tmp_path, "60")
+    printed = run("relaxation_phonons_neb.py", tmp_path, "40")
     found = {
         label: [float(word) for word in re.findall(r"\d+\.\d+", printed.split(f"{label}: lattice")[1].splitlines()[0])]
         for label in ("EMT", "learned")
