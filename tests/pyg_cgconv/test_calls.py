@@ -88,6 +88,7 @@ def module(request) -> nn.Module:
     return MAKERS[request.param]()
 
 
+@pytest.mark.thorough
 def test_saved_tensors_are_moved_and_computed_again(module):
     given = inputs(module)
     expected = orders(module, given)

@@ -120,6 +120,7 @@ def test_on_the_same_frames_a_member_is_a_run_with_its_seed(files, tmp_path):
     assert same(tmp_path / "member", tmp_path / "single")
 
 
+@pytest.mark.slow
 def test_a_stopped_committee_goes_on(committee, tmp_path):
     folder, metrics = committee
     stopped = tmp_path / "run"

@@ -140,7 +140,7 @@ def test_new_elements_are_learned(tmp_path, base, capsys):
     assert metrics["test"]["forces_mae_percent"] < 80
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_it_is_better_than_a_start_at_random(tmp_path, base):
     """A softer level of theory, few frames: as many steps at the rates that each has by default."""
     few = copper(12, seed=3, shift=7.0, factor=0.9)
@@ -247,7 +247,7 @@ def test_a_pattern_without_a_match_is_named(base):
 # === going on ===
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_an_interrupted_fine_tuning_goes_on_without_the_file_it_began_with(tmp_path, base, cut_after):  # noqa: F811
     start = tmp_path / "start.pt"
     start.write_bytes((base / "potential.pt").read_bytes())
@@ -262,7 +262,7 @@ def test_an_interrupted_fine_tuning_goes_on_without_the_file_it_began_with(tmp_p
     assert_same_end(tmp_path / "cut", whole)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_its_configuration_gives_the_same_potential(tmp_path, base):
     _, folder = tuned(tmp_path, base, alloys(10, seed=6), "--freeze", "[embedding]")
     main(["frames", "--config", str(folder / "config.yaml"), "--run_dir", str(tmp_path / "again")])
@@ -311,7 +311,7 @@ def test_errors_of_old_frames_are_told_apart(tmp_path, base, capsys):
         assert metrics[part]["forces_mae_meV_per_A"] == pytest.approx(mean, rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_old_frames_are_remembered(tmp_path, base):
     """New frames of a much softer copper; the old ones hold the potential back."""
     new = copper(12, seed=3, factor=0.5)
@@ -322,7 +322,7 @@ def test_old_frames_are_remembered(tmp_path, base):
     assert kept["test"]["forces_mae_meV_per_A"] > lost["test"]["forces_mae_meV_per_A"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_old_frames_of_another_level_of_theory_are_noticed(tmp_path, base, capsys):
     """New ones alone tell the energies of atoms then."""
     replayed(tmp_path, base, copper(10, seed=3), copper(10, seed=0), name="same")

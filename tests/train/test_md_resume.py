@@ -67,6 +67,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.name in FILES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_files_are_those_of_a_run_without_interruption(place, tmp_path, monkeypatch, capsys, ensemble):
     whole = md(place, ENSEMBLES[ensemble], tmp_path / "whole")
@@ -111,6 +112,7 @@ def _short(place, folder, *more) -> list[str]:
     return [*start, *" ".join(more).split()]
 
 
+@pytest.mark.slow
 def test_binary_trajectories_go_on(place, tmp_path, monkeypatch):
     options = ENSEMBLES["nve"] + " --trajectory traj"
     md(place, options, tmp_path / "whole")
@@ -129,6 +131,7 @@ def test_binary_trajectories_go_on(place, tmp_path, monkeypatch):
         assert one.info["time_ps"] == other.info["time_ps"]
 
 
+@pytest.mark.slow
 def test_what_was_written_before_a_kill_is_there(place, tmp_path):
     """Of a process that gets no chance to close a file."""
     words = _short(place, tmp_path / "run", "--time 1000")

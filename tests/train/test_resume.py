@@ -99,6 +99,7 @@ def whole(tmp_path_factory, splits, model, fit, run):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "time_between_epochs_kept", "kept"),
     [
@@ -205,6 +206,7 @@ def test_a_run_that_is_out_of_its_time_writes_its_results_again(tmp_path, splits
     assert (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
     """The best checkpoint so far is that of the folder as it stands."""
     cut_after(2 * STEPS_AN_EPOCH)

@@ -293,7 +293,7 @@ def assert_equal(results):
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_results_do_not_depend_on_the_number_of_threads():
     layer = TensorProductConv("32x0e+32x1o", "0e+1o", "32x0e+32x1o")
     arguments = graph(layer, nodes=100, edges=4_000, dtype=torch.float32)

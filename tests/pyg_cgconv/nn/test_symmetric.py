@@ -139,6 +139,7 @@ def assert_orders(found, expected, tolerance):
         ).abs().max() < tolerance * right.abs().max().clamp(min=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("irreps", "correlation", "dtype"),
     [
@@ -157,6 +158,7 @@ def test_derivatives(device, irreps, correlation, dtype):
     assert_orders(found, expected, 1e-12 if dtype == torch.float64 else 1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("irreps", "correlation", "layout", "row_edges"),
     [
@@ -222,6 +224,7 @@ def test_forces_do_not_compute_gradients_by_weights(monkeypatch):
     assert asked[2:] == ["g.c.x.x>g", "g.c.x.x>c,x"]
 
 
+@pytest.mark.slow
 def test_compiled_and_exported(tmp_path):
     layer = contraction((o3.Irreps("2x0e+2x1o"), o3.Irreps("2x1o")), 2)
     x = features(layer.irreps_in)

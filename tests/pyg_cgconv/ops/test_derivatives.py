@@ -69,12 +69,13 @@ def test_high_degrees(device):
     compare(case, device, torch.float64)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("mode", "irreps_edge", "shared_weights"),
     [
         ("uvu", "1o", False),
-        pytest.param("uvw", "1o", True, marks=pytest.mark.thorough),
-        pytest.param("uvw", "1o", False, marks=pytest.mark.thorough),
+        ("uvw", "1o", True),
+        ("uvw", "1o", False),
         ("uuu", "2x1o", False),
     ],
 )
