@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-fast test-long test-dropins test-mace test-nequip lint clean docs
+.PHONY: demo test test-fast test-all test-long test-dropins test-mace test-nequip lint clean docs
 
 demo: runs/demo/metrics.json  ## train a potential on the embedded ethanol frames; see what it learned in runs/demo
 	@echo "Trained: see runs/demo/parity.png, learning_curve.png and metrics.json (make clean removes runs/, .venv and the built pages)"
@@ -12,13 +12,18 @@ runs/demo/metrics.json: $(VENV)/installed
 	rm -rf runs/demo
 	$(RUN) -m train md17 --run_dir runs/demo --max_time 00:00:04:30
 
-test: lint  ## everything that runs without a network; tests that need a GPU run if there is one
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist worksteal
-
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist worksteal
 # Compiled kernels are kept for the next time: they are found by the code that they were made from.
-test-fast: $(VENV)/installed  ## for people at work: without tests marked slow, with fewer random examples
-	OMP_NUM_THREADS=1 PYG_CGCONV_CACHE=$(CURDIR)/$(VENV)/kernels \
-	$(RUN) -m pytest -q -m "not slow" --hypothesis-profile fast --numprocesses 2 --dist worksteal
+KEPT := PYG_CGCONV_CACHE=$(CURDIR)/$(VENV)/kernels
+
+test: lint  ## before each commit: what runs without a network, and no test marked thorough; with a GPU its tests, too
+	$(KEPT) $(PYTEST) -m "not thorough"
+
+test-fast: $(VENV)/installed  ## for people at work: nor those marked slow, and fewer random examples
+	$(KEPT) $(PYTEST) -q -m "not slow and not thorough" --hypothesis-profile fast
+
+test-all: lint  ## before a merge, and in continuous integration: each test, with kernels compiled anew
+	$(PYTEST)
 
 test-long: $(VENV)/installed  ## for the night: ten times as many random examples or more, others each time; large kernels
 	$(RUN) -m pytest -m hypothesis --hypothesis-profile long

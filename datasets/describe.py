@@ -92,6 +92,8 @@ def read(chosen: argparse.Namespace) -> StructureDataset:
 def main(arguments: Sequence[str]) -> None:
     """Describes what ``arguments`` name. Raises ValueError, OSError and ImportError for mistakes."""
     chosen = parser().parse_args(arguments)
+    if chosen.plot is not None and not chosen.plot.parent.is_dir():
+        raise FileNotFoundError(f"--plot: there is no folder {str(chosen.plot.parent)!r} for the picture; make it")
     found = read(chosen).statistics(chosen.cutoff)
     if chosen.plot is not None:
         plot(chosen.plot, found, ", ".join(chosen.source))

@@ -89,6 +89,8 @@ def by_keys(*keys: str) -> str:
 
 def to_leave_out(label: str) -> str:
     """What a user writes to do without a label. The command line always reads an energy."""
+    if label == "energy":
+        return "leave energy out of the `labels` of AtomsFile (the command line needs an energy in each frame)"
     others = {"stress": "[energy,forces]", "forces": "[energy]"}.get(label)
     return f"leave {label} out of `labels`" + (f" (on the command line --labels {others})" if others else "")
 

@@ -34,7 +34,7 @@ def main() -> dict[str, float]:
     print(AtomsFile("training.xyz").statistics(cutoff=5.0))
 
     # The same as: python -m train frames --train_file training.xyz --run_dir runs/alloy ...
-    model = "--cutoff 5 --channels 8 --radial_species true --max_epochs 30 --threads 1 --progress false"
+    model = "--cutoff 5 --channels 8 --layers 1 --radial_species true --max_epochs 25 --threads 1 --progress false"
     train(f"frames --train_file training.xyz --run_dir runs/alloy {model}".split())
     test = train(["evaluate", "runs/alloy", "--data", "test.xyz", "--run_dir", "runs/test"])["errors"]
 

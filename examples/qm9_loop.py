@@ -37,7 +37,7 @@ def main() -> tuple[float, float]:
     shift = dict(zip(free, (atoms + fit).tolist(), strict=True))
 
     # A potential without forces is a network for any sum over atoms. It adds `shift` in float64.
-    network = Potential(list(free), CUTOFF, channels=16, lmax=1, layers=2, shift=shift, scale=0.2, avg_num_neighbors=12)
+    network = Potential(list(free), CUTOFF, channels=16, lmax=1, layers=1, shift=shift, scale=0.2, avg_num_neighbors=12)
     column = dataset.target_index(TARGET)
     loader = DataLoader(train, batch_size=10, shuffle=True)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)

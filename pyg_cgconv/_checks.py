@@ -29,6 +29,22 @@ def whole_numbers(name: str, given: object) -> list[int]:
         raise TypeError(f"{name}: expected whole numbers such as (64, 64), got {given!r}") from error
 
 
+def positive_number(name: str, given: object) -> int:
+    """A number of things, at least one.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is not positive.
+    """
+    try:
+        number = index(given)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise TypeError(f"{name}: expected a whole number, 1 or more, got {given!r}") from error
+    if number < 1:
+        raise ValueError(f"{name}: expected a whole number, 1 or more, got {given!r}")
+    return number
+
+
 def check_stored(name: str, tensor: Tensor, computed: torch.dtype) -> None:
     """Raises a TypeError unless kernels that compute in one dtype read this tensor."""
     if tensor.dtype != computed and not (computed == torch.float32 and tensor.dtype in STORED):

@@ -1,42 +1,38 @@
 """The examples run as a user runs them."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.forked import ROOT, Forked
 
 
 def run(script: str, folder: Path, *arguments: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "examples" / script), *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = Forked([ROOT / "examples" / script, *arguments], folder)
+    printed, mistakes = process.communicate()
+    assert process.returncode == 0, mistakes
+    return printed
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_own_network_turns_with_the_molecules(tmp_path):
     printed = run("own_network.py", tmp_path)
     error = float(printed.split("equivariance error: ")[1].split()[0])
     assert error < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_data_set_is_read_plotted_and_batched(tmp_path):
     printed = run("data_set.py", tmp_path, "plot.png")
     assert "molecules a batch" in printed
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_learned_crystal_relaxes_vibrates_and_lets_atoms_hop_as_its_reference(tmp_path):
     """The numbers that the example prints, by EMT and by the potential that has learned it."""
-    printed = run("relaxation_phonons_neb.py", tmp_path, "60")
+    printed = run("relaxation_phonons_neb.py", tmp_path, "40")
     found = {
         label: [float(word) for word in re.findall(r"\d+\.\d+", printed.split(f"{label}: lattice")[1].splitlines()[0])]
         for label in ("EMT", "learned")
@@ -55,21 +51,21 @@ def numbers_after(label: str, printed: str) -> list[float]:
     return [float(number) for number in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", line.removeprefix(label))]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_point_clouds_are_told_apart_and_their_mirror_images(tmp_path):
     printed = run("point_clouds.py", tmp_path)
     assert float(printed.split("%")[0].splitlines()[-1]) >= 90  # of four classes; without the pseudoscalar, 75
     assert numbers_after("equivariance error:", printed)[0] < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_hetero_learns_a_field_that_turns_with_the_charges(tmp_path):
     printed = run("hetero.py", tmp_path)
     assert numbers_after("error of the field at 1000 probes of new systems:", printed)[0] < 10  # per cent
     assert numbers_after("equivariance error:", printed)[0] < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_own_xyz_goes_from_a_file_to_a_calculator(tmp_path):
     printed = run("own_xyz.py", tmp_path)
     assert "labels      energy of 150, forces of 150, stress of 150" in printed
@@ -80,7 +76,7 @@ def test_own_xyz_goes_from_a_file_to_a_calculator(tmp_path):
     assert (tmp_path / "runs" / "test" / "parity.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_relaxation_finds_the_lattices_of_emt(tmp_path):
     printed = run("relaxation.py", tmp_path)
     for name in ("Cu", "Cu3Au", "NiAl"):
@@ -88,7 +84,7 @@ def test_relaxation_finds_the_lattices_of_emt(tmp_path):
         assert abs(learnt / expected - 1) < 0.02, name
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_qm9_loop_learns_more_than_the_composition_tells(tmp_path):
     printed = run("qm9_loop.py", tmp_path)
     (learnt,) = numbers_after("U0 of 200 other molecules:", printed)

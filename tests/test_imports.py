@@ -113,6 +113,7 @@ def test_every_package_has_a_map_that_names_its_modules():
                     assert module.stem.removeprefix("_") in text, f"{name}: its docstring does not name {module.stem}"
 
 
+@pytest.mark.slow
 def test_the_core_does_not_import_pyg():
     """Importing PyG replaces torch.index_select, which breaks torch.jit.script of other packages' models."""
     script = """

@@ -22,8 +22,8 @@ COMMANDS: dict[str, ModuleType] = {
 
 # Several files by one option, which a field cannot say: the option, its field and its help.
 SEVERAL: dict[type, tuple[str, str, str]] = {
-    DataFiles: ("--data", "data", DataFiles.DATA_HELP),
-    PoolFiles: ("--pool", "pool", PoolFiles.POOL_HELP),
+    DataFiles: ("--data", "data", DataFiles.HELP),
+    PoolFiles: ("--pool", "pool", PoolFiles.HELP),
     ModelFiles: ("model", "model", ModelFiles.MODEL_HELP),
 }
 

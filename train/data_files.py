@@ -11,19 +11,18 @@ from datasets import AtomsFile
 from pyg_cgconv.potential import Potential, RadiusGraph
 
 
-@dataclass(frozen=True)
-class DataFiles:
-    """Data: files of structures.
+@dataclass(frozen=True, kw_only=True)
+class StructureFiles:
+    """Files, of an option whose name a subclass says.
 
     Args:
-        data: the files.
         format: ASE's name of their format, such as extxyz or vasp-xdatcar (default: told by name and content).
         num_workers: processes that look for neighbours; 0 does it in this one.
     """
 
-    DATA_HELP: ClassVar[str] = "files of molecules or crystals: extended XYZ, or any other that ASE reads"
+    OPTION: ClassVar[str]
+    HELP: ClassVar[str]
 
-    data: Sequence[Path] = ()
     format: str | None = None
     num_workers: int = 0
 
@@ -31,16 +30,20 @@ class DataFiles:
         if self.num_workers < 0:
             raise ValueError(f"num_workers={self.num_workers}: expected 0 or more")
 
+    @property
+    def files(self) -> list[Path]:
+        return list(getattr(self, self.OPTION))
+
     def read(self, cutoff: float, **labels) -> AtomsFile:
         """The structures with neighbours within ``cutoff``, Angstrom; ``labels`` as in :class:`datasets.AtomsFile`.
 
         Raises:
             FileNotFoundError, ValueError: a file is missing, cut short or of a format that ASE does not know.
         """
-        if not self.data:
-            raise ValueError("data: no file given, name one or more with --data FILE ...")
+        if not self.files:
+            raise ValueError(f"{self.OPTION}: no file given, name one or more with --{self.OPTION} FILE ...")
         return AtomsFile(
-            list(self.data),
+            self.files,
             format=self.format,
             pre_transform=RadiusGraph(cutoff),
             num_workers=self.num_workers,
@@ -54,19 +57,39 @@ class DataFiles:
             unknown = sorted(set(frame.z.tolist()) - set(known))
             if unknown:
                 raise ValueError(
-                    f"data: {self._place(number)} holds {_symbols(unknown)} (atomic numbers {unknown}), which the "
-                    f"potential does not know, it knows {_symbols(known)}: leave this frame out, or take a potential "
-                    "that was trained on such atoms"
+                    f"{self.OPTION}: {self._place(number)} holds {_symbols(unknown)} (atomic numbers {unknown}), which "
+                    f"the potential does not know, it knows {_symbols(known)}: leave this frame out, or take a "
+                    "potential that was trained on such atoms"
                 )
 
     def _place(self, number: int) -> str:
         """The file and the frame in it of frame ``number`` of all; reads the files again."""
-        for file in self.data:
-            frames = len(AtomsFile(file, labels=(), format=self.format))
+        for file in self.files:
+            frames = len(self.single(file))
             if number < frames:
                 return f"{file}: frame {number}"
             number -= frames
         raise IndexError(number)
+
+    def single(self, file: Path) -> AtomsFile:
+        """The structures of one of the files, without labels and neighbours."""
+        return AtomsFile(file, labels=(), format=self.format)
+
+
+@dataclass(frozen=True)
+class DataFiles(StructureFiles):
+    """Data: files of structures.
+
+    Args:
+        data: the files.
+        format: ASE's name of their format, such as extxyz or vasp-xdatcar (default: told by name and content).
+        num_workers: processes that look for neighbours; 0 does it in this one.
+    """
+
+    OPTION: ClassVar[str] = "data"
+    HELP: ClassVar[str] = "files of molecules or crystals: extended XYZ, or any other that ASE reads"
+
+    data: Sequence[Path] = ()
 
 
 def _symbols(numbers: Iterable[int]) -> str:

@@ -122,6 +122,7 @@ def restore_lists(lists: Sequence[VerletList], alone: Sequence[Atoms], state: di
         before = atoms.copy()
         before.set_cell(state["list_cells"][number])
         before.arrays["positions"][:] = state["list_positions"][number]
+        neighbors.made_for = None  # a list of the structure that the run began with might reach, and have another order
         neighbors(before)
         neighbors.builds = int(state["list_builds"][number])
 

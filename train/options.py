@@ -142,15 +142,17 @@ class TuningOptions:
         init_atom_energies: where energies of isolated atoms come from that are neither given nor in the files. data
             fits them to the training energies less what the potential knows of bonds, because levels of theory differ
             in them; potential keeps those that it has.
-        freeze: names of what is not trained, such as [embedding, "blocks.0.*"]: parameters or modules of the potential;
-            * stands for any characters.
+        freeze: what is not trained, a name such as embedding or several such as [embedding, "blocks.0.*"]: parameters
+            or modules of the potential; * stands for any characters.
     """
 
     init: Path | None = None
     init_atom_energies: Literal["data", "potential"] = "data"
-    freeze: list[str] = field(default_factory=list)
+    freeze: str | list[str] = field(default_factory=list)
 
     def __post_init__(self):
+        if isinstance(self.freeze, str):
+            object.__setattr__(self, "freeze", [self.freeze])
         if self.freeze and self.init is None:
             raise ValueError(f"freeze={self.freeze}: random weights would stay random; name what was trained by init")
         if self.init_atom_energies == "potential" and self.init is None:

@@ -57,7 +57,8 @@ def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str
         by_species = {f"  on {symbol}": errors for symbol, errors in row.get("species", {}).items()}
         by_type = {f"  of {name}": errors for name, errors in row.get("config_types", {}).items()}
         for name, errors in {label: row, **by_species, **by_type}.items():
-            lines.append(f"{name:<28}" + "".join(_cell(errors, *column) for column in columns.values()))
+            cells = "".join(_cell(errors, *column) for column in columns.values())
+            lines.append(f"{name:<28}" + (cells if cells.strip() else "  no labels, or all of weight 0"))
             if relative and "forces_mae_meV_per_A" in errors:
                 lines[-1] += f"{100 * errors['forces_mae_meV_per_A'] / mean_force:>8.1f} %"
     return "\n".join(line.rstrip() for line in lines)

@@ -17,7 +17,7 @@ from ase import Atoms
 
 from datasets import AtomsFile
 from pyg_cgconv.potential import Potential
-from train.data_files import DataFiles
+from train.data_files import StructureFiles
 from train.metrics import MEV_PER_EV
 from train.near_duplicates import Distinct
 from train.options import require_at_least_zero, require_positive
@@ -32,7 +32,7 @@ SHOWN = 10  # excluded frames that are named on the screen; the file has all
 
 
 @dataclass(frozen=True)
-class PoolFiles:
+class PoolFiles(StructureFiles):
     """Pool: the frames to choose from.
 
     Args:
@@ -41,17 +41,10 @@ class PoolFiles:
         num_workers: processes that look for neighbours; 0 does it in this one.
     """
 
-    POOL_HELP: ClassVar[str] = "files of structures, labelled or not: extended XYZ, or any other that ASE reads"
+    OPTION: ClassVar[str] = "pool"
+    HELP: ClassVar[str] = "files of structures, labelled or not: extended XYZ, or any other that ASE reads"
 
     pool: Sequence[Path] = ()
-    format: str | None = None
-    num_workers: int = 0
-
-    @property
-    def files(self) -> DataFiles:
-        if not self.pool:
-            raise ValueError("pool: no file given, name one or more with --pool FILE ...")
-        return DataFiles(self.pool, self.format, self.num_workers)
 
 
 @dataclass(frozen=True)
@@ -116,12 +109,12 @@ def run(models: ModelFiles, pool: PoolFiles, options: SelectOptions, compute: Co
     if len(models.model) < 2:
         raise ValueError(f"model: got {len(models.model)}, expected two or more, whose spread tells what they know")
     compute.use_threads()
-    potentials, files = models.load(compute), pool.files
+    potentials = models.load(compute)
     cutoff = max(potential.cutoff for potential in potentials)
-    structures = read_pool(files, potentials, cutoff)
+    structures = read_pool(pool, potentials, cutoff)
     folder = create_results_folder(options.run_dir, "select", pool.pool[0].stem)
     with writing_to(folder):
-        frames = scored(files, structures, potentials, options)
+        frames = scored(pool, structures, potentials, options)
         choose(frames, structures, cutoff, options)
         write_frames(folder, frames, read_structures(structures.files, pool.format))
         summary = {
@@ -136,27 +129,23 @@ def run(models: ModelFiles, pool: PoolFiles, options: SelectOptions, compute: Co
     return summary
 
 
-def read_pool(files: DataFiles, potentials: Sequence[Potential], cutoff: float) -> AtomsFile:
+def read_pool(pool: PoolFiles, potentials: Sequence[Potential], cutoff: float) -> AtomsFile:
     """The structures of the pool with their neighbours.
 
     Raises:
         ValueError: a file cannot be read, or a structure has elements that one of the potentials does not know.
     """
-    try:
-        structures = files.read(cutoff, labels=())
-        for potential in potentials:
-            files.check_elements(structures, potential)
-    except ValueError as error:
-        message = str(error)
-        raise ValueError(f"pool:{message.removeprefix('data:')}" if message.startswith("data:") else message) from error
+    structures = pool.read(cutoff, labels=())
+    for potential in potentials:
+        pool.check_elements(structures, potential)
     return structures
 
 
 def scored(
-    files: DataFiles, structures: AtomsFile, potentials: Sequence[Potential], options: SelectOptions
+    pool: PoolFiles, structures: AtomsFile, potentials: Sequence[Potential], options: SelectOptions
 ) -> list[Frame]:
     """All frames with their scores; those with values that cannot be are excluded."""
-    places = [(str(file), number) for file in files.data for number in range(len(single(files, file)))]
+    places = [(str(file), number) for file in pool.files for number in range(len(pool.single(file)))]
     predictions = predict_with_spread(potentials, structures, options.batch_size)
     frames = []
     for place, (mean, spread) in zip(places, predictions, strict=True):
@@ -167,10 +156,6 @@ def scored(
         frame.status = "excluded" if frame.reason else "remaining"
         frames.append(frame)
     return frames
-
-
-def single(files: DataFiles, file: Path) -> AtomsFile:
-    return AtomsFile(file, labels=(), format=files.format)
 
 
 def finite(value: float) -> float | None:

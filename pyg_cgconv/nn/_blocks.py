@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from e3nn import o3
 from torch import Tensor, nn
 
-from .._checks import whole_numbers
+from .._checks import positive_number, whole_numbers
 from ..cuda_graphs import aside
 from ..ops import Edges
 from ..tensor_product import IrrepsLike, Rows
@@ -81,6 +81,8 @@ class InteractionBlock(nn.Module):
         self.irreps_out = reachable(self.irreps_in, self.irreps_sh, irreps_out)
         self._rows_in, self._rows_out = Rows(self.irreps_in, layout), Rows(self.irreps_out, layout)
         self._rows_sh = Rows(self.irreps_sh, layout, "edge_sh")
+        if num_radial_species is not None:
+            num_radial_species = positive_number("num_radial_species", num_radial_species)
         if not avg_num_neighbors > 0:
             raise ValueError(f"avg_num_neighbors: expected a positive number, got {avg_num_neighbors}")
         self.scale = 1 / math.sqrt(avg_num_neighbors)
@@ -96,22 +98,13 @@ class InteractionBlock(nn.Module):
         widths = whole_numbers("radial_hidden", radial_hidden)
         self.radial = RadialNetwork(num_basis, widths, self.conv.weight_numel, num_radial_species)
         self.linear_out = Linear(self.conv.irreps_out, self.gate.irreps_in, layout=inside, fused=fused)
-        self.self_connection = (
-            None
-            if num_species is None
-            else SpeciesLinear(self.irreps_in, self.gate.irreps_in, num_species, layout=inside, fused=fused)
-        )
-        self.products = (
-            NodeProducts(
-                self.conv.irreps_out,
-                self.irreps_in.count("0e"),
-                self.gate.irreps_in,
-                layout=inside,
-                fused=fused,
-            )
-            if products
-            else None
-        )
+        before, after = self.irreps_in, self.gate.irreps_in
+        self.self_connection = self.products = None
+        if num_species is not None:
+            self.self_connection = SpeciesLinear(before, after, num_species, layout=inside, fused=fused)
+        if products:
+            channels = before.count("0e")
+            self.products = NodeProducts(self.conv.irreps_out, channels, after, layout=inside, fused=fused)
 
     def forward(
         self,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cuda_kernels.linear import in_fours
 
+from .._checks import positive_number
 from .._functions import join, scale_each, without_autocast
 from .._torch import NotScripted
 from ..ops import DTYPES, contract
@@ -139,7 +140,9 @@ class SpeciesLinear(NotScripted, nn.Module):
         - **output:** (n, irreps_out.dim) in the layout
 
     Raises:
-        ValueError: input and output have no irrep in common, an input has not that shape, or there is no such layout.
+        ValueError: input and output have no irrep in common, ``num_species`` is not positive, an input has not that
+            shape, or there is no such layout.
+        TypeError: ``num_species`` is no whole number, or one-hot rows have another dtype than the features.
     """
 
     def __init__(
@@ -152,6 +155,7 @@ class SpeciesLinear(NotScripted, nn.Module):
         fused: bool = False,
     ):
         super().__init__()
+        num_species = positive_number("num_species", num_species)
         self.irreps_in, self.irreps_out, self.layout = distinct(irreps_in), distinct(irreps_out), layout
         self._rows_in, self._rows_out = Rows(self.irreps_in, layout), Rows(self.irreps_out, layout)
         self.read = [ir in self.irreps_out for _, ir in self.irreps_in]
@@ -165,7 +169,7 @@ class SpeciesLinear(NotScripted, nn.Module):
         self.num_species = num_species
 
     def forward(self, x: Tensor, species: Species) -> Tensor:
-        species = checked("species", species, x.shape[0], self.num_species)
+        species = checked("species", species, x, self.num_species)
         blocks = [channels_last(block) for block, read in zip(self._rows_in.split(x), self.read, strict=True) if read]
         if isinstance(species, Tensor) and not species.is_floating_point():
             species = prepared_species(species, self.num_species, x.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .._checks import whole_numbers
+from .._checks import positive_number, whole_numbers
 from .._functions import scale_each, silu
 from .._torch import NotScripted
 from ._species import checked, rows_of
@@ -121,7 +121,8 @@ class RadialNetwork(NotScripted, nn.Module):
     Raises:
         ValueError: a width is not positive, a shape is wrong, or species are given to a network without or not to one
             with them.
-        TypeError: ``hidden`` is no sequence of whole numbers.
+        TypeError: ``hidden`` is no sequence of whole numbers, ``num_species`` no whole number, or one-hot rows have
+            another dtype than the basis.
 
     Shapes:
         - **input:** (E, num_basis); with species also these, as numbers (E,) below S or as one-hot rows (E, S)
@@ -133,8 +134,8 @@ class RadialNetwork(NotScripted, nn.Module):
         self.widths = [int(num_basis), *whole_numbers("hidden", hidden), int(num_weights)]
         if min(self.widths) < 1:
             raise ValueError(f"hidden: expected positive widths, got layers {self.widths}")
-        if num_species is not None and num_species < 1:
-            raise ValueError(f"num_species: expected at least 1, or None, got {num_species}")
+        if num_species is not None:
+            num_species = positive_number("num_species", num_species)
         self.weights = nn.ParameterList(torch.randn(shape) for shape in pairwise(self.widths))
         self.factors = None if num_species is None else nn.Parameter(torch.randn(num_species, self.widths[1]))
         gains = [1.0, *[SILU_GAIN] * (len(self.weights) - 1)]
@@ -150,7 +151,7 @@ class RadialNetwork(NotScripted, nn.Module):
         first, *later = scale_each(self.weights, self.scales)
         out = basis @ first
         if self.factors is not None and species is not None:
-            out = out * rows_of(self.factors, checked("species", species, basis.shape[0], len(self.factors)))
+            out = out * rows_of(self.factors, checked("species", species, basis, len(self.factors)))
         for weight in later:
             out = silu(out) @ weight
         return out

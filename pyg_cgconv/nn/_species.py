@@ -87,15 +87,17 @@ def grouped(species: Tensor, count: int) -> Grouped:
     return Grouped(species, node, torch.empty_like(order).scatter(0, order, places), group)
 
 
-def checked(name: str, species: Species, rows: int, count: int) -> Species:
-    """The species of so many nodes or edges, of which there are `count`.
+def checked(name: str, species: Species, features: Tensor, count: int) -> Species:
+    """The species of nodes or edges with these features (n, ...), of which there are `count`.
 
     Raises:
-        TypeError: they are no tensor.
+        TypeError: they are no tensor, or one-hot rows in another dtype than the features; not so under autocast, which
+            makes them alike.
         ValueError: they are neither numbers below `count` nor one-hot rows in a floating dtype.
     """
     if isinstance(species, Grouped):
         return species
+    rows = features.shape[0]
     if not isinstance(species, Tensor):
         raise TypeError(f"{name}: expected numbers ({rows},) below {count}, got {type(species).__name__}")
     integers = not species.is_floating_point() and not species.is_complex() and species.dtype != torch.bool
@@ -105,6 +107,11 @@ def checked(name: str, species: Species, rows: int, count: int) -> Species:
             f"of the features, got {species.dtype} {tuple(species.shape)}"
         )
     if not integers:
+        if species.dtype != features.dtype and not torch.is_autocast_enabled(features.device.type):
+            raise TypeError(
+                f"{name}: one-hot rows in {species.dtype}, but the features are in {features.dtype}; convert them, or "
+                f"give numbers ({rows},)"
+            )
         return species
     if rows and checks_on_host(species):
         least, most = (int(end) for end in species.aminmax())

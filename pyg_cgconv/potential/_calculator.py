@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +10,8 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from ._arguments import floating_dtype
 from ._derivatives import hessian
-from ._given import usable_device
+from ._given import for_inference
 from ._neighbors import RadiusGraph
 from ._potential import Potential
 from ._replay import MAX_EDGES, Replay
@@ -112,12 +110,10 @@ class ASECalculator(Calculator):
         capture: bool = True,
     ):
         super().__init__()
-        potential = copy.deepcopy(potential) if isinstance(potential, Potential) else _load(potential)
-        dtype = potential.dtype if dtype is None else floating_dtype(dtype)
-        device = potential.shift.device if device is None else usable_device(device)
-        self.potential = potential.to(device, dtype).eval().requires_grad_(False)
+        self.potential = for_inference(potential, device, dtype)
         self.potential.validate = False  # species are checked here, and the neighbours are the right ones
-        self.neighbors = VerletList(potential.cutoff, skin, device)
+        device = self.potential.shift.device
+        self.neighbors = VerletList(self.potential.cutoff, skin, device)
         self._replay = Replay(self.potential) if capture and device.type == "cuda" else None
 
     def calculate(
@@ -206,8 +202,14 @@ class VerletList:
     r"""Neighbours within :math:`r_c + s`, cutoff and skin, used again until an atom has moved more than :math:`s / 2`.
 
     Two atoms that were at least :math:`r_c + s` apart are then still at least :math:`r_c` apart, so that no neighbour
-    is ever missed; pairs beyond the cutoff count nothing in a :class:`~pyg_cgconv.Potential`. Another cell,
-    periodicity, number of atoms or species of an atom makes a new list too, and so does wrapping an atom into the cell.
+    is ever missed; pairs beyond the cutoff count nothing in a :class:`~pyg_cgconv.Potential`. Where the cell has
+    become another one, :math:`\mathbf{h} \mathbf{F}`, atoms are moved along with it, and the list serves while
+
+    .. math:: 2 \max_i |\mathbf{r}_i' - \mathbf{r}_i \mathbf{F}| \le \sigma (r_c + s) - r_c
+
+    with the least singular value :math:`\sigma` of :math:`\mathbf{F}`: the distance between two atoms of the moved
+    crystal is at least :math:`\sigma` times what it was. Another periodicity, number of atoms or species of an atom
+    makes a new list, and so does wrapping an atom into the cell.
 
     Args:
         cutoff: :math:`r_c`, Angstrom.
@@ -222,10 +224,11 @@ class VerletList:
     def __init__(self, cutoff: float, skin: float, device: torch.device):
         if not 0 <= skin < float("inf"):
             raise ValueError(f"skin: expected zero or a positive number of Angstrom, got {skin}")
-        self.skin, self.device, self.builds = float(skin), device, 0
+        self.cutoff, self.skin, self.device, self.builds = float(cutoff), float(skin), device, 0
         self._neighbors = RadiusGraph(cutoff + self.skin)
         self.made_for: Atoms | None = None
         self._data: Data | None = None
+        self._cell = np.zeros((3, 3))  # that the graph has
 
     def __call__(self, atoms: Atoms) -> Data:
         """The graph of ``atoms`` as a potential reads it, with float64 positions.
@@ -235,23 +238,40 @@ class VerletList:
         """
         if self._data is not None and self._reaches(atoms):
             self._data.pos = torch.tensor(atoms.positions, device=self.device)
+            self._put_cell(self._data, atoms.cell.array)
         else:
             self._data = self._neighbors(_edgeless(atoms).to(self.device))
-            self.made_for = atoms.copy()
+            self.made_for, self._cell = atoms.copy(), atoms.cell.array.copy()
             self.builds += 1
         return self._data
+
+    def _put_cell(self, data: Data, cell: np.ndarray) -> None:
+        if np.array_equal(cell, self._cell):
+            return
+        self._cell = cell.copy()
+        data.cell = torch.tensor(cell[None], device=self.device)
+        if self.device.type == "cuda":  # by another tensor a CUDA graph knows that more than positions has changed
+            data.edge_index = data.edge_index[:]
 
     def _reaches(self, atoms: Atoms) -> bool:
         """Whether the list has all neighbours of ``atoms``."""
         before = self.made_for
-        if before is None or not (
-            np.array_equal(atoms.numbers, before.numbers)
-            and np.array_equal(atoms.pbc, before.pbc)
-            and np.array_equal(atoms.cell.array, before.cell.array)
+        if (
+            before is None
+            or not np.array_equal(atoms.numbers, before.numbers)
+            or not np.array_equal(atoms.pbc, before.pbc)
         ):
             return False
-        moved = np.square(atoms.positions - before.positions).sum(axis=1)
-        return bool((moved <= (self.skin / 2) ** 2).all())  # not so for NaN, which the search then reports
+        start, room = before.positions, self.skin
+        if not np.array_equal(atoms.cell.array, before.cell.array):
+            if not (_has_volume(before) and _has_volume(atoms)):
+                return False
+            deformation = np.linalg.solve(before.cell.array, atoms.cell.array)
+            least = np.linalg.svd(deformation, compute_uv=False)[-1]
+            start, room = start @ deformation, least * (self.cutoff + self.skin) - self.cutoff
+        moved = np.square(atoms.positions - start).sum(axis=1)
+        # Not so for NaN, which the search then reports.
+        return room >= 0 and bool((moved <= (room / 2) ** 2).all())
 
 
 def _has_volume(atoms: Atoms) -> bool:
@@ -275,15 +295,3 @@ def check_species(atoms: Atoms, potential: Potential) -> None:
 
 def _symbols(numbers: list[int]) -> str:
     return ", ".join(chemical_symbols[n] if 0 <= n < len(chemical_symbols) else f"Z={n}" for n in numbers)
-
-
-def _load(path: str | os.PathLike) -> Potential:
-    if not isinstance(path, (str, os.PathLike)):
-        given = f"{type(path).__name__}; CommitteeCalculator takes several" if isinstance(path, list) else repr(path)
-        raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {given}")
-    try:
-        return Potential.load(path)
-    except ValueError as error:
-        raise ValueError(f"potential: {error}") from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"potential: {error}") from error

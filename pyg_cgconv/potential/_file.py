@@ -59,8 +59,13 @@ def read(path: File, map_location: torch.device | str) -> dict:
         ValueError: it is of something else, cut short, or of a later format.
     """
     if isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
-        path = os.path.join(path, IN_RUN_FOLDER)
+        folder, path = path, os.path.join(path, IN_RUN_FOLDER)
         if not os.path.exists(path):
+            if members := sorted(str(file.parent) for file in Path(folder).glob(f"*/{IN_RUN_FOLDER}")):
+                raise ValueError(
+                    f"{_name(folder)} is the folder of a committee: take one of its members, or all by "
+                    f"CommitteeCalculator({members})"
+                )
             raise ValueError(_foreign(path, "there is no such file in the folder"))
     try:
         saved = torch.load(path, map_location=map_location, weights_only=True)

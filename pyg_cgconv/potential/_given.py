@@ -24,17 +24,24 @@ def for_inference(
         FileNotFoundError: there is no such file.
         ValueError: a file holds no potential, the model has no energy, or an argument makes no sense.
     """
-    if isinstance(potential, Potential):
-        own = copy.deepcopy(potential)
-    elif isinstance(potential, (str, os.PathLike)):
-        own = Potential.load(potential)
-    else:
-        raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {potential!r}")
+    own = copy.deepcopy(potential) if isinstance(potential, Potential) else _load(potential)
     check_energy_readout(own.hyperparameters["readout_irreps"])
     dtype = own.dtype if dtype is None else floating_dtype(dtype)
     own.hyperparameters["dtype"] = str(dtype).removeprefix("torch.")
     device = own.shift.device if device is None else usable_device(device)
     return own.to(device, dtype).eval().requires_grad_(False)
+
+
+def _load(path: str | os.PathLike) -> Potential:
+    if not isinstance(path, (str, os.PathLike)):
+        given = f"{type(path).__name__}; CommitteeCalculator takes several" if isinstance(path, list) else repr(path)
+        raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {given}")
+    try:
+        return Potential.load(path)
+    except ValueError as error:
+        raise ValueError(f"potential: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"potential: {error}") from error
 
 
 def usable_device(given: torch.device | str) -> torch.device:

@@ -88,6 +88,7 @@ def module(request) -> nn.Module:
     return MAKERS[request.param]()
 
 
+@pytest.mark.thorough
 def test_saved_tensors_are_moved_and_computed_again(module):
     given = inputs(module)
     expected = orders(module, given)
@@ -153,7 +154,7 @@ def without_earlier_programs():
     torch._dynamo.reset()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("without_earlier_programs")
 def test_two_programs_serve_all_sizes(module):
     counter = CompileCounterWithBackend("aot_eager")
@@ -176,7 +177,7 @@ class Network(nn.Module):
         return self.square(self.linear(self.conv(x, edge_index, edge_attr, weight), x))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
 @pytest.mark.usefixtures("without_earlier_programs")
 def test_inductor_compiles_gradients():

@@ -9,7 +9,7 @@ from pyg_cgconv import Edges, Potential, RadiusGraph, TensorProductConv
 from pyg_cgconv.nn import spherical_harmonics
 from tests.orders import IRREPS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 LAYERS = {name: TensorProductConv(*IRREPS, aggr=name) for name in ("add", "mean")}
 REVERSED = TensorProductConv(*IRREPS, flow="target_to_source")
@@ -153,7 +153,6 @@ def test_harmonics_are_exported(strict):
 POTENTIALS = [Potential(["H", "O"], 3.0, channels=4, lmax=lmax, layers=1).eval() for lmax in (1, 3)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("potential", POTENTIALS, ids=lambda potential: f"lmax {potential.hyperparameters['lmax']}")
 def test_the_energy_of_a_potential_is_one_graph(potential):
     counter = CompileCounterWithBackend("aot_eager")
@@ -164,7 +163,6 @@ def test_the_energy_of_a_potential_is_one_graph(potential):
     assert counter.frame_count <= 2
 
 
-@pytest.mark.slow
 def test_a_compiled_potential_has_forces():
     potential, _ = POTENTIALS
     compiled = torch.compile(potential, backend="aot_eager")

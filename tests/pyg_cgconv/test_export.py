@@ -79,7 +79,7 @@ def programs() -> tuple[Network, torch.export.ExportedProgram]:
     return network, exported(network)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", LOAD)
 def test_programs_work_in_a_fresh_process(kind, programs, tmp_path, monkeypatch):
     if kind == "aoti" and not shutil.which("g++"):

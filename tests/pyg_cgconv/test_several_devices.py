@@ -44,7 +44,7 @@ def need_gpus(number: int) -> None:
         pytest.skip(f"fewer than {number} GPUs")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("device", DEVICES)
 def test_ddp_averages_gradients(device, tmp_path):
     if device == "cuda":

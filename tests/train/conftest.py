@@ -1,13 +1,18 @@
 """A molecule whose energies and forces are known in closed form, so that training tests need no file and no seconds."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
+from ase.constraints import FixAtoms
 from torch_geometric.data import Data
 
+from pyg_cgconv import Potential
 from train.data import Splits, with_neighbors
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.run import train
@@ -54,6 +59,20 @@ def spring_frames(count: int, seed: int = 0) -> list[Data]:
 def spring_atoms(count: int, seed: int = 0) -> list[Atoms]:
     """The same frames as :func:`spring_frames` without labels, as ASE has them."""
     return [Atoms(NUMBERS, frame.pos.numpy()) for frame in spring_frames(count, seed)]
+
+
+def start_of_dynamics(folder: Path, **options) -> Path:
+    """The folder with ``model.pt``, a potential of random weights that binds atoms without a training, and structures:
+    ``molecule.xyz``, ``crystal.xyz``, and ``clamped.xyz``, a molecule with an atom that is held fixed."""
+    torch.manual_seed(0)
+    size = dict(channels=4, lmax=1, layers=1, radial_hidden=(8,), avg_num_neighbors=6.0)
+    Potential([1, 6, 8, 29], 3.5, **size, **options).save(folder / "model.pt")
+    crystal, clamped = bulk("Cu", cubic=True), Atoms(NUMBERS, GEOMETRY)
+    crystal.rattle(0.05, seed=0)
+    clamped.set_constraint(FixAtoms([1]))
+    for name, atoms in {"molecule": Atoms(NUMBERS, GEOMETRY), "crystal": crystal, "clamped": clamped}.items():
+        ase.io.write(folder / f"{name}.xyz", atoms)
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,7 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.forked import ROOT, Forked
+
 TINY = (
     "--train_size 20 --val_size 8 --test_size 8 --batch_size 4 --cutoff 3 --channels 4 --lmax 1 --layers 1 "
     "--products false --device cpu --threads 1"
@@ -14,25 +15,23 @@ TINY = (
 ENDLESS = f"{TINY} --max_epochs 100000"
 
 
-def command(arguments: str, **options) -> subprocess.Popen:
-    """``python -m train ...``, started; ``options`` are those of Popen."""
+def command(arguments: str) -> subprocess.Popen:
+    """``python -m train ...``, started as by a shell: for trainings that start processes themselves."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     pipe = subprocess.PIPE
     line = [sys.executable, "-m", "train", *arguments.split()]
-    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def finished(arguments: str, **options) -> tuple[int, str]:
-    """The exit code of the command, and what it wrote to stderr."""
-    process = command(arguments, **options)
-    _, mistakes = process.communicate(timeout=120)
-    return process.returncode, mistakes
+def forked(arguments: str, most_bytes: int | None = None) -> Forked:
+    """``python -m train ...``, started without its imports."""
+    return Forked(["-m", "train", *arguments.split()], most_bytes=most_bytes)
 
 
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    """Until the file is there."""
+def wait_for(path: Path, process: subprocess.Popen | Forked, size: int = 0) -> None:
+    """Until the file is there, and has this many bytes."""
     until = time.monotonic() + 120
-    while not path.exists():
+    while not path.exists() or path.stat().st_size < size:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until
-        time.sleep(0.1)
+        time.sleep(0.05)

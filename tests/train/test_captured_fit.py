@@ -66,6 +66,7 @@ def uneven(splits) -> Splits:
     return Splits("uneven", changed(splits.train), changed(splits.validation), splits.test)
 
 
+@pytest.mark.slow
 def test_missing_labels_and_weights_are_those_of_the_ordinary_loop(tmp_path, uneven, model, fit, trained_on):
     plain, captured = (
         fitted(tmp_path / str(captured), uneven, model, fit, trained_on, captured) for captured in (False, True)

@@ -95,6 +95,7 @@ def test_a_model_is_required(capsys):
     assert "model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_each_command_runs(trained, structures, tmp_path, capsys, no_plots):
     compute = ["--device", "cpu"]
     exported, predicted = str(tmp_path / "model.pt"), str(tmp_path / "out.xyz")

@@ -113,12 +113,14 @@ def test_a_member_alone_is_that_of_the_committee(committee, files, tmp_path):
     assert yaml.safe_load((tmp_path / "alone" / "config.yaml").read_text())["member"] == 1
 
 
+@pytest.mark.slow
 def test_on_the_same_frames_a_member_is_a_run_with_its_seed(files, tmp_path):
     trained(files, tmp_path / "member", "--committee 3 --member 2 --seed 4")
     trained(files, tmp_path / "single", "--seed 6")
     assert same(tmp_path / "member", tmp_path / "single")
 
 
+@pytest.mark.slow
 def test_a_stopped_committee_goes_on(committee, tmp_path):
     folder, metrics = committee
     stopped = tmp_path / "run"
@@ -130,6 +132,7 @@ def test_a_stopped_committee_goes_on(committee, tmp_path):
     assert resumed["test"] == metrics["test"]
 
 
+@pytest.mark.slow
 def test_a_committee_and_a_member_go_on_to_a_later_end(committee, tmp_path):
     folder, _ = committee
     shutil.copytree(folder, tmp_path / "run")

@@ -15,7 +15,7 @@ from train.cli import main
 
 from .test_frames import crystals
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 ROOT = Path(__file__).parents[2]
 OPTIONS = (
     "--cutoff 4 --channels 4 --lmax 1 --layers 1 --radial_hidden [8] --max_epochs 2 --device cpu --dtype float64 "

@@ -85,6 +85,7 @@ def test_it_starts_from_the_weights(tmp_path, base, file):
         np.testing.assert_allclose(new.get_forces(atoms), old.get_forces(atoms), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_energies_of_another_level_of_theory_begin_where_they_are(tmp_path, base, capsys):
     """A shift for each atom is no error of the potential: bonds are what it knew."""
     shifted = [leveled(atoms, shift=-321.0) for atoms in copper(12, seed=1)]
@@ -97,6 +98,7 @@ def test_energies_of_another_level_of_theory_begin_where_they_are(tmp_path, base
     assert "energies of atoms for these frames (eV): Cu -" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_given_and_isolated_energies_go_first(tmp_path, base):
     frames = [*copper(12, seed=1), isolated("Cu", -1000.25)]
     _, folder = tuned(tmp_path, base, frames)
@@ -124,6 +126,7 @@ def test_given_energies_that_do_not_fit_what_it_knows_of_bonds_are_noticed(base,
     assert initial_energies(potential, [29], [], frames, {})[1] == ""
 
 
+@pytest.mark.slow
 def test_new_elements_are_learned(tmp_path, base, capsys):
     """Copper keeps what it was, aluminium gets an energy and weights; frames of copper alone may be left out."""
     metrics, folder = tuned(tmp_path, base, alloys(18, seed=2), epochs=15)
@@ -137,6 +140,7 @@ def test_new_elements_are_learned(tmp_path, base, capsys):
     assert metrics["test"]["forces_mae_percent"] < 80
 
 
+@pytest.mark.thorough
 def test_it_is_better_than_a_start_at_random(tmp_path, base):
     """A softer level of theory, few frames: as many steps at the rates that each has by default."""
     few = copper(12, seed=3, shift=7.0, factor=0.9)
@@ -186,7 +190,9 @@ def test_what_is_no_potential_is_named(tmp_path):
         main(["frames", "--train_file", "a.xyz", "--init", str(tmp_path / "a.pt")])
 
 
-@pytest.mark.parametrize("option", [["--freeze", "[embedding]"], ["--init_atom_energies", "potential"]])
+@pytest.mark.parametrize(
+    "option", [["--freeze", "[embedding]"], ["--freeze", "embedding"], ["--init_atom_energies", "potential"]]
+)
 def test_options_that_need_a_start_are_named(option):
     with pytest.raises(ValueError, match=r"init"):
         main(["frames", "--train_file", "a.xyz", *option])
@@ -201,6 +207,14 @@ def test_frozen_parameters_stay_and_others_do_not(tmp_path, base):
     frozen = {name for name in old if name.startswith(("embedding.", "blocks.0."))}
     assert {name for name in old if torch.equal(old[name], new[name])} == frozen
     assert metrics["parameters"] == sum(w.numel() for name, w in old.items() if name not in frozen)
+
+
+def test_a_single_name_needs_no_brackets(base):
+    command = ["frames", "--train_file", "a.xyz", "--init", str(base), "--freeze"]
+    for given in ("blocks.0.*", "[blocks.0.*]"):
+        (_, _, _, tuning, _), config = parse([*command, given])[1:]
+        assert tuning.freeze == ["blocks.0.*"]
+        assert yaml.safe_load(config)["freeze"] in ("blocks.0.*", ["blocks.0.*"])
 
 
 @pytest.mark.parametrize(("frozen", "warns"), [("embedding", True), ("readout", False)])
@@ -233,6 +247,7 @@ def test_a_pattern_without_a_match_is_named(base):
 # === going on ===
 
 
+@pytest.mark.thorough
 def test_an_interrupted_fine_tuning_goes_on_without_the_file_it_began_with(tmp_path, base, cut_after):  # noqa: F811
     start = tmp_path / "start.pt"
     start.write_bytes((base / "potential.pt").read_bytes())
@@ -247,6 +262,7 @@ def test_an_interrupted_fine_tuning_goes_on_without_the_file_it_began_with(tmp_p
     assert_same_end(tmp_path / "cut", whole)
 
 
+@pytest.mark.thorough
 def test_its_configuration_gives_the_same_potential(tmp_path, base):
     _, folder = tuned(tmp_path, base, alloys(10, seed=6), "--freeze", "[embedding]")
     main(["frames", "--config", str(folder / "config.yaml"), "--run_dir", str(tmp_path / "again")])
@@ -295,6 +311,7 @@ def test_errors_of_old_frames_are_told_apart(tmp_path, base, capsys):
         assert metrics[part]["forces_mae_meV_per_A"] == pytest.approx(mean, rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_old_frames_are_remembered(tmp_path, base):
     """New frames of a much softer copper; the old ones hold the potential back."""
     new = copper(12, seed=3, factor=0.5)
@@ -305,6 +322,7 @@ def test_old_frames_are_remembered(tmp_path, base):
     assert kept["test"]["forces_mae_meV_per_A"] > lost["test"]["forces_mae_meV_per_A"]
 
 
+@pytest.mark.thorough
 def test_old_frames_of_another_level_of_theory_are_noticed(tmp_path, base, capsys):
     """New ones alone tell the energies of atoms then."""
     replayed(tmp_path, base, copper(10, seed=3), copper(10, seed=0), name="same")

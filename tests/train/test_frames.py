@@ -199,6 +199,16 @@ def test_files_of_their_own_leave_the_training_frames_alone(files):
     assert read_splits(options, CUTOFF).sizes() == {"train": 20, "validation": 4, "test": 6}
 
 
+def test_frames_without_an_energy_are_not_told_to_leave_it_out(tmp_path):
+    """The command would refuse labels without an energy."""
+    frames = crystals(4)
+    for atoms in frames:
+        del atoms.calc.results["energy"]
+    write(tmp_path / "forces.xyz", frames)
+    with pytest.raises(ValueError, match=r"has no energy.*the command line needs an energy in each frame"):
+        main(["frames", "--train_file", str(tmp_path / "forces.xyz")])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

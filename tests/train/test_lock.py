@@ -1,10 +1,11 @@
 import fcntl
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -12,26 +13,28 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from train.lock import LOCK, alone_in
 
-from .processes import ENDLESS, ROOT, command, finished, wait_for
+from .processes import ENDLESS, forked, wait_for
 
-HOLDER = """
-import sys, time
-from pathlib import Path
-from train.lock import alone_in
-with alone_in(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+
+def hold(folder: Path, held) -> None:
+    with alone_in(folder):
+        held.set()
+        time.sleep(60)
 
 
 @contextmanager
-def holder(folder: Path) -> Iterator[subprocess.Popen]:
+def holder(folder: Path) -> Iterator[BaseProcess]:
     """A process that writes in the folder."""
-    arguments = [sys.executable, "-c", HOLDER, str(folder)]
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    process = fork.Process(target=hold, args=(folder, held))
+    process.start()
+    try:
+        assert held.wait(60)
         yield process
+    finally:
         process.kill()
+        process.join()
 
 
 def test_a_second_process_is_refused_and_others_of_the_same_training_are_not_asked(tmp_path, monkeypatch):
@@ -47,7 +50,7 @@ def test_a_second_process_is_refused_and_others_of_the_same_training_are_not_ask
 def test_a_killed_process_leaves_no_lock(tmp_path):
     with holder(tmp_path) as process:
         process.kill()
-        process.wait()
+        process.join()
         with alone_in(tmp_path):
             assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
 
@@ -67,16 +70,16 @@ def test_where_there_are_no_locks_it_says_so(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.slow
 def test_a_live_run_does_not_go_on_twice(tmp_path):
-    process = command(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
+    process = forked(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
     wait_for(tmp_path / "run" / "last.ckpt", process)
     process.send_signal(signal.SIGSTOP)  # it keeps its lock, and leaves the cores to the other one
     config = (tmp_path / "run" / "config.yaml").read_text()
-    code, mistakes = finished(f"md17 --resume {tmp_path / 'run'} --max_epochs 200000")
+    second = forked(f"md17 --resume {tmp_path / 'run'} --max_epochs 200000")
+    _, mistakes = second.communicate()
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert code == 1
+    assert second.returncode == 1
     assert f"process {process.pid} on" in mistakes
     assert "Traceback" not in mistakes
     assert (tmp_path / "run" / "config.yaml").read_text() == config

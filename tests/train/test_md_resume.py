@@ -1,28 +1,20 @@
 """Interrupted dynamics go on: each file is that of a run that was not interrupted."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import ase.io
 import numpy as np
 import pytest
-import torch
 import yaml
-from ase import Atoms
-from ase.build import bulk
 from ase.io.trajectory import Trajectory
 
-from pyg_cgconv import Potential
 from train.cli import main
 
-from .conftest import GEOMETRY, NUMBERS
+from .conftest import start_of_dynamics
+from .processes import forked, wait_for
 
-ROOT = Path(__file__).parents[2]
 FILES = ("log.csv", "trajectory.xyz")
 
 
@@ -31,16 +23,8 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A potential that binds atoms without a training: its energies are those of random weights, small beside kT."""
-    folder = tmp_path_factory.mktemp("md")
-    torch.manual_seed(0)
-    size = dict(channels=4, lmax=1, layers=1, radial_hidden=(8,), avg_num_neighbors=6.0)
-    Potential([1, 6, 8, 29], 3.5, **size, scale=2.0).save(folder / "model.pt")
-    ase.io.write(folder / "molecule.xyz", Atoms(NUMBERS, GEOMETRY))
-    crystal = bulk("Cu", cubic=True)
-    crystal.rattle(0.05, seed=0)
-    ase.io.write(folder / "crystal.xyz", crystal)
-    return folder
+    """With energies that are small beside kT."""
+    return start_of_dynamics(tmp_path_factory.mktemp("md"), scale=2.0)
 
 
 ENSEMBLES = {
@@ -83,6 +67,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.name in FILES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_files_are_those_of_a_run_without_interruption(place, tmp_path, monkeypatch, capsys, ensemble):
     whole = md(place, ENSEMBLES[ensemble], tmp_path / "whole")
@@ -127,6 +112,7 @@ def _short(place, folder, *more) -> list[str]:
     return [*start, *" ".join(more).split()]
 
 
+@pytest.mark.slow
 def test_binary_trajectories_go_on(place, tmp_path, monkeypatch):
     options = ENSEMBLES["nve"] + " --trajectory traj"
     md(place, options, tmp_path / "whole")
@@ -149,16 +135,11 @@ def test_binary_trajectories_go_on(place, tmp_path, monkeypatch):
 def test_what_was_written_before_a_kill_is_there(place, tmp_path):
     """Of a process that gets no chance to close a file."""
     words = _short(place, tmp_path / "run", "--time 1000")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    process = subprocess.Popen([sys.executable, "-m", "train", "md", *words], cwd=ROOT, env=environment)
+    process = forked(" ".join(["md", *words]))
     trajectory = tmp_path / "run" / "trajectory.xyz"
-    until = time.monotonic() + 100
-    while not trajectory.exists() or trajectory.stat().st_size < 20_000:
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    wait_for(trajectory, process, size=20_000)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     steps = len((tmp_path / "run" / "log.csv").read_text().splitlines()) - 1
     whole = trajectory.read_text().rsplit("5\nProperties", 1)[0]  # the last structure may be cut
     (tmp_path / "whole.xyz").write_text(whole)

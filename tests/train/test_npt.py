@@ -56,7 +56,7 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     return float(tenths.mean()), float(tenths.std(ddof=1) / np.sqrt(10))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("barostat", ["isotropic", "anisotropic"])
 def test_an_ideal_gas_has_the_volume_of_its_law(barostat):
     """At constant pressure <V> = (n + 1) k T / p, with the temperature of the thermostat and the pressure of the
@@ -74,6 +74,7 @@ def test_an_ideal_gas_has_the_volume_of_its_law(barostat):
     assert found == pytest.approx(wanted, abs=4 * error + 0.1 * wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("barostat", ["isotropic", "anisotropic"])
 def test_a_crystal_shrinks_under_pressure(barostat):
     from ase.calculators.emt import EMT

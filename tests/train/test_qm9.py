@@ -70,6 +70,7 @@ def test_the_model_of_a_property_is_no_potential(commanded):
         load_trained(commanded[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["U0", "r2"])
 def test_training_beats_the_guess_from_composition(tmp_path, splits, target):
     metrics = train_property(Property.of_qm9(target), splits, tmp_path, MODEL, FIT, RUN)

@@ -3,16 +3,14 @@
 import ase.io
 import numpy as np
 import pytest
-import torch
 from ase import Atoms, units
-from ase.build import bulk
-from ase.constraints import FixAtoms, FixBondLength, FixCom
+from ase.constraints import FixBondLength, FixCom
 
 from pyg_cgconv import ASECalculator, Potential
 from train.cli import main
 from train.replicas import FixEachCom, ReplicaCalculator, ReplicaRandom, together
 
-from .conftest import GEOMETRY, NUMBERS
+from .conftest import GEOMETRY, NUMBERS, start_of_dynamics
 
 RECORD = "--steps 60 --log_interval 10 --trajectory_interval 20 --temperature 600 --timestep 0.5 --seed 7 --skin 0.2"
 
@@ -22,18 +20,7 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("md")
-    torch.manual_seed(0)
-    size = dict(channels=4, lmax=1, layers=1, radial_hidden=(8,), avg_num_neighbors=6.0)
-    Potential([1, 6, 8, 29], 3.5, **size, scale=20.0, dtype="float64").save(folder / "model.pt")
-    ase.io.write(folder / "molecule.xyz", Atoms(NUMBERS, GEOMETRY))
-    crystal = bulk("Cu", cubic=True)
-    crystal.rattle(0.05, seed=0)
-    ase.io.write(folder / "crystal.xyz", crystal)
-    clamped = Atoms(NUMBERS, GEOMETRY)
-    clamped.set_constraint(FixAtoms([1]))
-    ase.io.write(folder / "clamped.xyz", clamped)
-    return folder
+    return start_of_dynamics(tmp_path_factory.mktemp("md"), scale=20.0, dtype="float64")
 
 
 def md(place, structure, folder, options) -> dict:
@@ -45,8 +32,14 @@ def log(folder) -> np.ndarray:
     return np.loadtxt(folder / "log.csv", delimiter=",", skiprows=1)
 
 
-@pytest.mark.parametrize("structure", ["molecule", "crystal", "clamped"])
-@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
+@pytest.mark.parametrize(
+    ("structure", "ensemble"),
+    [
+        *[pytest.param(*each, marks=pytest.mark.slow) for each in (("crystal", "nvt"), ("molecule", "nve"))],
+        *[pytest.param(s, e, marks=pytest.mark.thorough) for s, e in (("molecule", "nvt"), ("crystal", "nve"))],
+        *[pytest.param("clamped", ensemble, marks=pytest.mark.thorough) for ensemble in ("nve", "nvt")],
+    ],
+)
 def test_each_replica_is_the_single_run_with_its_seed(place, tmp_path, structure, ensemble):
     summary = md(place, structure, tmp_path / "all", f"--ensemble {ensemble} --replicas 3")
     for number in range(3):

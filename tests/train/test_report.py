@@ -34,3 +34,9 @@ def test_each_config_type_has_a_line_with_what_it_has_labels_of():
     table = error_rows({"test": ENERGY | FORCES | {"config_types": types}}, mean_force=80.0)
     assert cells(table, "  of slab") == ["1.25", "meV", "0.50", "meV"]
     assert cells(table, "  of bulk") == ["20.00", "meV/Å", "25.0", "%"]
+
+
+def test_a_config_type_without_a_label_that_counts_says_so():
+    types = {"slab": {"frames": 3} | ENERGY, "bulk": {"frames": 2}}
+    table = error_rows({"test": ENERGY | {"config_types": types}})
+    assert "  of bulk                     no labels, or all of weight 0" in table.splitlines()

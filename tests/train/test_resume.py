@@ -99,6 +99,7 @@ def whole(tmp_path_factory, splits, model, fit, run):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "time_between_epochs_kept", "kept"),
     [
@@ -134,7 +135,7 @@ def test_power_cut_after_a_checkpoint_in_mid_epoch_changes_nothing(
     assert_same_weights(tmp_path, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_power_cut_with_plateau_accumulation_and_a_worker_changes_nothing(tmp_path, splits, model, fit, run, cut_after):
     fit = replace(fit, schedule="plateau", plateau_patience=0, lr=0.5, accumulate=2, patience=5, ema_decay=0.0)
     run = replace(run, num_workers=1)
@@ -205,6 +206,7 @@ def test_a_run_that_is_out_of_its_time_writes_its_results_again(tmp_path, splits
     assert (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
     """The best checkpoint so far is that of the folder as it stands."""
     cut_after(2 * STEPS_AN_EPOCH)

@@ -12,15 +12,15 @@ import torch
 from train.checkpoints import LAST
 from train.cli import main
 
-from .processes import ENDLESS, TINY, command, wait_for
+from .processes import ENDLESS, TINY, command, forked, wait_for
 
 pytestmark = pytest.mark.slow
 CONSTANT = "--schedule constant"  # a cosine would know of another end
 
 
-def terminate(folder: Path, arguments: str) -> tuple[int, str]:
+def terminate(folder: Path, arguments: str, start=forked) -> tuple[int, str]:
     """A training that gets the signal when it has a checkpoint: its exit code, and what it wrote to stderr."""
-    process = command(f"md17 --run_dir {folder} {arguments}")
+    process = start(f"md17 --run_dir {folder} {arguments}")
     wait_for(folder / LAST, process)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
@@ -62,14 +62,15 @@ def test_it_goes_on_bit_for_bit(stopped, tmp_path):
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+@pytest.mark.thorough
 def test_several_devices_stop_together(tmp_path):
-    code, mistakes = terminate(tmp_path / "run", f"{ENDLESS} --devices 2")
+    code, mistakes = terminate(tmp_path / "run", f"{ENDLESS} --devices 2", start=command)
     assert code == 143
     assert mistakes.count("stopped; go on with --resume") == 1
 
 
 def test_before_the_training_it_ends_the_process_with_the_same_code(tmp_path):
-    process = command(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
+    process = forked(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
     wait_for(tmp_path / "run" / "config.yaml", process)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)

@@ -127,6 +127,7 @@ class Foreign:
         return print, ("foreign code runs",)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no user numbers")
 def test_code_that_others_could_have_written_is_not_run(folder):
     def output() -> str:
@@ -161,7 +162,7 @@ def test_an_interruption_that_llvm_swallows_is_one(monkeypatch):
     assert adds(1) == 1, "a later call compiles"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_ctrl_c_while_kernels_are_compiled(tmp_path):
     """At whatever moment it comes; a later call works. One that comes in a callback of LLVM's may be lost."""
     program = tmp_path / "program.py"

@@ -19,6 +19,7 @@ from tests.problems import BACKWARD, DOUBLE_BACKWARD, FORWARD, named
 from tests.random_examples import only_long
 
 HOPPER = (9, 0)
+thorough = pytest.mark.thorough
 
 every_order = pytest.mark.parametrize(
     "contraction", [FORWARD, BACKWARD, DOUBLE_BACKWARD], ids=["forward", "backward", "double_backward"]
@@ -31,7 +32,7 @@ LARGE = ("nequip-benzene", "sevennet-l3i5")
 
 
 def each(names) -> list:
-    marks = {name: only_long() if name in LARGE else [] if name in SMALL else [pytest.mark.slow] for name in names}
+    marks = {name: only_long() if name in LARGE else [] if name in SMALL else [thorough] for name in names}
     return [pytest.param(name, marks=marks[name]) for name in names]
 
 
@@ -56,7 +57,7 @@ def many_paths(slots: int) -> tuple[str, str, str]:
     ("irreps", "paths"),
     [
         pytest.param(HIGH_DEGREE, 1, id="l = 6"),
-        pytest.param(many_paths(10), 60, id="60 paths", marks=pytest.mark.slow),
+        pytest.param(many_paths(10), 60, id="60 paths", marks=thorough),
         pytest.param(many_paths(34), 204, id="204 paths", marks=only_long()),
     ],
 )
@@ -66,7 +67,7 @@ def test_high_degrees_and_many_paths_do_not_spill(irreps, paths, contraction):
     assert all(binary.stack_bytes == 0 for binary in compile_pass(problem, Pass(Index.TARGET, contraction), HOPPER))
 
 
-@pytest.mark.slow
+@thorough
 def test_double_precision_is_cut_until_nothing_spills():
     binaries = compile_pass(named("mace-large").problem.with_dtype("float64"), Pass(Index.TARGET, FORWARD), HOPPER)
     assert [b.stack_bytes for b in binaries] == [0] * len(binaries)
@@ -89,8 +90,11 @@ def test_the_backward_adds_to_sources_in_the_cache():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("channels", "compute_capability"), [(128, HOPPER), (128, (8, 6)), (5, HOPPER)])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("channels", "compute_capability"),
+    [(128, HOPPER), pytest.param(128, (8, 6), marks=thorough), pytest.param(5, HOPPER, marks=thorough)],
+)
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=thorough)])
 def test_products_of_features_fit_and_have_no_atomics(channels, compute_capability, dtype, monkeypatch):
     texts = []
     monkeypatch.setattr(kernel, "segment_assembly", lambda s: texts.append(segment_assembly(s)) or texts[-1])

@@ -16,6 +16,7 @@ from tests.pyg_cgconv.ops.test_derivatives import compare
 from tests.rotations import float64
 
 pytestmark = pytest.mark.slow
+thorough = pytest.mark.thorough
 
 # Source, target: of five targets one has no edges, one has most of them; one of four sources has no edges.
 EDGES = [(0, 1), (2, 4), (1, 4), (0, 4), (0, 0), (1, 4), (2, 3), (2, 4), (0, 4), (1, 3), (2, 4), (0, 4), (1, 4), (2, 0)]
@@ -54,9 +55,9 @@ def check(problem: Case, dtype: torch.dtype, **options) -> list[tuple[int, int, 
     ("channels", "layout", "dtype", "capability"),
     [
         (5, "mul_ir", torch.float64, HOPPER),
-        (32, "ir_mul", torch.float32, HOPPER),
+        pytest.param(32, "ir_mul", torch.float32, HOPPER, marks=thorough),
         (64, "mul_ir", torch.float32, HOPPER),
-        (96, "ir_mul", torch.float64, (8, 6)),  # whose memory has room for fewer stages
+        pytest.param(96, "ir_mul", torch.float64, (8, 6), marks=thorough),  # whose memory has room for fewer stages
     ],
     ids=str,
 )
@@ -64,15 +65,17 @@ def test_every_order_of_derivative(channels, layout, dtype, capability):
     check(vectors(channels, layout=layout), dtype, capability=capability)
 
 
-@pytest.mark.parametrize("row_edges", [None, 1, 3])
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(
+    ("deterministic", "row_edges"),
+    [(False, None), (True, 3), *[pytest.param(d, n, marks=thorough) for d, n in ((False, 1), (False, 3), (True, 1))]],
+)
 def test_nodes_of_many_edges_are_cut_into_rows(deterministic, row_edges):
     grids = check(vectors(64, layout="mul_ir"), torch.float32, deterministic=deterministic, row_edges=row_edges)
     passes, folded_outputs = (4, 4) if deterministic else (3, 2)
     assert len(grids) == passes + (folded_outputs if row_edges else 0)
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("deterministic", [False, pytest.param(True, marks=thorough)])
 def test_passes_are_cut_into_segments(deterministic):
     """The second one adds to the rows of nodes and edges that the first one wrote."""
     paths = [(0, 0, 0, True), (0, 1, 0, True)]
@@ -81,26 +84,31 @@ def test_passes_are_cut_into_segments(deterministic):
     assert len(grids) == 2 * (4 if deterministic else 3)
 
 
+@thorough
 def test_multiplicities_are_segments_of_their_own():
     irreps, edge = "33x0e+5x1o", "2x0e+1x1o"
     paths = [(0, 0, 0, True), (0, 1, 2, True), (1, 0, 1, True)]
     check(case(irreps, edge, f"{irreps}+33x1o", paths, layout="mul_ir"), torch.float32)
 
 
+@thorough
 def test_inputs_of_nodes_wait_in_shared_memory():
     paths = [(0, 0, 0, True), (0, 0, 1, True)]
     check(case("32x6e", "1o", "32x5o+32x6o", paths), torch.float32, registers=185)
 
 
+@thorough
 def test_gradients_of_more_edge_features_than_lanes():
     check(case("32x0e", "33x0e+0e", "32x0e", [(0, 1, 0, True)]), torch.float32)
 
 
+@thorough
 @pytest.mark.parametrize("row_edges", [None, 3])
 def test_warps_go_round_where_channels_are_many(row_edges):
     check(scalars(320), torch.float32, row_edges=row_edges)
 
 
+@thorough
 def test_inputs_that_are_not_aligned():
     check(vectors(32), torch.float32, misaligned=8)
 
@@ -114,7 +122,7 @@ def test_graphs_without_edges(row_edges):
     check(vectors(5, layout="mul_ir", edges=[]), torch.float64, row_edges=row_edges)
 
 
-@pytest.mark.parametrize(("deterministic", "row_edges"), [(False, 3), (True, None)])
+@pytest.mark.parametrize(("deterministic", "row_edges"), [(False, 3), pytest.param(True, None, marks=thorough)])
 def test_modes_with_channels_on_the_edge(deterministic, row_edges):
     """Of scalars and vectors, and of pairs of their channels, which lie in ir_mul."""
     irreps, paths = "5x0e+5x1o", [(0, 1, 1, "uuu", True), (1, 1, 0, "uuu", False), (1, 0, 2, "u<vw", True)]
@@ -124,6 +132,7 @@ def test_modes_with_channels_on_the_edge(deterministic, row_edges):
     check(result, torch.float64, deterministic=deterministic, row_edges=row_edges)
 
 
+@thorough
 def test_channels_of_the_second_factor():
     torch.manual_seed(0)
     with float64():
@@ -158,6 +167,7 @@ def test_partial_rows_are_added_to_their_nodes(unused, dtype):
     np.testing.assert_allclose(folded(rows, partials, continuing), expected, rtol=1e-5 if dtype == "float32" else 1e-13)
 
 
+@thorough
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_linear_maps(dtype):
     """Slots wider than a tile, an output of two inputs, an input that is not read, an output without input."""

@@ -34,6 +34,7 @@ def layout_of(problem: str, graph: str) -> str:
     return "ir_mul" if problem.startswith("square") or graph == "molecule" else "mul_ir"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("graph", ["molecule", "rows-1k"])
 @pytest.mark.parametrize("problem", SMALL)
 def test_this_project_and_e3nn_are_measured(problem, graph):
@@ -66,7 +67,7 @@ def test_deterministic_means_nothing_without_a_sum():
         kind_of("nequip-water", graphs.build("rows-1k")).openequivariance(FORM, deterministic=True)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_e3nn_compiled_has_a_forward_and_a_backward(monkeypatch):
     """Traced and differentiated as by the default backend, whose C++ takes a C++ compiler 20 seconds."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))

@@ -10,7 +10,7 @@ from pyg_cgconv.benchmark.measure import ORDERS, STEP
 from pyg_cgconv.benchmark.plot import COLORS
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_rows_are_printed_written_and_drawn(tmp_path, capsys):
     table, picture, again = (tmp_path / name for name in ("rows.json", "rows.png", "again.svg"))
     options = ["--problems", "nequip-water", "--graphs", "molecule", "--device", "cpu", "--seconds", "0", "--steps"]
@@ -51,6 +51,7 @@ def test_unknown_names_are_refused(capsys):
     assert "mace-huge: expected some of mace-large" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_problems_of_every_kind_stand_in_one_table(capsys, monkeypatch):
     """What the machine can do takes as long to measure as they do."""
     for name in ("bandwidth", "arithmetic"):

@@ -99,6 +99,7 @@ def test_a_result_in_the_other_layout_is_wrong(layout):
         check(wrong, kind, arranged(right, kind, inputs), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("graph", ["molecule", "rows-1k"])
 def test_a_step_is_the_same_by_every_contender(graph):
     kind = kind_of("nequip-water", graphs.build(graph))
@@ -108,6 +109,7 @@ def test_a_step_is_the_same_by_every_contender(graph):
         assert (gradient - expected).norm() < 1e-5 * expected.norm()
 
 
+@pytest.mark.thorough
 def test_float64_is_measured_with_coefficients_of_float64(monkeypatch):
     monkeypatch.setitem(graphs.ROWS, "few rows", 20)
     before = torch.get_default_dtype()
@@ -138,6 +140,7 @@ def test_a_host_that_is_slow_to_launch_does_not_count():
     assert timing.milliseconds(slow, number.device, seconds=0) < 1
 
 
+@pytest.mark.slow
 def test_the_hosts_cost_grows_with_the_order():
     cost = host_cost(torch.device("cpu"), seconds=0)
     assert list(cost) == list(ORDERS)

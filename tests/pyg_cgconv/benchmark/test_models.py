@@ -205,6 +205,7 @@ def test_kernels_are_grouped_by_their_names(name, expected):
     assert parts.group(name, on_gpu=True) == expected
 
 
+@pytest.mark.thorough
 def test_importing_the_benchmark_imports_no_package_of_models():
     script = """
 import sys

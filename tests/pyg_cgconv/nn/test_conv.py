@@ -142,19 +142,6 @@ def test_rows_need_not_be_contiguous_or_aligned(device):
     torch.testing.assert_close(layer(shifted(x), edge_index, shifted(edge_attr), odd), expected)
 
 
-@pytest.mark.slow
-def test_gradients_of_gradients_are_exact(device):
-    layer = TensorProductConv("3x0e+2x1o", "0e+1o", "0e+1o")  # whose kernels other tests of derivatives need, too
-    x, edge_index, edge_attr, weight = graph(layer, nodes=3, edges=5, device=device)
-    inputs = [t.requires_grad_() for t in (x, edge_attr, weight)]
-
-    def function(x, edge_attr, weight):
-        return layer(x, edge_index, edge_attr, weight)
-
-    assert torch.autograd.gradcheck(function, inputs, nondet_tol=1e-12)
-    assert torch.autograd.gradgradcheck(function, inputs, nondet_tol=1e-12)
-
-
 @pytest.mark.parametrize("wanted", [("x",), ("edge_attr",), ("weight",), ("x", "weight")], ids=str)
 def test_only_gradients_asked_for_are_computed(device, wanted, monkeypatch):
     layer = TensorProductConv(*IRREPS)
@@ -306,6 +293,7 @@ def assert_equal(results):
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
+@pytest.mark.thorough
 def test_results_do_not_depend_on_the_number_of_threads():
     layer = TensorProductConv("32x0e+32x1o", "0e+1o", "32x0e+32x1o")
     arguments = graph(layer, nodes=100, edges=4_000, dtype=torch.float32)

@@ -18,6 +18,7 @@ def float64():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared_weights", [False, True])
 @pytest.mark.parametrize(
     "options",

@@ -104,6 +104,7 @@ def derivatives(network: Network, positions: Tensor, *others: Tensor) -> tuple[T
     return out.detach(), gradient.detach(), [p for p in parameters if p is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rotation_and_inversion(networks, layout, molecule):
     network, (positions, *others) = networks[layout].to(molecule[0].device), molecule

@@ -60,6 +60,7 @@ def products(x: torch.Tensor, factors: o3.Irreps, wanted: o3.Irrep) -> torch.Ten
     return torch.cat(found, dim=1)
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_the_reference(device):
     torch.manual_seed(0)
     irreps = "5x0e+5x1o+5x2e"
@@ -77,6 +78,7 @@ def test_derivatives_are_those_of_the_reference(device):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_finite_differences():
     torch.manual_seed(0)
     module = NodeProducts("2x0e+2x1o", 2, "0e+1o+2e")

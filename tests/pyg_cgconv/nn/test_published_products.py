@@ -106,22 +106,26 @@ def test_those_of_e3nns_tests(name):
     check_gradients(E3NN[name], shared_weights=True, on_graph=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scalars", *each(["square with weights", "fully connected"])])
 def test_those_of_e3nns_tests_with_weights_of_each_row(name):
     check_gradients(E3NN[name], shared_weights=False, on_graph=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each(OPENEQUIVARIANCE))
 def test_channelwise_ones_of_openequivariance(name):
     check_gradients(channelwise(*OPENEQUIVARIANCE[name]), shared_weights=False, on_graph=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each([*FULLY_CONNECTED, *SHARED]))
 def test_fully_connected_ones_of_openequivariance(name):
     product = o3.FullyConnectedTensorProduct(*(FULLY_CONNECTED | SHARED)[name])
     check_gradients(paths_of(product), shared_weights=name in SHARED, on_graph=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each(SINGLE))
 def test_single_paths_of_openequivariance(name):
     x, y, out = SINGLE[name]

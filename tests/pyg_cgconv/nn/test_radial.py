@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from pyg_cgconv.nn import BesselBasis, PolynomialCutoff, RadialNetwork
+from pyg_cgconv.nn import BesselBasis, InteractionBlock, PolynomialCutoff, RadialNetwork, SpeciesLinear
 from pyg_cgconv.nn._radial import SILU_GAIN
 
 CUTOFF = 4.0
@@ -119,6 +119,42 @@ def test_species_scale_the_first_hidden_layer():
 def test_mistakes_are_named(make, argument):
     with pytest.raises(ValueError, match=f"^{argument}:"):
         make()
+
+
+@pytest.mark.parametrize("count", [2.0, "2", [2]])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda count: RadialNetwork(8, (4,), 3, num_species=count),
+        lambda count: SpeciesLinear("2x0e", "2x0e", count),
+        lambda count: InteractionBlock("2x0e", "0e", "2x0e", num_species=count),
+    ],
+)
+def test_numbers_of_species_are_whole(make, count):
+    with pytest.raises(TypeError, match=r"^num_species: expected a whole number, 1 or more, got "):
+        make(count)
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f"^num_species: expected a whole number, 1 or more, got {number}"):
+            make(number)
+
+
+def test_numbers_of_species_of_edges_are_whole():
+    with pytest.raises(ValueError, match=r"^num_radial_species: expected a whole number, 1 or more, got 0"):
+        InteractionBlock("2x0e", "0e", "2x0e", num_radial_species=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "features"), [(RadialNetwork(8, (4,), 3, 2), 8), (SpeciesLinear("2x0e+1o", "2x0e", 2), 5)]
+)
+def test_one_hot_rows_of_another_dtype_are_named(layer, features):
+    rows, one_hot = torch.randn(4, features), torch.eye(2).repeat(2, 1)
+    with pytest.raises(
+        TypeError, match=r"^species: one-hot rows in torch\.float64, but the features are in torch\.float32"
+    ):
+        layer(rows, one_hot.double())
+    expected = layer(rows, one_hot)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # which makes them alike
+        torch.testing.assert_close(layer(rows, one_hot.bfloat16()).float(), expected, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("hidden", [16, "16", (16.0,), None])

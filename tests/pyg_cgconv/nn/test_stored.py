@@ -51,8 +51,17 @@ def check(function, reference, inputs):
         assert error(result.detach().cpu().double(), right) < ROUNDING[result.dtype]
 
 
-@pytest.mark.parametrize(("dtype", "layout"), [(torch.bfloat16, "mul_ir"), (torch.float16, "ir_mul")], ids=str)
-@pytest.mark.parametrize("name", LAYERS)
+def each(*quick: str) -> list:
+    """The layers; those that are not quick to compile are thorough."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.thorough) for name in LAYERS]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "layout"),
+    [(torch.bfloat16, "mul_ir"), pytest.param(torch.float16, "ir_mul", marks=pytest.mark.thorough)],
+    ids=str,
+)
+@pytest.mark.parametrize("name", each("32 channels", "channels apart", "uvw, odd"))
 def test_on_graphs(device, name, dtype, layout):
     irreps, instructions = LAYERS[name]
     layer = TensorProductConv(*irreps, instructions, layout=layout)
@@ -68,7 +77,7 @@ def test_on_graphs(device, name, dtype, layout):
     )
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", each("32 channels", "uvw, odd"))
 def test_on_rows_with_shared_weights(device, name):
     irreps, instructions = LAYERS[name]
     if instructions is None:
@@ -124,6 +133,7 @@ def test_other_dtypes_are_refused(dtypes, words, mode):
         layer(x, torch.zeros(2, 1, dtype=torch.long), y, w)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [

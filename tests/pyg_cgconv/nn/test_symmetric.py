@@ -140,6 +140,7 @@ def assert_orders(found, expected, tolerance):
         ).abs().max() < tolerance * right.abs().max().clamp(min=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("irreps", "correlation", "dtype"),
     [
@@ -183,6 +184,7 @@ def test_coefficients_lie_in_the_order_of_the_monomials(irreps_in, irreps_out):
         assert (sorted(found), entry.out) == (sorted(monomial), (slot, k))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("irreps", "correlation", "layout", "row_edges"),
     [
@@ -248,6 +250,7 @@ def test_forces_do_not_compute_gradients_by_weights(monkeypatch):
     assert asked[2:] == ["g.c.x.x>g", "g.c.x.x>c,x"]
 
 
+@pytest.mark.slow
 def test_compiled_and_exported(tmp_path):
     layer = contraction((o3.Irreps("2x0e+2x1o"), o3.Irreps("2x1o")), 2)
     x = features(layer.irreps_in)

@@ -64,6 +64,7 @@ def close(product, reference, *inputs) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"shared_weights": False}, {"internal_weights": False}], ids=str)
 def test_products_are_e3nns_with_their_derivatives(device, options):
     product, reference = both(*IRREPS, PATHS, **options)
@@ -98,7 +99,7 @@ def test_leading_dimensions_broadcast(shapes):
     torch.testing.assert_close(product(x, y), reference(x, y))
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_elementwise_paths_have_a_kernel(device, weighted):
     irreps, paths = o3.Irreps("4x0e+4x1o+4x1e"), [(0, 1, 1), (1, 1, 0), (1, 2, 1), (2, 2, 2)]
     product, reference = both(irreps, irreps, irreps, [(*path, "uuu", weighted) for path in paths])
@@ -106,6 +107,7 @@ def test_elementwise_paths_have_a_kernel(device, weighted):
     close(product.to(device), reference.to(device), *(torch.randn(5, irreps.dim, device=device) for _ in range(2)))
 
 
+@pytest.mark.slow
 def test_the_fully_connected_product_is_e3nns(device):
     arguments = "3x0e+2x1o", "2x0e+1o", "4x0e+3x1o+2x1e+5x3e"  # nothing leads to 3e
     product, reference = both(*arguments, ours=FullyConnectedTensorProduct, theirs=o3.FullyConnectedTensorProduct)
@@ -113,6 +115,7 @@ def test_the_fully_connected_product_is_e3nns(device):
     close(product.to(device), reference.to(device), *(torch.randn(6, n, device=device) for n in (9, 5)))
 
 
+@pytest.mark.slow
 def test_the_elementwise_product_is_e3nns(device):
     arguments = "2x0e+3x1o", "2x0e+3x1o", ["0e", "1e"]
     product, reference = both(*arguments, ours=ElementwiseTensorProduct, theirs=o3.ElementwiseTensorProduct)
@@ -121,7 +124,12 @@ def test_the_elementwise_product_is_e3nns(device):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("3x0e+2x1o",), ("3x0e+2x1o", "4x0e+2x1e+5x2e+1x3o"), ("2x0e+2x1o", None, ["0e", "1e"]), ("1x0e", "2x0e")],
+    [
+        pytest.param(("3x0e+2x1o",), marks=pytest.mark.thorough),
+        pytest.param(("3x0e+2x1o", "4x0e+2x1e+5x2e+1x3o"), marks=pytest.mark.thorough),
+        pytest.param(("2x0e+2x1o", None, ["0e", "1e"]), marks=pytest.mark.thorough),
+        ("1x0e", "2x0e"),
+    ],
     ids=str,
 )
 def test_the_square_is_e3nns(device, arguments):
@@ -164,6 +172,7 @@ def test_weights_come_in_any_form_that_e3nn_takes():
     torch.testing.assert_close(product(x, y, list(product.weight_views(weight))), expected)
 
 
+@pytest.mark.thorough
 def test_views_of_weights_are_e3nns():
     product, reference = both(*EVERY_MODE)
     for ours, theirs in zip(product.weight_views(), reference.weight_views(), strict=True):
@@ -195,7 +204,10 @@ def test_copies_and_pickles_compute_the_same(arguments):
         assert torch.equal(copied(x, y), product(x, y))
 
 
-@pytest.mark.parametrize("arguments", [(*IRREPS, PATHS), EVERY_MODE], ids=["uvu", "every mode"])
+@pytest.mark.parametrize(
+    "arguments",
+    [pytest.param((*IRREPS, PATHS), id="uvu"), pytest.param(EVERY_MODE, id="every mode", marks=pytest.mark.thorough)],
+)
 def test_forward_mode_and_vmap(arguments):
     product, reference = both(*arguments)
     (x, y), (change, _) = rows_of(product), rows_of(product)
@@ -205,6 +217,7 @@ def test_forward_mode_and_vmap(arguments):
     torch.testing.assert_close(each, torch.stack([reference(x, y), reference(change, y)]))
 
 
+@pytest.mark.thorough
 def test_weights_under_vmap_and_hessians():
     paths = [(0, 0, 0, "uvv", True), (0, 1, 1, "u<vw", True)]
     product, reference = both("3x0e", "3x0e+3x1o", "3x0e+2x1o", paths, internal_weights=False)
@@ -219,7 +232,13 @@ def test_weights_under_vmap_and_hessians():
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("arguments", [(*IRREPS, PATHS), EVERY_MODE], ids=["uvu", "every mode"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param((*IRREPS, PATHS), id="uvu"),
+        pytest.param(EVERY_MODE, id="every mode", marks=pytest.mark.thorough),
+    ],
+)
 def test_compiled_without_graph_breaks(arguments):
     product = TensorProduct(*arguments)
     x, y = (t.requires_grad_() for t in rows_of(product))

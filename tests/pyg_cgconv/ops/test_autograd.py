@@ -13,7 +13,7 @@ from tests.pyg_cgconv.ops.test_transforms import assert_equal, both, on_graph, p
 from tests.transforms import TRANSFORMS, leaves, squared
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_checks_of_the_convolution(device):
     layer, _ = both()
     inputs, _, edge_index = problem(layer, 2, 1, 2, device)
@@ -23,6 +23,7 @@ def test_checks_of_the_convolution(device):
     assert gradgradcheck(f, x, check_fwd_over_rev=True, check_rev_over_rev=True, **options)
 
 
+@pytest.mark.slow
 def test_checks_of_products(device):
     products = NodeProducts("1x0e+1x1o", 1, "0e").to(device).double()
     x = torch.randn(2, 4, dtype=torch.float64, device=device, requires_grad=True)

@@ -60,7 +60,7 @@ def test_random_problems(device, problem):
     check(*problem, device)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_high_degrees(device):
     instructions = [(0, 0, 0, "uvu", True), (1, 1, 1, "uvu", True), (0, 1, 2, "uvu", True)]
     irreps = (o3.Irreps("5x4e+3x6o"), o3.Irreps("4e+3o"), o3.Irreps("5x8e+3x3e+5x6o"))
@@ -69,9 +69,15 @@ def test_high_degrees(device):
     compare(case, device, torch.float64)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("mode", "irreps_edge", "shared_weights"),
-    [("uvu", "1o", False), ("uvw", "1o", True), ("uvw", "1o", False), ("uuu", "2x1o", False)],
+    [
+        ("uvu", "1o", False),
+        ("uvw", "1o", True),
+        ("uvw", "1o", False),
+        ("uuu", "2x1o", False),
+    ],
 )
 def test_second_and_third_derivatives_are_slopes(device, mode, irreps_edge, shared_weights):
     """A Hessian and a third derivative, times the same change of all inputs, against finite differences."""

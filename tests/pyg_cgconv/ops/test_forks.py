@@ -1,18 +1,22 @@
 """Processes that are forked from one that has used the kernels: they compute, alone, what their parent does.
 
-Each test is a program in a process of its own, with a time limit: a process that waits for ever fails.
+One process runs the programs of all tests, one after the other. One that waits for ever fails.
 """
 
+import json
 import os
+import select
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
-import multiprocessing, os, signal, threading
+import json, multiprocessing, os, signal, sys, threading, time, traceback
 import torch
 from pyg_cgconv import TensorProductConv
 
@@ -56,65 +60,98 @@ def wait_for(*pids):
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * len(pids)
 
 if __name__ == "__main__":
+    for line in sys.stdin:
+        try:
+            check_results()
+            exec(json.loads(line), globals())
+            said = "done"
+        except Exception:
+            said = traceback.format_exc()
+        print(json.dumps(said), flush=True)
 """
-pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"), pytest.mark.slow]
+LIMIT = 240.0  # seconds
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"), pytest.mark.thorough]
 
 
-def run(body: str, tmp_path: Path) -> None:
-    """The program with this body, in a process of its own with two threads."""
-    script = tmp_path / "program.py"
-    script.write_text(PROGRAM + "\n".join("    " + line for line in body.strip().splitlines()))
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+class Parent:
+    """The process, with two threads, and started when there is a program for it."""
+
+    def __init__(self, folder: Path):
+        self.script = folder / "program.py"
+        self.script.write_text(PROGRAM)
+        self.process: subprocess.Popen | None = None
+
+    def run(self, body: str) -> None:
+        if self.process is None:
+            environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+            pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+            self.process = subprocess.Popen([sys.executable, self.script], env=environment, **pipes)
+        self.process.stdin.write(json.dumps(body) + "\n")
+        self.process.stdin.flush()
+        if not select.select([self.process.stdout], [], [], LIMIT)[0]:
+            self.end()
+            pytest.fail(f"no end after {LIMIT} seconds")
+        said = self.process.stdout.readline()
+        if not said:
+            self.end()
+            pytest.fail("the process has died")
+        assert json.loads(said) == "done", json.loads(said)
+
+    def end(self) -> None:
+        """With its children."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory) -> Iterator[Parent]:
+    parent = Parent(tmp_path_factory.mktemp("forks"))
+    yield parent
+    parent.end()
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_pools_of_processes(method, tmp_path):
+def test_pools_of_processes(method, parent):
     function, processes = ("check", 2) if method == "fork" else ("check_results", 1)  # each of the others imports torch
-    run(
+    parent.run(
         f"""
-check_results()
 with multiprocessing.get_context("{method}").Pool({processes}) as pool:
     pool.starmap_async({function}, [()] * 3).get(timeout=120)
 check_results()
-""",
-        tmp_path,
+"""
     )
 
 
-def test_workers_of_a_data_loader(tmp_path):
-    run(
+def test_workers_of_a_data_loader(parent):
+    parent.run(
         """
-check_results()
 class Checks(torch.utils.data.Dataset):
     __len__ = lambda self: 4
     __getitem__ = lambda self, number: check(number)
 loader = torch.utils.data.DataLoader(Checks(), num_workers=2, multiprocessing_context="fork", timeout=100)
 assert torch.cat(list(loader)).tolist() == [0, 1, 2, 3]
 check_results()
-""",
-        tmp_path,
+"""
     )
 
 
-def test_forks_of_forks(tmp_path):
-    run(
+def test_forks_of_forks(parent):
+    parent.run(
         """
-check_results()
 def parent():
     check()
     wait_for(forked(check), forked(check))
     check()
 wait_for(forked(parent))
 check_results()
-""",
-        tmp_path,
+"""
     )
 
 
-def test_derivatives_of_what_was_computed_before_the_fork(tmp_path):
-    run(
+def test_derivatives_of_what_was_computed_before_the_fork(parent):
+    parent.run(
         """
 inputs = [t.clone().requires_grad_() for t in (x, edge_attr, weight)]
 first = torch.autograd.grad(layer(inputs[0], edge_index, *inputs[1:]).square().sum(), inputs, create_graph=True)
@@ -124,14 +161,13 @@ exact = second()
 def child():
     assert all(torch.equal(a, b) for a, b in zip(second(), exact, strict=True))
 wait_for(forked(child))
-""",
-        tmp_path,
+"""
     )
 
 
-def test_other_modes_and_products_in_a_fork(tmp_path):
+def test_other_modes_and_products_in_a_fork(parent):
     """With the matrix products that mix channels, of a library that has threads."""
-    run(
+    parent.run(
         """
 from pyg_cgconv import FullyConnectedTensorProduct
 irreps = ["8x0e+8x1o"] * 3
@@ -149,15 +185,13 @@ def child():
     for found, expected in zip(every(), exact, strict=True):
         assert (found - expected).norm() < 1e-5 * expected.norm()
 wait_for(forked(child))
-""",
-        tmp_path,
+"""
     )
 
 
-def test_transforms_in_a_fork(tmp_path):
-    run(
+def test_transforms_in_a_fork(parent):
+    parent.run(
         """
-check_results()
 def slope(layer):
     f = lambda x: layer(x, edge_index, edge_attr, weight).square().sum()
     return torch.vmap(lambda c: torch.func.jvp(torch.func.grad(f), (x,), (c,))[1])(torch.stack([x, 2 * x]))
@@ -165,13 +199,12 @@ exact = slope(reference)
 def child():
     assert (slope(layer) - exact).norm() < 1e-4 * exact.norm()
 wait_for(forked(child))
-""",
-        tmp_path,
+"""
     )
 
 
-def test_while_another_thread_runs_a_kernel(tmp_path):
-    run(
+def test_while_another_thread_runs_a_kernel(parent):
+    parent.run(
         """
 from cuda_kernels.cpu import launch
 check_results()
@@ -188,17 +221,14 @@ wait_for(child)
 done.set()
 thread.join()
 check_results()
-""",
-        tmp_path,
+"""
     )
 
 
-def test_while_another_thread_compiles(tmp_path):
+def test_while_another_thread_compiles(parent):
     """The child compiles, too: kernels of one thread, which its parent had not."""
-    run(
+    parent.run(
         """
-import time
-check_results()
 def compile_others():
     for channels in range(9, 13):
         other = TensorProductConv(f"{channels}x0e", "0e+1o", "0e+1o")
@@ -212,6 +242,5 @@ while thread.is_alive() and len(children) < 4:
 wait_for(*children)
 thread.join()
 check_results()
-""",
-        tmp_path,
+"""
     )

@@ -121,14 +121,14 @@ def check(kind: str, channels: int, layout: str) -> None:
             assert error(result, expected.reshape(result.shape)) < 1e-13, (contraction.spec, name)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", kinds(2, "mul_ir"))
 def test_on_a_cpu(kind, monkeypatch):
     monkeypatch.setattr(POOL, "empty", lambda shape, dtype: torch.full(shape, torch.nan, dtype=dtype))
     check(kind, channels=5, layout="mul_ir")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "channels", "layout", "options"),
     [

@@ -79,7 +79,7 @@ ALIKE = ((4, 1, 8, 0), (4, 1, 8, 1), (4, 1, 8, 0), (40, 1, 8, 1)), "8x1o+8x1e"
 @pytest.mark.parametrize(
     ("case", "on_graph", "layout"),
     [
-        pytest.param(WIDE, True, "mul_ir", id="more channels than a warp reads", marks=pytest.mark.slow),
+        pytest.param(WIDE, True, "mul_ir", id="more channels than a warp reads", marks=pytest.mark.thorough),
         pytest.param(ODD, True, "mul_ir", id="a slot of two paths, one without any"),
         pytest.param(ODD, False, "ir_mul", id="a slot of two paths, one without any, rows"),
         pytest.param(ALIKE, False, "mul_ir", id="paths that differ in places, rows"),
@@ -105,7 +105,7 @@ def test_every_transform(device, name):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("case", "on_graph", "options"),
     [

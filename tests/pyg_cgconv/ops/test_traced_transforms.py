@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from tests.pyg_cgconv.ops.test_transforms import assert_equal, both, on_graph, problem
 from tests.transforms import TRANSFORMS, squared
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture

@@ -87,6 +87,7 @@ def test_random_problems(device, drawn):
         assert max(errors) < 1e-11, (name, varied, errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_every_transform(device, name, options):

@@ -170,7 +170,7 @@ def test_the_file_says_what_lammps_asks_for(tmp_path):
     assert torch.equal(given[0].forces, given[1].forces)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_file_is_read_by_a_process_that_knows_neither_ase_nor_lammps(tmp_path):
     write_lammps(make(), tmp_path / "lammps.pt")
     script = (

@@ -9,7 +9,7 @@ from pyg_cgconv.potential import Potential
 from tests.pyg_cgconv.ops.test_transforms import assert_equal
 from tests.pyg_cgconv.potential.test_potential import crystal, make, molecule
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")

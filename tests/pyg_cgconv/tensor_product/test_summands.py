@@ -33,6 +33,7 @@ def of_paths(irreps, instructions, shared_weights: bool = True, on_graph: bool =
     return case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "on_graph"), ROWS_AND_GRAPHS)
 def test_each_mode(device, mode, on_graph):
     compare(case_of(mode, on_graph), device, torch.float64)
