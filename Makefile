@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test test-fast test-all test-long test-dropins test-mace test-nequip lint clean docs
+.PHONY: demo test test-fast test-thorough test-long test-dropins test-mace test-nequip lint clean docs
 
 demo: runs/demo/metrics.json  ## train a potential on the embedded ethanol frames; see what it learned in runs/demo
 	@echo "Trained: see runs/demo/parity.png, learning_curve.png and metrics.json (make clean removes runs/, .venv and the built pages)"
@@ -14,16 +14,16 @@ runs/demo/metrics.json: $(VENV)/installed
 
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist worksteal
 # Compiled kernels are kept for the next time: they are found by the code that they were made from.
-KEPT := PYG_CGCONV_CACHE=$(CURDIR)/$(VENV)/kernels
+export PYG_CGCONV_CACHE ?= $(CURDIR)/$(VENV)/kernels
 
 test: lint  ## before each commit: what runs without a network, and no test marked thorough; with a GPU its tests, too
-	$(KEPT) $(PYTEST) -m "not thorough"
+	$(PYTEST) -m "not thorough"
 
 test-fast: $(VENV)/installed  ## for people at work: nor those marked slow, and fewer random examples
-	$(KEPT) $(PYTEST) -q -m "not slow and not thorough" --hypothesis-profile fast
+	$(PYTEST) -q -m "not slow and not thorough" --hypothesis-profile fast
 
-test-all: lint  ## before a merge, and in continuous integration: each test, with kernels compiled anew
-	$(PYTEST)
+test-thorough: $(VENV)/installed  ## the others; before a merge, and in continuous integration
+	$(PYTEST) -m thorough
 
 test-long: $(VENV)/installed  ## for the night: ten times as many random examples or more, others each time; large kernels
 	$(RUN) -m pytest -m hypothesis --hypothesis-profile long

@@ -13,17 +13,20 @@ def options(target: str) -> list[str]:
     """Those of pytest in a target's recipe."""
     (recipe,) = re.findall(rf"^{target}:.*\n\t(.*)$", MAKEFILE, re.MULTILINE)
     (pytest,) = re.findall(r"^PYTEST := .* -m pytest (.*)$", MAKEFILE, re.MULTILINE)
-    return shlex.split(recipe.replace("$(PYTEST)", pytest).replace("$(KEPT)", ""))
+    return shlex.split(recipe.replace("$(PYTEST)", pytest))
 
 
-def test_all_means_all():
-    assert options("test-all") == ["--numprocesses", "2", "--dist", "worksteal"]
+def test_together_two_targets_run_all():
+    common = ["--numprocesses", "2", "--dist", "worksteal"]
+    assert options("test") == [*common, "-m", "not thorough"]
+    assert options("test-thorough") == [*common, "-m", "thorough"]
 
 
 def test_continuous_integration_runs_all():
     lines = (ROOT / ".ci/run").read_text().splitlines()
     assert [line for line in lines if line.startswith("make ")] == [
-        "make test-all",
+        "make test",
+        "make test-thorough",
         "make --jobs 2 test-dropins",
         "make docs",
     ]

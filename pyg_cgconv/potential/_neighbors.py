@@ -16,9 +16,9 @@ from ._bins import near
 
 ROUNDING = 1e-9  # relative slack of the search; where it is not sure, a strict comparison decides
 
-GPU_ATOMS = 2000
-"""Of a structure on a GPU that is searched there: an estimate. A CPU needs 20 ms for as many, and a GPU's search is
-some 100 launches and ten waits long."""
+GPU_ATOMS = 400
+"""Of a structure on a GPU that is searched there: its search is some 100 launches and ten waits long. 1,000 atoms on an
+H200 took 4.8 ms, on its host with the copy 15.7 ms."""
 
 
 def radius_graph(
