@@ -1,10 +1,11 @@
 """An interatomic potential: energies, forces and stresses of batches of atoms.
 
-    potential     Potential: the model; blocks: its rounds of message passing
+    potential     Potential: the model; blocks: its network
     atoms         what it reads of a batch, checked
     derivatives   forces, virial, volume, Hessian
     arguments     its arguments, checked
     file          potential.pt
+    heads         with_heads: several levels of theory on one body
     species       with_species: the same potential, for more elements
     ghosts        neighbours that other processes compute
     given         a potential as an engine takes it
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from .._lazy import attach
 from ._derivatives import cell_volumes
+from ._heads import with_heads
 from ._lammps import LAMMPS_SUFFIXES, LAMMPSPotential, write_lammps
 from ._neighbors import RadiusGraph, radius_graph
 from ._potential import Potential
@@ -45,6 +47,7 @@ __all__ = [
     "Replay",
     "cell_volumes",
     "radius_graph",
+    "with_heads",
     "with_species",
     "write_lammps",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -64,9 +63,10 @@ class ASECalculator(Calculator):
         skin: By how much neighbours are looked for beyond the cutoff, Angstrom. A larger one lets a list last for more
             steps and makes each step compute more pairs; with 0 each step has a new list.
         capture: Whether CUDA graphs are used where they help, on a GPU with up to 100,000 pairs.
+        head: The name of the head of a potential that has several; its first if None.
 
     Attributes:
-        potential: The calculator's own potential.
+        potential: The calculator's own potential, that of the head.
         neighbors: The :class:`VerletList`; ``neighbors.builds`` says how many lists were made so far.
 
     Raises:
@@ -110,9 +110,10 @@ class ASECalculator(Calculator):
         dtype: torch.dtype | str | None = None,
         skin: float = 0.5,
         capture: bool = True,
+        head: str | None = None,
     ):
         super().__init__()
-        potential = copy.deepcopy(potential) if isinstance(potential, Potential) else _load(potential)
+        potential = (potential if isinstance(potential, Potential) else _load(potential)).with_head(head)
         dtype = potential.dtype if dtype is None else floating_dtype(dtype)
         device = potential.shift.device if device is None else usable_device(device)
         self.potential = potential.to(device, dtype).eval().requires_grad_(False)

@@ -39,7 +39,7 @@ class CommitteeCalculator(ASECalculator):
 
     Args:
         potentials: Two or more, each as :class:`~pyg_cgconv.ASECalculator` takes it: potentials, files, run folders.
-        device, dtype, skin, capture: As there, for each member.
+        device, dtype, skin, capture, head: As there, for each member.
 
     Attributes:
         members: The calculators of the single potentials.
@@ -73,13 +73,14 @@ class CommitteeCalculator(ASECalculator):
         dtype: torch.dtype | str | None = None,
         skin: float = 0.5,
         capture: bool = True,
+        head: str | None = None,
     ):
         Calculator.__init__(self)
         if isinstance(potentials, (str, bytes, os.PathLike, Potential)) or not isinstance(potentials, Sequence):
             raise TypeError(f"potentials: expected a list of potentials or of paths, got {_shown(potentials)}")
         if len(potentials) < 2:
             raise ValueError(f"potentials: expected two or more, got {len(potentials)}; ASECalculator takes one")
-        options: dict[str, Any] = dict(device=device, dtype=dtype, skin=skin, capture=capture)
+        options: dict[str, Any] = dict(device=device, dtype=dtype, skin=skin, capture=capture, head=head)
         self.members = [ASECalculator(potential, **options) for potential in potentials]
         devices = {member.neighbors.device for member in self.members}
         if len(devices) > 1:

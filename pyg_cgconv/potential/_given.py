@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 
 import torch
@@ -15,21 +14,23 @@ def for_inference(
     potential: Potential | str | os.PathLike,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
+    head: str | None = None,
 ) -> Potential:
     """A copy of a potential, or that of a file, for energies and their derivatives: in evaluation mode, without
-    gradients of parameters. Device and dtype are its own if None.
+    gradients of parameters and without heads. Device and dtype are its own if None, ``head`` is its first one.
 
     Raises:
         TypeError: ``potential`` is neither a potential nor a path.
         FileNotFoundError: there is no such file.
-        ValueError: a file holds no potential, the model has no energy, or an argument makes no sense.
+        ValueError: a file holds no potential, the model has no energy or no such head, or an argument makes no sense.
     """
     if isinstance(potential, Potential):
-        own = copy.deepcopy(potential)
+        own = potential
     elif isinstance(potential, (str, os.PathLike)):
         own = Potential.load(potential)
     else:
         raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {potential!r}")
+    own = own.with_head(head)
     check_energy_readout(own.hyperparameters["readout_irreps"])
     dtype = own.dtype if dtype is None else floating_dtype(dtype)
     own.hyperparameters["dtype"] = str(dtype).removeprefix("torch.")
