@@ -18,7 +18,7 @@ from datasets.npz import HEAVIEST_ELEMENT
 from datasets.structure_dataset import StructureDataset
 
 # Part of every cache file's name: raise it whenever the same file would be read as other frames.
-READER_VERSION = 3
+READER_VERSION = 4
 SECONDS_BEFORE_A_BAR = 10
 
 
@@ -61,8 +61,9 @@ class AtomsFile(StructureDataset):
             ``weight`` (1, 3) float64, of energy, forces and stress, ``config_weight`` times ``config_energy_weight``,
             ``config_forces_weight`` and ``config_stress_weight`` (or ``config_virials_weight``), each 1 if it is not
             there; ``config_type`` uint8, the bytes of the name, "Default" without one, of which
-            ``bytes(data.config_type.tolist()).decode()`` makes it again; ``constrained`` (1,) bool, whether atoms are
-            held fixed; ``source`` (1, 2) int64, the file among ``files`` and the frame in it.
+            ``bytes(data.config_type.tolist()).decode()`` makes it again; ``head_name`` uint8, likewise, the name of its
+            level of theory, ``head`` in the file; ``constrained`` (1,) bool, whether atoms are held fixed; ``source``
+            (1, 2) int64, the file among ``files`` and the frame in it.
         transform, pre_transform, pre_filter, num_workers: As in :class:`StructureDataset`.
 
     Raises:

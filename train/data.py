@@ -28,7 +28,8 @@ class Splits:
     """Three disjoint lists of frames, what they are called in tables and plots, and isolated atoms, in none of them.
 
     Of the old frames of a fine-tuning some are among those to train on and to validate, marked by ``replayed``;
-    ``replay`` are others, tested by themselves.
+    ``replay`` are others, tested by themselves. With ``heads``, names of levels of theory, each frame has the number of
+    its ``head`` (1,).
     """
 
     name: str
@@ -37,10 +38,25 @@ class Splits:
     test: Sequence[Data]
     isolated: Sequence[IsolatedAtom] = ()
     replay: Sequence[Data] = ()
+    heads: Sequence[str] = ()
 
     def parts(self) -> dict[str, Sequence[Data]]:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return parts | ({"replay": self.replay} if self.replay else {})
+
+    def by_head(self) -> list["Splits"]:
+        """The frames of each head; all of them where there are no heads."""
+        if not self.heads:
+            return [self]
+        lists = ("train", "validation", "test", "replay")
+        return [
+            Splits(
+                f"head {name}",
+                isolated=[atom for atom in self.isolated if atom.head == number],
+                **{part: [frame for frame in getattr(self, part) if frame.head.item() == number] for part in lists},
+            )
+            for number, name in enumerate(self.heads)
+        ]
 
     def sizes(self) -> dict[str, int]:
         return {name: len(frames) for name, frames in self.parts().items()}
@@ -58,14 +74,14 @@ def with_neighbors(frames: Iterable[Data], cutoff: float) -> list[Data]:
     return [connect(frame) for frame in frames]
 
 
-def check_species(splits: Splits) -> None:
+def check_species(splits: Splits, of: str = "") -> None:
     """Raises ValueError where validation or test frames hold elements that the potential does not learn in training."""
-    known = set(torch.cat([frame.z for frame in splits.train]).tolist())
+    known = {number for frame in splits.train for number in frame.z.tolist()}
     for part, frames in splits.parts().items():
-        unknown = set(torch.cat([frame.z for frame in frames]).tolist()) - known
+        unknown = {number for frame in frames for number in frame.z.tolist()} - known
         if unknown:
             raise ValueError(
-                f"{part} frames hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}"
+                f"{part} frames{of} hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}"
             )
 
 
@@ -115,8 +131,8 @@ def _complete_cell(frame: Data, number: int) -> None:
         frame.cell = torch.from_numpy(complete_cell(frame.cell[0].numpy())).to(frame.cell).reshape(1, 3, 3)
 
 
-def labels(frames: Sequence[Data]) -> Labels:
-    """Reference energies, forces and stresses of ``frames``."""
+def labels(frames: Sequence[Data], heads: Sequence[str] = ()) -> Labels:
+    """Reference energies, forces and stresses of ``frames``, of which each has one of ``heads``, if there are some."""
     return Labels(
         energy=_joined(frames, "energy"),
         forces=_joined_if_any(frames, "forces"),
@@ -124,6 +140,7 @@ def labels(frames: Sequence[Data]) -> Labels:
         stress=_joined_if_any(frames, "stress"),
         numbers=torch.cat([frame.z for frame in frames]).numpy(),
         config_types=_config_types(frames),
+        heads=np.array([heads[frame.head.item()] for frame in frames]) if heads else None,
     )
 
 

@@ -5,7 +5,7 @@ A run folder alone repeats the errors of its own test frames. Other frames come 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
+from datasets.atoms_details import DEFAULT_HEAD
 from pyg_cgconv.potential import Potential
 from train.data import EVALUATION_BATCH_FACTOR, labels, made_alike
 from train.data_files import DataFiles
-from train.frame_weights import drop_labels_without_weight, name_config_types
+from train.frame_weights import drop_labels_without_weight, name_details
 from train.label_counts import describe_labels
 from train.md17 import MD17Options, read_splits
 from train.metrics import MEV_PER_EV, Labels, errors
@@ -99,6 +100,7 @@ def run(
     compute.use_threads()
     potential = load_trained(model.model, **compute.overrides)
     compared = read_frames(model.model, potential, files, reference)
+    compared, potential = of_head(compared, potential, model.head)
     if compared.run is not None:  # so that sums are rounded as they were
         torch.set_num_threads(compute.threads or compared.run.threads or torch.get_num_threads())
         torch.set_float32_matmul_precision(compared.run.matmul_precision)
@@ -107,6 +109,45 @@ def run(
         potential.to(compute.torch_device), compared.frames, options.batch_size or compared.batch_size
     )
     return report(model.model, options, compared, predicted, potential)
+
+
+def of_head(compared: Frames, potential: Potential, head: str | None) -> tuple[Frames, Potential]:
+    """Frames with the number of their heads and the potential with all heads; or, with ``head``, that one and frames
+    of it, or frames that name none.
+
+    Raises:
+        ValueError: there is no such head, or heads of frames are not known or not named.
+    """
+    heads = potential.hyperparameters["heads"]
+    if heads is None or head is not None:
+        alone = potential.with_head(head)
+        kept = [frame for frame in compared.frames if head is None or head_of(frame, heads) in (head, DEFAULT_HEAD)]
+        if not kept:
+            raise ValueError(f"head={head!r}: none of the {len(compared.frames)} frames is of this head")
+        for frame in kept:
+            drop_head(frame)
+        return replace(compared, frames=kept), alone
+    for number, frame in enumerate(compared.frames):
+        name = head_of(frame, heads)
+        if name not in heads:
+            raise ValueError(
+                f"frame {number} has head={name!r}, but the heads of the potential are {', '.join(heads)}: name that "
+                "of each frame in the files, or give one for all of them by --head"
+            )
+        drop_head(frame)
+        frame.head = torch.tensor([heads.index(name)])
+    return compared, potential
+
+
+def head_of(frame: Data, heads: Sequence[str]) -> str:
+    """The name of the head of a frame of files, or of one that was trained on."""
+    return heads[int(frame.head)] if "head" in frame else frame.get("head_name", DEFAULT_HEAD)
+
+
+def drop_head(frame: Data) -> None:
+    for name in ("head", "head_name"):
+        if name in frame:
+            del frame[name]
 
 
 def read_frames(model: Path, potential: Potential, files: DataFiles, reference: ReferenceOptions) -> Frames:
@@ -125,7 +166,7 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
         dataset = files.read(cutoff, details=True, **keys)
         files.check_elements(dataset, potential)
         frames = list(dataset)
-        name_config_types(frames)
+        name_details(frames)
         drop_labels_without_weight(frames)
         return Frames(name, frames)
     if reference.md17 is not None:
@@ -169,7 +210,7 @@ def stacked_stress(predictions: Sequence[Prediction]) -> np.ndarray | None:
 
 def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: Labels, potential: Potential) -> dict:
     """Writes ``metrics.json`` and the plot, prints the table."""
-    computed = labels(compared.frames)
+    computed = labels(compared.frames, potential.hyperparameters["heads"] or ())
     found = errors(predicted, computed)
     metrics = {
         "model": str(model),

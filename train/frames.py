@@ -11,7 +11,8 @@ from train.committee import CommitteeOptions, train_committee
 from train.data import Splits, made_alike, quantities_of
 from train.division import divide, drawn, frame_count
 from train.frame_checks import warn_of_unlikely_frames
-from train.frame_weights import drop_labels_without_weight, name_config_types, weigh
+from train.frame_weights import drop_labels_without_weight, name_details, weigh
+from train.heads import Files, files_of, give_heads, head_names, weigh_heads
 from train.isolated_atoms import IsolatedAtom, is_isolated
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions, require_positive
 from train.preset_choice import AUTO, amount_in, choose
@@ -32,13 +33,17 @@ class FramesOptions(CommitteeOptions):
         train_file: training frames, such as train.xyz; or several files, such as [bulk.xyz, surfaces.xyz]. Frames may
             have different labels: what one lacks is not learned of it. In this and the other files, a frame of one atom
             without neighbours within the cutoff gives the energy of its element, and is neither trained on nor tested;
-            it needs no forces and no stress.
+            it needs no forces and no stress. Files of several levels of theory are named by their heads, such as
+            {pbe: pbe.xyz, r2scan: [a.xyz, b.xyz]}; so are those of val_file and test_file.
         val_file: validation frames (default: val_size of the training frames, drawn at random).
         test_file: test frames (default: test_size of the training frames, drawn at random).
         replay_file: old frames, which a fine-tuning shall not forget, with energies of the same level of theory as the
             new ones. Tenths of them are validated with the others, and tested by themselves; the rest is trained on.
         replay_weight: factor on the loss of old frames.
         replay_size: number of old frames, drawn at random (default: all).
+        heads: names of levels of theory, such as [pbe, r2scan], of which each frame in the files has one as head. The
+            potential has a readout and energies of atoms for each. Not needed where train_file has files by head.
+        head_weights: factors on the loss of frames by their head, such as {pbe: 0.1}; others have 1.
         val_size: without val_file, a number of frames, or, below 1, a part of the training frames; isolated atoms do
             not count.
         test_size: the same for test frames.
@@ -59,9 +64,11 @@ class FramesOptions(CommitteeOptions):
         cache: folder in which frames and neighbour lists are kept for the next time (default: nowhere).
     """
 
-    train_file: str | list[str]
-    val_file: str | list[str] | None = None
-    test_file: str | list[str] | None = None
+    train_file: Files
+    val_file: Files | None = None
+    test_file: Files | None = None
+    heads: list[str] | None = None
+    head_weights: dict[str, float] | None = None
     replay_file: str | list[str] | None = None
     replay_weight: float = 1.0
     replay_size: int | None = None
@@ -88,9 +95,23 @@ class FramesOptions(CommitteeOptions):
             raise ValueError("replay_weight and replay_size: there are no old frames, name their file by replay_file")
         if self.labels is not None and "energy" not in self.labels:
             raise ValueError(f"labels={self.labels}: expected energy among them, which a potential is made of")
-        for name, weight in (self.config_type_weights or {}).items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"config_type_weights: {name}: {weight}, expected a number of 0 or more")
+        heads = self.head_names
+        if heads and self.replay_file is not None:
+            raise ValueError(
+                "replay_file: with heads, old frames are those of a head: give their file in train_file, such as "
+                f"--train_file '{{{heads[0]}: new.xyz, old: old.xyz}}', and their weight by head_weights"
+            )
+        if unknown := set(self.head_weights or ()) - set(heads):
+            raise ValueError(f"head_weights: {', '.join(sorted(unknown))}: the heads are {', '.join(heads) or 'none'}")
+        for option in ("config_type_weights", "head_weights"):
+            for name, weight in (getattr(self, option) or {}).items():
+                if not 0 <= weight < math.inf:
+                    raise ValueError(f"{option}: {name}: {weight}, expected a number of 0 or more")
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Levels of theory, if there are several."""
+        return head_names(self.heads, {name: getattr(self, name) for name in FILE_OPTIONS})
 
 
 OPTIONS = (FramesOptions, ModelOptions, FitOptions, TuningOptions, RunOptions)
@@ -125,6 +146,7 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     read = read_files(options, cutoff, num_workers)
     everything = [source for sources in read.values() for source in sources]
     weigh([source.frame for source in everything], options.config_type_weights)
+    weigh_heads([source.frame for source in everything], options.head_names, options.head_weights)
     for source in read.get("replay_file", []):
         source.frame.weight = options.replay_weight * source.frame.weight
     isolated = [IsolatedAtom.of(source.frame, source.place) for source in everything if is_isolated(source.frame)]
@@ -135,19 +157,30 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     validation = read.get("val_file", frame_count(options.val_size, frames))
     parts = divide(frames, validation, test, options.split_seed, labels_of)
     old = divide_old(read.get("replay_file", []), options)
-    warn_of_duplicates(parts[0] + old[0], parts[1] + old[1], parts[2] + old[2])
-    for sources in (parts, old):  # old frames by themselves: they may be of other structures
-        warn_of_unlikely_frames([source for part in sources for source in part])
+    for head in range(max(1, len(options.head_names))):  # levels of theory by themselves, as their energies differ
+        first, *others = ([source for source in part if source.head == head] for part in parts)
+        warn_of_duplicates(first + old[0], others[0] + old[1], others[1] + old[2])
+        warn_of_unlikely_frames([*first, *others[0], *others[1]])
+    warn_of_unlikely_frames([source for part in old for source in part])  # they may be of other structures
     training, validated, tested = ([source.frame for source in part] for part in parts)
     old_training, old_validated, replay = ([source.frame for source in part] for part in old)
-    splits = Splits(name_of(options), training + old_training, validated + old_validated, tested, isolated, replay)
+    splits = Splits(
+        name_of(options),
+        training + old_training,
+        validated + old_validated,
+        tested,
+        isolated,
+        replay,
+        options.head_names,
+    )
     mark_replayed(splits, {id(frame) for frame in (*old_training, *old_validated, *replay)})
     made_alike([frame for part in splits.parts().values() for frame in part])
     return options.frames_of_member(splits)
 
 
 def labels_of(source: SourceFrame) -> tuple[str, ...]:
-    return quantities_of([source.frame])
+    """Its labels, which are others with each head."""
+    return tuple(f"{name} of head {source.head}" for name in quantities_of([source.frame]))
 
 
 def divide_old(sources: list[SourceFrame], options: FramesOptions) -> tuple[list[SourceFrame], ...]:
@@ -175,9 +208,9 @@ def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[
     Raises:
         ValueError: a file cannot be read, or no frame has one of the labels.
     """
-    chosen = {name: paths(files) for name in FILE_OPTIONS if (files := getattr(options, name))}
-    files = [file for of_option in chosen.values() for file in of_option]
-    owners = [name for name, of_option in chosen.items() for _ in of_option]
+    chosen = {name: files_of(files) for name in FILE_OPTIONS if (files := getattr(options, name))}
+    files = [file for of_option in chosen.values() for _, file in of_option]
+    owners = [(name, head) for name, of_option in chosen.items() for head, _ in of_option]
     frames = list(
         AtomsFile(
             files,
@@ -193,12 +226,17 @@ def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[
             details=True,
         )
     )
-    name_config_types(frames)
+    name_details(frames)
     read: dict[str, list[SourceFrame]] = {name: [] for name in chosen}
+    sources, of_files = [], []
     for frame in frames:
         file, number = frame.source[0].tolist()
-        read[owners[file]].append(SourceFrame(frame, files[file], number, bool(frame.constrained)))
+        option, head = owners[file]
+        sources.append(SourceFrame(frame, files[file], number, bool(frame.constrained)))
+        of_files.append(head)
+        read[option].append(sources[-1])
         del frame.source, frame.constrained
+    give_heads(sources, of_files, options.head_names)
     return read
 
 
@@ -218,8 +256,8 @@ def without_isolated(option: str, sources: list[SourceFrame]) -> list[SourceFram
     return kept
 
 
-def paths(files: str | list[str]) -> list[Path]:
-    return [Path(file) for file in ([files] if isinstance(files, str) else files)]
+def paths(files: Files) -> list[Path]:
+    return [path for _, path in files_of(files)]
 
 
 def name_of(options: FramesOptions) -> str:

@@ -1,6 +1,6 @@
 """Errors of predicted energies, forces and stresses, in meV, meV/Angstrom and meV/Angstrom^3."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -26,6 +26,7 @@ class Labels:
         stress: (frames, 3, 3) eV/Angstrom^3, positive where the structure wants to shrink; None if there are none.
         numbers: (atoms,) atomic numbers, for the errors of each element.
         config_types: (frames,) names, for the errors of each; None if there is only one.
+        heads: likewise, names of levels of theory.
     """
 
     energy: np.ndarray
@@ -34,6 +35,7 @@ class Labels:
     stress: np.ndarray | None = None
     numbers: np.ndarray | None = None
     config_types: np.ndarray | None = None
+    heads: np.ndarray | None = None
 
     def has(self, name: str) -> bool:
         """Whether any frame has the label ``name``."""
@@ -41,7 +43,7 @@ class Labels:
         return values is not None and not bool(np.isnan(values).all())
 
     def selected(self, frames: np.ndarray) -> "Labels":
-        """Those of some ``frames``, a mask (frames,), without their config_types."""
+        """Those of some ``frames``, a mask (frames,), without their config_types and heads."""
         atoms = np.repeat(frames, self.num_atoms)
         return Labels(
             energy=self.energy[frames],
@@ -57,7 +59,7 @@ def errors(predicted: Labels, reference: Labels) -> dict:
 
     Only quantities that both have are compared, and of these only labels that are not NaN; a prediction that is not a
     number although there is a label makes its errors infinite. Of several elements, ``species`` has the force errors of
-    the atoms of each; of several config_types, ``config_types`` the errors of the frames of each.
+    the atoms of each; of several config_types, ``config_types`` the errors of the frames of each, and so ``heads``.
     """
     found: dict = {}
     if reference.has("energy"):
@@ -74,16 +76,18 @@ def errors(predicted: Labels, reference: Labels) -> dict:
         found |= mean_errors("stress", stress)
         found["stress_mae_GPa"] = found[f"stress_mae_{UNITS['stress']}"] * GPA_PER_MEV
     if reference.config_types is not None:
-        found["config_types"] = config_type_errors(predicted, reference, reference.config_types)
+        found["config_types"] = errors_by_name(predicted, reference, reference.config_types)
+    if reference.heads is not None:
+        found["heads"] = errors_by_name(predicted, reference, reference.heads)
     return found
 
 
-def config_type_errors(predicted: Labels, reference: Labels, config_types: np.ndarray) -> dict[str, dict]:
-    """Errors, and the number of ``frames``, of each of ``config_types`` (frames,), by its name."""
+def errors_by_name(predicted: Labels, reference: Labels, names: np.ndarray) -> dict[str, dict]:
+    """Errors, and the number of ``frames``, of those that have each of ``names`` (frames,)."""
     return {
         str(name): {"frames": int(frames.sum()), **errors(predicted.selected(frames), reference.selected(frames))}
-        for name in np.unique(config_types)
-        for frames in [config_types == name]
+        for name in dict.fromkeys(sorted(names.tolist()))
+        for frames in [names == name]
     }
 
 
@@ -112,9 +116,16 @@ def species_errors(forces: np.ndarray, numbers: np.ndarray) -> dict[str, dict[st
 def trivial_prediction(train: Labels, test: Labels) -> Labels:
     """What a model without physics says of ``test``: no force, no stress, energies from one for each element.
 
-    These are fitted to the training energies; if all frames are one molecule, it gets their mean. The mean absolute
-    error of its forces is the mean absolute force component: what a force error is compared with.
+    These are fitted to the training energies, of each head by themselves; if all frames are one molecule, it gets their
+    mean. The mean absolute error of its forces is the mean absolute force component: what a force error is compared
+    with.
     """
+    if train.heads is not None and test.heads is not None:
+        energy = np.full(len(test.energy), np.nan)
+        for head in np.unique(test.heads):
+            of_head = trivial_prediction(train.selected(train.heads == head), test.selected(test.heads == head))
+            energy[test.heads == head] = of_head.energy
+        return replace(trivial_prediction(replace(train, heads=None), test), energy=energy)
     if train.numbers is None or test.numbers is None:
         raise ValueError("train and test: expected labels with atomic numbers, got numbers=None")
     species = np.unique(train.numbers)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -161,8 +162,8 @@ class PotentialModule(LightningModule):
         """What the training frames contribute to ``hyperparameters``: it tells them from others."""
         if hyperparameters.get("frames") is not None:
             return list(hyperparameters["frames"])
-        potential = hyperparameters["potential"]
-        return [*potential["species"], *potential["shift"], potential["scale"], potential["avg_num_neighbors"]]
+        known = hyperparameters["potential"]
+        return [*known["species"], *np.ravel(known["shift"]), *np.ravel(known["scale"]), known["avg_num_neighbors"]]
 
     def residuals(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """What the loss is made of: errors without a unit, NaN where there is no label."""
@@ -208,8 +209,9 @@ def new_module(
     potential = {
         **asdict(model),
         "species": list(statistics.species),
-        "shift": list(statistics.shift),
-        "scale": statistics.scale,
+        "heads": statistics.heads and list(statistics.heads),
+        "shift": np.array(statistics.shift).tolist(),
+        "scale": [[scale] for scale in statistics.scale] if isinstance(statistics.scale, tuple) else statistics.scale,
         "avg_num_neighbors": statistics.num_neighbors,
         "dtype": dtype,
     }

@@ -109,7 +109,8 @@ class FitOptions(OptimiserOptions):
         stage_two_energy_weight: energy weight of the second stage, in which energies are refined.
         atom_energies: energy of an isolated atom of each element in eV, such as {H: -13.6, O: -2041.8}, elements that
             do not occur included or not. It goes before isolated atoms in the files (default: of isolated atoms in the
-            files, and for other elements fitted to the training energies by least squares).
+            files, and for other elements fitted to the training energies by least squares). With heads, a table by
+            head, such as {pbe: {H: -13.6}, r2scan: {H: -13.7}}.
     """
 
     energy_weight: float = 10.0
@@ -119,7 +120,7 @@ class FitOptions(OptimiserOptions):
     huber_delta: float = 0.01
     stage_two_start: float = 1.0
     stage_two_energy_weight: float = 100.0
-    atom_energies: dict[str, float] | None = None
+    atom_energies: dict[str, float] | dict[str, dict[str, float]] | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -142,17 +143,22 @@ class TuningOptions:
         init_atom_energies: where energies of isolated atoms come from that are neither given nor in the files. data
             fits them to the training energies less what the potential knows of bonds, because levels of theory differ
             in them; potential keeps those that it has.
+        init_head: head of this potential, if it has several, that a training without heads starts from, and each head
+            of a training that it does not have (default: its first).
         freeze: names of what is not trained, such as [embedding, "blocks.0.*"]: parameters or modules of the potential;
             * stands for any characters.
     """
 
     init: Path | None = None
     init_atom_energies: Literal["data", "potential"] = "data"
+    init_head: str | None = None
     freeze: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         if self.freeze and self.init is None:
             raise ValueError(f"freeze={self.freeze}: random weights would stay random; name what was trained by init")
+        if self.init_head is not None and self.init is None:
+            raise ValueError(f"init_head={self.init_head!r}: there is no potential, name one by init")
         if self.init_atom_energies == "potential" and self.init is None:
             raise ValueError("init_atom_energies='potential': there is no potential, name one by init")
 

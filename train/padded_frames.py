@@ -22,6 +22,7 @@ ROWS = {
     "energy": "frame",
     "stress": "frame",
     "weight": "frame",
+    "head": "frame",
     "y": "frame",
 }
 
@@ -37,7 +38,7 @@ class PaddedFrames:
     Args:
         frames: frames with neighbour lists, as :class:`~pyg_cgconv.RadiusGraph` makes them. All must have the same of
             the attributes ``z``, ``pos``, ``edge_index``, ``edge_shift``, ``cell``, ``energy``, ``forces``,
-            ``stress``, ``weight`` and ``y``; batches have these and no others.
+            ``stress``, ``weight``, ``head`` and ``y``; batches have these and no others.
         cutoff: of the potential, Angstrom.
         device: where they are kept.
 

@@ -42,7 +42,8 @@ def describe_run(facts: dict, folder: Path) -> str:
 
 
 def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str:
-    """A table of mean absolute errors, one line for each of ``rows``; below it those of each element and config_type.
+    """A table of mean absolute errors, one line for each of ``rows``; below it those of each element, config_type
+    and head.
 
     Args:
         rows: results of :func:`train.metrics.errors` by what they are errors of.
@@ -56,7 +57,8 @@ def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str
     for label, row in rows.items():
         by_species = {f"  on {symbol}": errors for symbol, errors in row.get("species", {}).items()}
         by_type = {f"  of {name}": errors for name, errors in row.get("config_types", {}).items()}
-        for name, errors in {label: row, **by_species, **by_type}.items():
+        by_head = {f"  head {name}": errors for name, errors in row.get("heads", {}).items()}
+        for name, errors in {label: row, **by_species, **by_type, **by_head}.items():
             lines.append(f"{name:<28}" + "".join(_cell(errors, *column) for column in columns.values()))
             if relative and "forces_mae_meV_per_A" in errors:
                 lines[-1] += f"{100 * errors['forces_mae_meV_per_A'] / mean_force:>8.1f} %"
@@ -69,7 +71,9 @@ def _cell(errors: dict, name: str, unit: str) -> str:
 
 def error_table(metrics: dict, folder: Path) -> str:
     """Test errors beside those of a trivial model; ``of |F|`` is relative to the mean absolute force component."""
-    baseline = {name: value for name, value in metrics["baseline"].items() if name not in ("species", "config_types")}
+    baseline = {
+        name: value for name, value in metrics["baseline"].items() if name not in ("species", "config_types", "heads")
+    }
     replay = {"this potential, old frames": metrics["replay"]} if "replay" in metrics else {}
     rows = {"this potential, test frames": metrics["test"]} | replay | {"energies of atoms, no forces": baseline}
     effort = f"{metrics['epochs']} epochs, {metrics['steps']} steps in {metrics['seconds']:.0f} s"

@@ -20,12 +20,18 @@ class Statistics:
         scale: root-mean-square force component, eV/Angstrom; of frames without forces, root-mean-square energy of an
             atom relative to ``shift``, eV.
         num_neighbors: edges per atom.
+        heads: names of levels of theory; ``shift`` and ``scale`` are then tuples with an item for each.
     """
 
     species: tuple[int, ...]
-    shift: tuple[float, ...]
-    scale: float
+    shift: tuple
+    scale: float | tuple
     num_neighbors: float
+    heads: tuple[str, ...] | None = None
+
+    def numbers(self) -> list[float]:
+        """All of them: they tell these frames from others."""
+        return [*self.species, *np.ravel(self.shift), *np.ravel(self.scale), self.num_neighbors]
 
 
 def composition(numbers: np.ndarray, num_atoms: np.ndarray, species: ArrayLike) -> np.ndarray:
@@ -83,6 +89,7 @@ def collect_statistics(
     frames: Sequence[Data],
     atom_energies: Mapping[str, float] | None = None,
     isolated_energies: Mapping[str, float] | None = None,
+    species: np.ndarray | None = None,
 ) -> Statistics:
     """Statistics of training ``frames``, whose neighbour lists are there already.
 
@@ -91,18 +98,21 @@ def collect_statistics(
         atom_energies: energies of isolated atoms in eV by chemical symbol, those of all elements but the ones that
             ``isolated_energies`` has; fitted if not given.
         isolated_energies: likewise of some elements, others are fitted; ``atom_energies`` goes before it.
+        species: atomic numbers, ascending, more than those of ``frames``; energies of the others are 0 if not known.
     """
     numbers = torch.cat([frame.z for frame in frames]).numpy()
-    species = np.unique(numbers)
+    present = np.unique(numbers)
+    species = present if species is None else species
     atoms = composition(numbers, np.array([frame.num_nodes for frame in frames]), species)
     energy = torch.cat([frame.energy for frame in frames]).double().numpy()
     atoms, energy = atoms[~np.isnan(energy)], energy[~np.isnan(energy)]
-    known = dict(isolated_energies or {})
+    known = dict(isolated_energies or {}) | dict(atom_energies or {})
+    symbols = [chemical_symbols[number] for number in species]
     if atom_energies is None:
-        symbols = [chemical_symbols[number] for number in species]
         shift = fit_energy_reference(atoms, energy, np.array([known.get(symbol, np.nan) for symbol in symbols]))
     else:
-        shift = given_energy_reference(known | dict(atom_energies), species.tolist())
+        given_energy_reference(known, present.tolist())  # which says what is wrong
+        shift = np.array([float(known.get(symbol, 0.0)) for symbol in symbols])
     return Statistics(
         species=tuple(species.tolist()),
         shift=tuple(shift.tolist()),
@@ -111,9 +121,12 @@ def collect_statistics(
     )
 
 
-def elements_without_energy(frames: Sequence[Data], known: Collection[str]) -> list[str]:
-    """Symbols of the elements of ``frames`` that no frame with an energy holds, and that are not ``known``."""
-    there = {int(number) for frame in frames for number in frame.z.unique()}
+def elements_without_energy(
+    frames: Sequence[Data], known: Collection[str], species: Collection[int] | None = None
+) -> list[str]:
+    """Symbols of the elements of ``frames``, or of the ``species`` given, that no frame with an energy holds, and that
+    are not ``known``."""
+    there = {int(number) for frame in frames for number in frame.z.unique()} if species is None else set(species)
     fitted = {int(number) for frame in frames if not frame.energy.isnan().any() for number in frame.z.unique()}
     return [symbol for number in sorted(there - fitted) if (symbol := chemical_symbols[number]) not in known]
 
