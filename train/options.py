@@ -27,6 +27,8 @@ class ModelOptions:
         num_radial: Bessel functions of the distance.
         radial_hidden: widths of the hidden layers of the radial networks.
         cutoff_power: exponent of the polynomial that makes everything smooth at the cutoff.
+        zbl: atoms repel each other at short distances as nuclei do (Ziegler, Biersack, Littmark 1985), up to the sum of
+            their covalent radii, whatever is learned; the model learns the rest.
         backend: of the convolution; auto takes the fused kernels of the device, reference plain PyTorch.
     """
 
@@ -40,6 +42,7 @@ class ModelOptions:
     num_radial: int = 8
     radial_hidden: tuple[int, ...] = (64, 64)
     cutoff_power: int = 6
+    zbl: bool = False
     backend: Literal["auto", "cuda", "cpu", "reference"] = "auto"
 
 

@@ -2,6 +2,7 @@
 
     potential     Potential: the model; blocks: its network
     atoms         what it reads of a batch, checked
+    zbl           ZBL: the repulsion of nuclei
     derivatives   forces, virial, volume, Hessian
     arguments     its arguments, checked
     file          potential.pt

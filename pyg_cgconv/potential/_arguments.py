@@ -37,6 +37,11 @@ def plain_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"layers: expected at least 1, got {layers}")
     if not hidden.count("0e"):
         raise ValueError(f"hidden_irreps: expected even scalars (0e), from which the energy is read, got {hidden}")
+    outputs = str(o3.Irreps(given["readout_irreps"]))
+    if given["zbl"] and outputs != "1x0e":
+        raise ValueError(
+            f"zbl: a part of the energy, which a model of {outputs!r} for each atom does not have; leave it out"
+        )
     heads = head_names(given["heads"])
     return {
         "species": numbers,
@@ -49,8 +54,9 @@ def plain_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         "num_radial": int(given["num_radial"]),
         "radial_hidden": whole_numbers("radial_hidden", given["radial_hidden"]),
         "cutoff_power": int(given["cutoff_power"]),
+        "zbl": bool(given["zbl"]),
         "avg_num_neighbors": float(given["avg_num_neighbors"]),
-        "readout_irreps": str(o3.Irreps(given["readout_irreps"])),
+        "readout_irreps": outputs,
         "heads": heads,
         **{name: per_head(name, given[name], heads, numbers) for name in ("shift", "scale")},
         "dtype": str(floating_dtype(given["dtype"])).removeprefix("torch."),

@@ -24,6 +24,7 @@ from ._blocks import network
 from ._derivatives import atomic_virials, forces, virial, volume, with_slope
 from ._ghosts import Ghosts
 from ._heads import heads_of, with_head
+from ._zbl import ZBL
 
 
 class Potential(nn.Module):
@@ -60,6 +61,9 @@ class Potential(nn.Module):
         num_radial: Bessel functions.
         radial_hidden: Hidden widths of the radial networks.
         cutoff_power: Exponent of the polynomial envelope.
+        zbl: Whether atoms repel each other as nuclei do at short distances, of which training sets know nothing:
+            the screened Coulomb repulsion of Ziegler, Biersack and Littmark, up to the sum of covalent radii, to which
+            the network adds the rest.
         avg_num_neighbors: Mean number of neighbours of an atom in the training data; messages are divided by its root.
         readout_irreps: What :meth:`atomic_outputs` gives each atom. Anything but a single scalar, "0e", makes a model
             of other properties than the energy.
@@ -105,6 +109,7 @@ class Potential(nn.Module):
         num_radial: int = 8,
         radial_hidden: Sequence[int] = (64, 64),
         cutoff_power: int = 6,
+        zbl: bool = False,
         avg_num_neighbors: float = 1.0,
         readout_irreps: str | o3.Irreps = "0e",
         heads: Sequence[str] | None = None,
@@ -127,6 +132,7 @@ class Potential(nn.Module):
         self.register_buffer("species_of_number", species_of_number, persistent=False)
         self.irreps_sh = o3.Irreps.spherical_harmonics(lmax)
         self.basis, self.envelope = BesselBasis(cutoff, num_radial), PolynomialCutoff(cutoff, cutoff_power)
+        self.zbl = ZBL(self.hyperparameters["species"], cutoff) if zbl else None
         self.embedding, self.blocks, self.readout = network(self.hyperparameters, self.irreps_sh)
         self.to(getattr(torch, self.hyperparameters["dtype"]))
 
@@ -223,7 +229,8 @@ class Potential(nn.Module):
         learned = self._outputs(atoms, ghosts).squeeze(-1).double()
         species = atoms.species[: len(learned)]
         row = species if atoms.head is None else (atoms.head_of_atom, species)
-        return self.shift[row] + self.scale[row] * learned
+        energies = self.shift[row] + self.scale[row] * learned
+        return energies if self.zbl is None else energies + self.zbl(atoms)[: len(learned)]
 
     def _outputs(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
         distance = edge_lengths(atoms.vectors)

@@ -45,7 +45,9 @@ def expected(potential, atoms):
     return potential(RadiusGraph(CUTOFF)(data), compute_energies=True, compute_stress=True)
 
 
-@pytest.fixture(params=[{}, {"products": True, "radial_species": True}, {"layers": 1}], ids=["plain", "all", "one"])
+@pytest.fixture(
+    params=[{}, {"products": True, "radial_species": True, "zbl": True}, {"layers": 1}], ids=["plain", "all", "one"]
+)
 def potential(request):
     return make(**request.param)
 

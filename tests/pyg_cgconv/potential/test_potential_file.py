@@ -71,7 +71,9 @@ def test_a_later_format_is_refused_by_name(potential, file, monkeypatch):
         Potential.load(file)
 
 
-@pytest.mark.parametrize(("version", "unknown"), [(1, ("products", "radial_species", "heads")), (2, ("heads",))])
+@pytest.mark.parametrize(
+    ("version", "unknown"), [(1, ("products", "radial_species", "heads", "zbl")), (2, ("heads", "zbl"))]
+)
 def test_earlier_formats_are_read(potential, file, version, unknown):
     saved = torch.load(file, weights_only=True)
     for name in unknown:  # which it did not know
