@@ -3,6 +3,7 @@
     potential     Potential: the model; blocks: its network
     atoms         what it reads of a batch, checked
     zbl           ZBL: the repulsion of nuclei
+    moments       Moments: charges and dipoles
     derivatives   forces, virial, volume, Hessian
     arguments     its arguments, checked
     file          potential.pt
@@ -11,7 +12,7 @@
     ghosts        neighbours that other processes compute
     given         a potential as an engine takes it
     neighbors     RadiusGraph, radius_graph: which atoms see each other
-    calculator    ASECalculator, VerletList: the potential in ASE
+    calculator    ASECalculator: the potential in ASE; verlet: VerletList, its neighbours
     committee     CommitteeCalculator: several potentials and their spread
     replay        Replay: energy and forces as one CUDA graph
     lammps        LAMMPSPotential: the potential in LAMMPS
@@ -34,10 +35,10 @@ from ._species import with_species
 
 if TYPE_CHECKING:
     from ._calculator import ASECalculator as ASECalculator
-    from ._calculator import VerletList as VerletList
     from ._committee import CommitteeCalculator as CommitteeCalculator
     from ._torch_sim import BatchedList as BatchedList
     from ._torch_sim import TorchSimModel as TorchSimModel
+    from ._verlet import VerletList as VerletList
 
 # A star import must need neither ASE nor torch-sim: no ASECalculator, no TorchSimModel.
 __all__ = [

@@ -19,6 +19,12 @@ _BY_NUMBER = (
 SYMBOLS = _BY_NUMBER.split()
 """Chemical symbols by atomic number, X for none, as ASE has them. It is not needed where a potential is only used."""
 
+PROPERTIES = ("energy", "charges", "dipole")
+"""What a potential may give; with an energy come its derivatives."""
+
+ENERGY = "1x0e"
+"""The readout of an energy."""
+
 MAX_ATOMIC_NUMBER = len(SYMBOLS) - 1
 
 
@@ -38,9 +44,10 @@ def plain_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     if not hidden.count("0e"):
         raise ValueError(f"hidden_irreps: expected even scalars (0e), from which the energy is read, got {hidden}")
     outputs = str(o3.Irreps(given["readout_irreps"]))
-    if given["zbl"] and outputs != "1x0e":
+    properties = checked_properties(given["properties"], outputs, lmax)
+    if given["zbl"] and (outputs != ENERGY or "energy" not in properties):
         raise ValueError(
-            f"zbl: a part of the energy, which a model of {outputs!r} for each atom does not have; leave it out"
+            f"zbl: a part of the energy, which a model of {outputs!r} and {properties} lacks; leave it out"
         )
     heads = head_names(given["heads"])
     return {
@@ -57,6 +64,7 @@ def plain_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         "zbl": bool(given["zbl"]),
         "avg_num_neighbors": float(given["avg_num_neighbors"]),
         "readout_irreps": outputs,
+        "properties": properties,
         "heads": heads,
         **{name: per_head(name, given[name], heads, numbers) for name in ("shift", "scale")},
         "dtype": str(floating_dtype(given["dtype"])).removeprefix("torch."),
@@ -149,10 +157,35 @@ def readout_features(irreps: o3.Irreps, readout_irreps: o3.Irreps | str) -> o3.I
     return o3.Irreps([(mul, ir) for mul, ir in irreps if ir in outputs or ir == o3.Irrep("0e")])
 
 
-def check_energy_readout(readout_irreps: str) -> None:
-    """Raises a ValueError unless a model's readout is an energy."""
-    if readout_irreps != "1x0e":
+def checked_properties(given: Sequence[str], readout_irreps: str, lmax: int) -> list[str]:
+    """What a potential gives, in the order of :data:`PROPERTIES`."""
+    if isinstance(given, str) or not given or not set(given) <= set(PROPERTIES):
+        raise ValueError(f"properties: expected a list of some of {PROPERTIES}, got {given!r}")
+    properties = [name for name in PROPERTIES if name in given]
+    if properties != ["energy"] and readout_irreps != ENERGY:
+        raise ValueError(
+            f"properties: {properties} have a readout of their own, leave readout_irreps={readout_irreps!r} out"
+        )
+    if "dipole" in properties and lmax < 1:
+        raise ValueError("properties: a dipole is made of vectors, of l = 1, but lmax=0; expected lmax=1 or more")
+    return properties
+
+
+def outputs_of(hyperparameters: Mapping[str, Any]) -> o3.Irreps:
+    """What the readout gives each atom: an energy, then a scalar for its charge, then a vector for its dipole."""
+    properties = hyperparameters["properties"]
+    if properties == ["energy"]:
+        return o3.Irreps(hyperparameters["readout_irreps"])
+    scalars = 1 + ("energy" in properties)
+    return o3.Irreps(f"{scalars}x0e + 1x1o" if "dipole" in properties else f"{scalars}x0e")
+
+
+def check_readout(hyperparameters: Mapping[str, Any], energy: bool = True) -> None:
+    """Raises a ValueError unless a model has the readout of a potential, and of an ``energy``, if there must be one."""
+    if (readout_irreps := hyperparameters["readout_irreps"]) != ENERGY:
         raise ValueError(
             f"readout_irreps: an energy is a single scalar, '0e', but this model gives each atom {readout_irreps!r}; "
             "call atomic_outputs"
         )
+    if energy and "energy" not in (properties := hyperparameters["properties"]):
+        raise ValueError(f"properties: this potential has no energy and no derivatives of one, it gives {properties}")

@@ -10,7 +10,7 @@ from e3nn import o3
 from torch import nn
 
 from ..nn import Gate, InteractionBlock, Linear, wanted_irreps
-from ._arguments import readout_features
+from ._arguments import outputs_of, readout_features
 from ._heads import Readouts
 
 
@@ -21,7 +21,7 @@ def network(given: Mapping[str, Any], irreps_sh: o3.Irreps) -> tuple[Linear, nn.
         given: Its hyperparameters.
         irreps_sh: Irreps of the spherical harmonics.
     """
-    hidden, outputs, heads = o3.Irreps(given["hidden_irreps"]), given["readout_irreps"], given["heads"]
+    hidden, outputs, heads = o3.Irreps(given["hidden_irreps"]), outputs_of(given), given["heads"]
     linear = partial(Linear, layout="ir_mul", fused=given["backend"] != "reference")  # the faster layout
     scalars = o3.Irreps([(hidden.count("0e"), "0e")])
     embedding = linear([(len(given["species"]), "0e")], scalars)

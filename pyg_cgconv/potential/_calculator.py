@@ -13,7 +13,6 @@ from torch_geometric.data import Data
 from ._arguments import floating_dtype
 from ._derivatives import hessian
 from ._given import usable_device
-from ._neighbors import RadiusGraph
 from ._potential import Potential
 from ._replay import MAX_EDGES, Replay
 
@@ -22,6 +21,8 @@ try:
     from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
     from ase.data import chemical_symbols
     from ase.stress import full_3x3_to_voigt_6_stress
+
+    from ._verlet import VerletList, charge_of, has_volume
 except ModuleNotFoundError as error:
     raise ImportError("ASECalculator needs ASE: pip install ase, or pip install 'pyg-cgconv[train]'") from error
 
@@ -44,7 +45,9 @@ class ASECalculator(Calculator):
       to shrink. V is the volume of the cell with whatever vacuum is in it: the stress of a slab times the height of its
       cell is the force on a unit of length of its surface,
     - ``stresses``: (n, 6), parts of the stress, which sum to it: half of the virial of each pair is given to either
-      atom, as LAMMPS and MACE do. Only the sum is defined by physics; only when they are asked for.
+      atom, as LAMMPS and MACE do. Only the sum is defined by physics; only when they are asked for,
+    - ``charges`` (n,), e, and ``dipole`` (3,), e Angstrom, of a potential that has them. The total charge is
+      ``atoms.info["charge"]``, 0 if it is not there. A periodic structure has no dipole.
 
     :meth:`get_hessian` has the second derivatives.
 
@@ -74,7 +77,8 @@ class ASECalculator(Calculator):
         TypeError: ``potential`` is neither a potential nor a path.
         ValueError: an argument makes no sense, or a file holds no potential; later, where atoms are of an element that
             the potential does not know, which is named.
-        PropertyNotImplementedError: the stress is asked for, but there is no cell with a volume.
+        PropertyNotImplementedError: what is asked for the structure or the potential does not have, such as a stress
+            without a volume.
 
     Example::
 
@@ -117,6 +121,9 @@ class ASECalculator(Calculator):
         dtype = potential.dtype if dtype is None else floating_dtype(dtype)
         device = potential.shift.device if device is None else usable_device(device)
         self.potential = potential.to(device, dtype).eval().requires_grad_(False)
+        has = self.potential.hyperparameters["properties"]
+        of_energy = ASECalculator.implemented_properties if "energy" in has else []
+        self.implemented_properties = [*of_energy, *(name for name in has if name != "energy")]
         self.potential.validate = False  # species are checked here, and the neighbours are the right ones
         self.neighbors = VerletList(potential.cutoff, skin, device)
         self._replay = Replay(self.potential) if capture and device.type == "cuda" else None
@@ -134,13 +141,22 @@ class ASECalculator(Calculator):
         if self.atoms is None:
             raise ValueError("atoms: missing, and none are known from an earlier calculation")
         wanted = [name for name in properties if name.startswith("stress")]
-        if wanted and not _has_volume(self.atoms):
+        if wanted and not has_volume(self.atoms):
             raise PropertyNotImplementedError(
                 f"{wanted[0]}: defined where the cell has a volume, got cell={self.atoms.cell.tolist()} with "
                 f"pbc={self.atoms.pbc.tolist()}"
             )
+        if "dipole" in properties and self.atoms.pbc.any():
+            raise PropertyNotImplementedError(
+                f"dipole: a periodic structure has none, got pbc={self.atoms.pbc.tolist()}"
+            )
         self._check_species(self.atoms)
-        self.results |= self._computed(self.neighbors(self.atoms), properties, _has_volume(self.atoms))
+        self.results |= self._computed(self.neighbors(self.atoms), properties, has_volume(self.atoms))
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation: as ASE has it, or the charge."""
+        changed = super().check_state(atoms, tol)
+        return changed or ([] if self.atoms is None or charge_of(atoms) == charge_of(self.atoms) else ["charge"])
 
     def _check_species(self, atoms: Atoms) -> None:
         check_species(atoms, self.potential)
@@ -148,11 +164,16 @@ class ASECalculator(Calculator):
     def _computed(self, data: Data, properties: Sequence[str], volume: bool) -> dict[str, Any]:
         """What is needed of a graph, and what comes with it, as ASE wants it."""
         out = self._outputs(data, properties, volume)
-        energy = out["energy"].item()
-        results: dict[str, Any] = {"energy": energy, "free_energy": energy}
+        results: dict[str, Any] = {}
+        if "energy" in out:
+            results["energy"] = results["free_energy"] = out["energy"].item()
         for name in ("energies", "forces"):
             if name in out:
                 results[name] = out[name].double().cpu().numpy()
+        if "charges" in properties:
+            results["charges"] = out["charges"].cpu().numpy()
+        if "dipole" in properties:
+            results["dipole"] = out["dipole"][0].cpu().numpy()
         for name, rows in (("stress", 0), ("stresses", slice(None))):
             if name in out:
                 results[name] = full_3x3_to_voigt_6_stress(out[name][rows].double().cpu().numpy())
@@ -163,8 +184,9 @@ class ASECalculator(Calculator):
         derivatives = bool({"forces", "stress", "stresses"} & set(properties))
         of_atoms = {f"compute_{name}": name in properties for name in ("energies", "stresses")}
         stress = derivatives and volume
+        more = any(of_atoms.values()) or bool({"charges", "dipole"} & set(properties))  # than a graph has
         with torch.no_grad():
-            captured = derivatives and not any(of_atoms.values()) and 0 < data.num_edges <= MAX_EDGES
+            captured = derivatives and not more and 0 < data.num_edges <= MAX_EDGES
             if self._replay and captured:
                 return self._replay(data, compute_stress=stress)
             return self.potential(data, compute_forces=derivatives, compute_stress=stress, **of_atoms)
@@ -200,70 +222,6 @@ class ASECalculator(Calculator):
     def _hessian(self, data: Data, chunk_size: int | None) -> np.ndarray:
         found = hessian(self.potential, data, chunk_size or max(1, HESSIAN_PAIRS // max(1, data.num_edges)))
         return found.double().cpu().numpy()
-
-
-class VerletList:
-    r"""Neighbours within :math:`r_c + s`, cutoff and skin, used again until an atom has moved more than :math:`s / 2`.
-
-    Two atoms that were at least :math:`r_c + s` apart are then still at least :math:`r_c` apart, so that no neighbour
-    is ever missed; pairs beyond the cutoff count nothing in a :class:`~pyg_cgconv.Potential`. Another cell,
-    periodicity, number of atoms or species of an atom makes a new list too, and so does wrapping an atom into the cell.
-
-    Args:
-        cutoff: :math:`r_c`, Angstrom.
-        skin: :math:`s`, Angstrom.
-        device: Where the graphs are wanted.
-
-    Attributes:
-        builds: How many lists were made so far.
-        made_for: A copy of the atoms that the list was made for; None before the first.
-    """
-
-    def __init__(self, cutoff: float, skin: float, device: torch.device):
-        if not 0 <= skin < float("inf"):
-            raise ValueError(f"skin: expected zero or a positive number of Angstrom, got {skin}")
-        self.skin, self.device, self.builds = float(skin), device, 0
-        self._neighbors = RadiusGraph(cutoff + self.skin)
-        self.made_for: Atoms | None = None
-        self._data: Data | None = None
-
-    def __call__(self, atoms: Atoms) -> Data:
-        """The graph of ``atoms`` as a potential reads it, with float64 positions.
-
-        It is changed by the next call. Graphs of one list share their ``edge_index``, which the potential's layers sort
-        once.
-        """
-        if self._data is not None and self._reaches(atoms):
-            self._data.pos = torch.tensor(atoms.positions, device=self.device)
-        else:
-            self._data = self._neighbors(_edgeless(atoms)).to(self.device)
-            self.made_for = atoms.copy()
-            self.builds += 1
-        return self._data
-
-    def _reaches(self, atoms: Atoms) -> bool:
-        """Whether the list has all neighbours of ``atoms``."""
-        before = self.made_for
-        if before is None or not (
-            np.array_equal(atoms.numbers, before.numbers)
-            and np.array_equal(atoms.pbc, before.pbc)
-            and np.array_equal(atoms.cell.array, before.cell.array)
-        ):
-            return False
-        moved = np.square(atoms.positions - before.positions).sum(axis=1)
-        return bool((moved <= (self.skin / 2) ** 2).all())  # not so for NaN, which the search then reports
-
-
-def _has_volume(atoms: Atoms) -> bool:
-    return atoms.cell.rank == 3
-
-
-def _edgeless(atoms: Atoms) -> Data:
-    """Species and positions, and the cell if any direction is periodic or it has a volume."""
-    data = Data(z=torch.tensor(atoms.numbers), pos=torch.tensor(atoms.positions))
-    if atoms.pbc.any() or _has_volume(atoms):
-        data.cell, data.pbc = torch.tensor(atoms.cell.array[None]), torch.tensor(atoms.pbc[None])
-    return data
 
 
 def check_species(atoms: Atoms, potential: Potential) -> None:

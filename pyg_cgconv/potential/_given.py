@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from ._arguments import check_energy_readout, floating_dtype
+from ._arguments import check_readout, floating_dtype
 from ._potential import Potential
 
 
@@ -31,7 +31,7 @@ def for_inference(
     else:
         raise TypeError(f"potential: expected a pyg_cgconv.Potential or the path of a saved one, got {potential!r}")
     own = own.with_head(head)
-    check_energy_readout(own.hyperparameters["readout_irreps"])
+    check_readout(own.hyperparameters)
     dtype = own.dtype if dtype is None else floating_dtype(dtype)
     own.hyperparameters["dtype"] = str(dtype).removeprefix("torch.")
     device = own.shift.device if device is None else usable_device(device)

@@ -18,12 +18,13 @@ from .._torch import in_forward_mode, is_traced, is_transformed
 from ..cuda_graphs import is_captured
 from ..nn import BesselBasis, PolynomialCutoff, one_hot, prepared_species, spherical_harmonics
 from . import _file
-from ._arguments import MAX_ATOMIC_NUMBER, check_energy_readout, plain_arguments
+from ._arguments import MAX_ATOMIC_NUMBER, check_readout, plain_arguments
 from ._atoms import Atoms, check_values, edge_lengths, read_atoms
 from ._blocks import network
-from ._derivatives import atomic_virials, forces, virial, volume, with_slope
+from ._derivatives import with_derivatives
 from ._ghosts import Ghosts
 from ._heads import heads_of, with_head
+from ._moments import Moments
 from ._zbl import ZBL
 
 
@@ -67,6 +68,7 @@ class Potential(nn.Module):
         avg_num_neighbors: Mean number of neighbours of an atom in the training data; messages are divided by its root.
         readout_irreps: What :meth:`atomic_outputs` gives each atom. Anything but a single scalar, "0e", makes a model
             of other properties than the energy.
+        properties: Some of "energy", "charges" and "dipole", which needs ``lmax`` of 1 or more.
         heads: Names of levels of theory, such as ("pbe", "r2scan"): they have the body in common, and a readout, shifts
             and scales each. None for one level without a name.
         shift: Energy of an isolated atom, eV: one number, one for each species in their order, or by species in a dict.
@@ -112,6 +114,7 @@ class Potential(nn.Module):
         zbl: bool = False,
         avg_num_neighbors: float = 1.0,
         readout_irreps: str | o3.Irreps = "0e",
+        properties: Sequence[str] = ("energy",),
         heads: Sequence[str] | None = None,
         shift: float | Sequence | Mapping = 0.0,
         scale: float | Sequence | Mapping = 1.0,
@@ -132,6 +135,7 @@ class Potential(nn.Module):
         self.register_buffer("species_of_number", species_of_number, persistent=False)
         self.irreps_sh = o3.Irreps.spherical_harmonics(lmax)
         self.basis, self.envelope = BesselBasis(cutoff, num_radial), PolynomialCutoff(cutoff, cutoff_power)
+        self.moments = Moments(numbers, properties) if self.hyperparameters["properties"] != ["energy"] else None
         self.zbl = ZBL(self.hyperparameters["species"], cutoff) if zbl else None
         self.embedding, self.blocks, self.readout = network(self.hyperparameters, self.irreps_sh)
         self.to(getattr(torch, self.hyperparameters["dtype"]))
@@ -147,22 +151,24 @@ class Potential(nn.Module):
         data: Data,
         *,
         head: str | None = None,
-        compute_forces: bool = True,
+        compute_forces: bool | None = None,
         compute_stress: bool = False,
         compute_energies: bool = False,
         compute_stresses: bool = False,
         create_graph: bool | None = None,
     ) -> dict[str, Tensor]:
-        r"""Energies of a batch of structures and their derivatives.
+        r"""Energies of a batch of structures and their derivatives, or what else its ``properties`` are.
 
         Args:
             data: A :class:`~torch_geometric.data.Data` or Batch with ``z`` (n,) integers, ``pos`` (n, 3) in the model's
                 dtype or float64, ``edge_index`` (2, E) in any order, and for crystals ``edge_shift`` (E, 3) and
                 ``cell`` (B, 3, 3): what :class:`~pyg_cgconv.RadiusGraph` makes. Edges longer than the cutoff count
                 nothing. Of a potential with heads, ``head`` (B,) integers say which each structure takes: 0 for the
-                first, as without them.
+                first, as without them. For charges and dipoles, ``charge`` (B,) is the total charge of each structure,
+                e, 0 if it is not there, and ``pbc`` (B, 3) says which of those with a cell are periodic.
             head: The name of the head that all structures take, instead of those in ``data``.
-            compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode.
+            compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode; by
+                default where there is an energy.
             compute_stress: Whether to compute the stress; needs a cell with a volume.
             compute_energies: Whether to give the energies of the atoms, too.
             compute_stresses: Whether to give the stresses of the atoms, which need the same volume.
@@ -173,30 +179,26 @@ class Potential(nn.Module):
         Returns:
             ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where
             the structure wants to shrink, V times it being minus the virial; ``energies`` (n,) float64, which sum to
-            ``energy``; ``stresses`` (n, 3, 3), which sum to ``stress``. Without ``create_graph``, energies that come
-            with forces or stress are detached.
+            ``energy``; ``stresses`` (n, 3, 3), which sum to ``stress``. ``charges`` (n,) float64, e, which sum to
+            ``charge``; ``dipole`` (B, 3) float64, e Angstrom, about the centre of mass, NaN of periodic structures.
+            Without ``create_graph``, what comes with forces or stress is detached.
 
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
         """
-        check_energy_readout(self.hyperparameters["readout_irreps"])
+        if compute_forces is None:
+            compute_forces = "energy" in self.hyperparameters["properties"]
+        wanted = (compute_forces, compute_stress, compute_stresses)
+        check_readout(self.hyperparameters, energy=any(wanted) or compute_energies)
         if is_transformed() or in_forward_mode():
             create_graph = True  # others differentiate what this returns
         elif create_graph is None:
             create_graph = self.training and torch.is_grad_enabled()
-        if not (compute_forces or compute_stress or compute_stresses):
-            return self._energies(self._read(data, head), compute_energies)
+        results = partial(self._results, data=data, of_atoms=compute_energies)
+        if not any(wanted):
+            return results(self._read(data, head))
         with torch.inference_mode(False), torch.enable_grad():
-            atoms = self._read(data, head)
-            if compute_stress or compute_stresses:
-                cell_volume = volume(atoms.cell)
-            out, gradient = with_slope(partial(self._energies, of_atoms=compute_energies), atoms, create_graph)
-            if compute_forces:
-                out["forces"] = forces(gradient, atoms)
-            if compute_stress:
-                out["stress"] = virial(gradient, atoms) / cell_volume.to(gradient.dtype)
-            if compute_stresses:
-                out["stresses"] = atomic_virials(gradient, atoms) / cell_volume.to(gradient.dtype)[atoms.structure]
+            out = with_derivatives(results, self._read(data, head), create_graph, *wanted)
         return out if create_graph else {name: value.detach() for name, value in out.items()}
 
     @without_autocast
@@ -218,15 +220,21 @@ class Potential(nn.Module):
             check_values(data, atoms, self.atomic_numbers, self.cutoff, heads)
         return atoms
 
-    def _energies(self, atoms: Atoms, of_atoms: bool) -> dict[str, Tensor]:
-        """Total energies (B,) and, if asked for, those ``of_atoms`` (n,), in float64."""
-        energies = self._energies_of_atoms(atoms)
-        total = {"energy": scatter(energies, atoms.structure, dim_size=atoms.num_structures)}
-        return total | {"energies": energies} if of_atoms else total
+    def _results(self, atoms: Atoms, data: Data, of_atoms: bool) -> dict[str, Tensor]:
+        """Total energies (B,), if asked for those ``of_atoms`` (n,), charges and dipoles, in float64."""
+        learned, out = self._outputs(atoms).double(), {}
+        if "energy" in self.hyperparameters["properties"]:
+            energies, learned = self._scaled(learned[:, 0], atoms), learned[:, 1:]
+            out["energy"] = scatter(energies, atoms.structure, dim_size=atoms.num_structures)
+            out |= {"energies": energies} if of_atoms else {}
+        return out if self.moments is None else out | self.moments(learned, data, atoms)
 
     def _energies_of_atoms(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
         """(n,) float64; without the ``ghosts`` among the atoms, if there are some."""
-        learned = self._outputs(atoms, ghosts).squeeze(-1).double()
+        return self._scaled(self._outputs(atoms, ghosts)[:, 0].double(), atoms)
+
+    def _scaled(self, learned: Tensor, atoms: Atoms) -> Tensor:
+        """Energies (n,) from what was learned of atoms."""
         species = atoms.species[: len(learned)]
         row = species if atoms.head is None else (atoms.head_of_atom, species)
         energies = self.shift[row] + self.scale[row] * learned

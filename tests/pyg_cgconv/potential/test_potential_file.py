@@ -8,6 +8,7 @@ import torch
 from pyg_cgconv import Potential
 from pyg_cgconv.potential import _file
 
+NEW = ("heads", "zbl", "properties")  # in format 3
 METADATA = {"data": "ethanol", "frames": {"train": 800}, "errors": [4.1, 17.1], "note": None}
 
 
@@ -71,9 +72,7 @@ def test_a_later_format_is_refused_by_name(potential, file, monkeypatch):
         Potential.load(file)
 
 
-@pytest.mark.parametrize(
-    ("version", "unknown"), [(1, ("products", "radial_species", "heads", "zbl")), (2, ("heads", "zbl"))]
-)
+@pytest.mark.parametrize(("version", "unknown"), [(1, ("products", "radial_species", *NEW)), (2, NEW)])
 def test_earlier_formats_are_read(potential, file, version, unknown):
     saved = torch.load(file, weights_only=True)
     for name in unknown:  # which it did not know
