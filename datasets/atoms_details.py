@@ -18,6 +18,9 @@ LABEL_WEIGHTS = {
     "energy": ("config_energy_weight",),
     "forces": ("config_forces_weight",),
     "stress": ("config_stress_weight", "config_virials_weight"),
+    "energies": ("config_energies_weight",),
+    "charges": ("config_charges_weight",),
+    "dipole": ("config_dipole_weight",),
 }
 
 

@@ -189,7 +189,7 @@ def report(folder: Path, splits: Splits, members: list[dict], batch_size: int) -
     stresses = [np.full((3, 3), np.nan) if mean.stress is None else mean.stress for mean, _ in predictions]
     predicted = Labels(
         energy=np.array([mean.energy for mean, _ in predictions]),
-        forces=np.concatenate([mean.forces for mean, _ in predictions]),
+        forces=np.concatenate([mean.forces for mean, _ in predictions if mean.forces is not None]),
         num_atoms=reference.num_atoms,
         stress=np.stack(stresses),
         numbers=reference.numbers,

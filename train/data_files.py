@@ -19,6 +19,7 @@ class DataFiles:
         data: the files.
         format: ASE's name of their format, such as extxyz or vasp-xdatcar (default: told by name and content).
         num_workers: processes that look for neighbours; 0 does it in this one.
+        charge_key: name of the total charge, e, which charges and dipoles depend on; 0 if it is not there.
     """
 
     DATA_HELP: ClassVar[str] = "files of molecules or crystals: extended XYZ, or any other that ASE reads"
@@ -26,6 +27,7 @@ class DataFiles:
     data: Sequence[Path] = ()
     format: str | None = None
     num_workers: int = 0
+    charge_key: str = "charge"
 
     def __post_init__(self):
         if self.num_workers < 0:
@@ -44,6 +46,7 @@ class DataFiles:
             format=self.format,
             pre_transform=RadiusGraph(cutoff),
             num_workers=self.num_workers,
+            charge_key=self.charge_key,
             **labels,
         )
 

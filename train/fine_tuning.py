@@ -14,7 +14,7 @@ from pyg_cgconv.potential import Potential, with_heads, with_species
 from train.freezing import names_of_frozen
 from train.heads import Level
 from train.initial_energies import initial_energies
-from train.module import PotentialModule, check_something_is_fitted
+from train.module import PotentialModule, check_something_is_fitted, properties_for
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.resume import read_last
 from train.statistics import Statistics
@@ -110,12 +110,14 @@ def start_from(
     marks = [float(number) for number in statistics.numbers()]
     if run.resume:
         known = read_last(run.resume)["hyper_parameters"]
-        return Start(PotentialModule(known["potential"], asdict(fit), quantities, known["frozen"], marks), "")
+        arguments, frozen = known["potential"], known["frozen"]
+        return Start(PotentialModule(arguments, asdict(fit), quantities, frozen, marks, statistics.units), "")
     old = load_initial(init)
     started, notes = with_heads_of(old, statistics.heads, tuning.init_head)
     new = [number for number in statistics.species if number not in old.hyperparameters["species"]]
     potential = with_species(started, new) if new else started
     fitted = new if tuning.init_atom_energies == "potential" else statistics.species
+    check_properties(potential, quantities, init)
     shifts = []
     for level in levels:
         alone = potential.with_head(level.head)
@@ -130,10 +132,20 @@ def start_from(
         "backend": model.backend,
     }
     frozen = names_of_frozen(potential, tuning.freeze)
-    module = PotentialModule(arguments, asdict(fit), quantities, frozen, marks)
+    module = PotentialModule(arguments, asdict(fit), quantities, frozen, marks, statistics.units)
     weights = potential.state_dict() | {"shift": torch.from_numpy(shift)}
     module.potential.load_state_dict(weights)
     return Start(module, "\n".join([*describe(potential, old, frozen, tuning), *notes]))
+
+
+def check_properties(potential: Potential, quantities: Sequence[str], init: Path) -> None:
+    """Raises ValueError where ``potential`` does not give what is to be learned."""
+    known, needed = potential.hyperparameters["properties"], properties_for(quantities)
+    if missing := [name for name in needed if name not in known]:
+        raise ValueError(
+            f"{', '.join(missing)}: the potential of init={str(init)!r} gives {', '.join(known)} only; train one from "
+            "random weights on all of these, or leave labels of others out by --labels"
+        )
 
 
 def with_heads_of(old: Potential, heads: Sequence[str] | None, init_head: str | None) -> tuple[Potential, list[str]]:

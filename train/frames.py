@@ -8,7 +8,7 @@ from typing import Literal
 from datasets import AtomsFile
 from pyg_cgconv.potential import RadiusGraph
 from train.committee import CommitteeOptions, train_committee
-from train.data import Splits, made_alike, quantities_of
+from train.data import Splits, check_label_names, made_alike, quantities_of
 from train.division import divide, drawn, frame_count
 from train.frame_checks import warn_of_unlikely_frames
 from train.frame_weights import drop_labels_without_weight, name_details, weigh
@@ -48,17 +48,22 @@ class FramesOptions(CommitteeOptions):
             not count.
         test_size: the same for test frames.
         split_seed: of the random draw.
-        labels: what is read of each frame, such as [energy] or [energy, forces] (default: energy and forces, and the
-            stress if a file has it).
+        labels: what is learned of each frame: energy, forces, stress, energies (of atoms), charges (of atoms) and
+            dipole, such as [energy, forces, dipole] (default: energy and forces, and the stress if a file has it).
+            Charges and dipoles may be learned without an energy.
         energy_key: name of the total energy, such as REF_energy (default: what ASE takes for the energy), eV. Where
             labels of two names differ, a key has to say which is meant; so it is for forces and stress.
         forces_key: name of the forces, eV/Angstrom.
         stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
         virial_key: name of the virial, eV, of which the stress is made, as -virial / volume (default: virial or
             virials).
+        energies_key: name of the energies of atoms, eV.
+        charges_key: name of the charges of atoms, e, which sum to the total charge.
+        dipole_key: name of the dipole of a molecule, e Angstrom, about the centre of mass if it is charged.
+        charge_key: name of the total charge of a frame, e; 0 if it is not there.
         config_type_weights: factors on the loss of frames by their config_type, such as {bulk: 1.0, surface: 5.0};
             others, and in all options frames without one, which are called Default, have 1. It multiplies
-            config_weight, config_energy_weight, config_forces_weight and config_stress_weight of a frame in the files.
+            config_weight, config_energy_weight, config_forces_weight, config_stress_weight ... of a frame in the files.
             A weight of 0 leaves labels out.
         format: ASE's name of the format, for files whose name does not tell it.
         cache: folder in which frames and neighbour lists are kept for the next time (default: nowhere).
@@ -75,11 +80,15 @@ class FramesOptions(CommitteeOptions):
     val_size: float = 0.1
     test_size: float = 0.1
     split_seed: int = 0
-    labels: list[Literal["energy", "forces", "stress"]] | None = None
+    labels: list[Literal["energy", "forces", "stress", "energies", "charges", "dipole"]] | None = None
     energy_key: str | None = None
     forces_key: str | None = None
     stress_key: str | None = None
     virial_key: str | None = None
+    energies_key: str | None = None
+    charges_key: str | None = None
+    dipole_key: str | None = None
+    charge_key: str = "charge"
     config_type_weights: dict[str, float] | None = None
     format: str | None = None
     cache: Path | None = None
@@ -93,8 +102,8 @@ class FramesOptions(CommitteeOptions):
         require_positive(self, "replay_weight", "replay_size")
         if self.replay_file is None and (self.replay_weight != 1.0 or self.replay_size is not None):
             raise ValueError("replay_weight and replay_size: there are no old frames, name their file by replay_file")
-        if self.labels is not None and "energy" not in self.labels:
-            raise ValueError(f"labels={self.labels}: expected energy among them, which a potential is made of")
+        if self.labels is not None:
+            check_label_names(self.labels)
         heads = self.head_names
         if heads and self.replay_file is not None:
             raise ValueError(
@@ -149,7 +158,8 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     weigh_heads([source.frame for source in everything], options.head_names, options.head_weights)
     for source in read.get("replay_file", []):
         source.frame.weight = options.replay_weight * source.frame.weight
-    isolated = [IsolatedAtom.of(source.frame, source.place) for source in everything if is_isolated(source.frame)]
+    alone = [source for source in everything if is_isolated(source.frame) and "energy" in source.frame]
+    isolated = [IsolatedAtom.of(source.frame, source.place) for source in alone]
     read = {name: without_isolated(name, sources) for name, sources in read.items()}
     drop_labels_without_weight([source.frame for sources in read.values() for source in sources])
     frames = read["train_file"]
@@ -224,6 +234,10 @@ def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[
             pre_transform=RadiusGraph(cutoff),
             num_workers=num_workers,
             details=True,
+            energies_key=options.energies_key,
+            charges_key=options.charges_key,
+            dipole_key=options.dipole_key,
+            charge_key=options.charge_key,
         )
     )
     name_details(frames)

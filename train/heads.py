@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from train.data import Splits
 from train.isolated_atoms import describe_isolated, isolated_energies
 from train.source_frames import SourceFrame
-from train.statistics import Statistics, collect_statistics, elements_without_energy
+from train.statistics import Statistics, collect_statistics, elements_without_energy, label_units
 
 Files = str | list[str] | dict[str, str | list[str]]
 """Files by the names of their heads, or such as have no heads or name those of their frames."""
@@ -161,4 +161,5 @@ def statistics_of(levels: Sequence[Level]) -> Statistics:
         scale=tuple(one.scale for one in each),
         num_neighbors=sum(frame.num_edges for frame in frames) / sum(frame.num_nodes for frame in frames),
         heads=tuple(str(level.head) for level in levels),
+        units=label_units(frames),
     )

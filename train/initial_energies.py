@@ -41,7 +41,7 @@ def initial_energies(
     before = potential.shift.cpu().numpy()
     shift = np.array([known.get(chemical_symbols[z], energy) for z, energy in zip(species, before, strict=True)])
     free = np.array([number in fitted and chemical_symbols[number] not in known for number in species])
-    labelled = [frame for frame in frames if not frame.energy.isnan().any()]
+    labelled = [frame for frame in frames if "energy" in frame and not frame.energy.isnan().any()]
     if not labelled:
         return shift, ""
     num_atoms = np.array([frame.num_nodes for frame in labelled])

@@ -104,6 +104,9 @@ class FitOptions(OptimiserOptions):
         forces_weight: weight of the error of the forces, in units of the rms force (zero forces have a squared error of
             1).
         stress_weight: weight of the error of the stress, as virial per atom in the units of the energy.
+        energies_weight: weight of the error of energies of atoms, in the units of the energy.
+        charges_weight: weight of the error of charges of atoms, in units of their root mean square.
+        dipole_weight: weight of the error of dipoles, in units of the root mean square of their components.
         loss: mse, mean squared errors; or huber, which grows only linearly beyond huber_delta, so that a few bad
             reference values do little harm.
         huber_delta: in units of the rms force.
@@ -119,6 +122,9 @@ class FitOptions(OptimiserOptions):
     energy_weight: float = 10.0
     forces_weight: float = 1.0
     stress_weight: float = 10.0
+    energies_weight: float = 1.0
+    charges_weight: float = 1.0
+    dipole_weight: float = 1.0
     loss: Literal["mse", "huber"] = "mse"
     huber_delta: float = 0.01
     stage_two_start: float = 1.0
@@ -129,6 +135,7 @@ class FitOptions(OptimiserOptions):
         super().__post_init__()
         require_positive(self, "huber_delta")
         require_at_least_zero(self, "energy_weight", "forces_weight", "stress_weight", "stage_two_energy_weight")
+        require_at_least_zero(self, "energies_weight", "charges_weight", "dipole_weight")
         if not 0 <= self.stage_two_start <= 1:
             raise ValueError(
                 f"stage_two_start={self.stage_two_start}: expected a part of the training, 0 to 1, such as 0.75"

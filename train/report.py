@@ -15,7 +15,7 @@ COLUMN = 16
 COLUMNS = {
     "energy": ("energy_mae_meV", "meV"),
     "energy/atom": ("energy_mae_meV_per_atom", "meV"),
-    **{name: (f"{name}_mae_{UNITS[name]}", SHOWN_UNITS[name]) for name in ("forces", "stress")},
+    **{name: (f"{name}_mae_{unit}", SHOWN_UNITS[name]) for name, unit in UNITS.items() if name != "energy"},
 }
 
 

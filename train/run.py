@@ -16,7 +16,7 @@ from train.heads import levels_of, statistics_of
 from train.label_counts import count_labels, describe_labels
 from train.lock import alone_in
 from train.metrics import Labels, errors, trivial_prediction
-from train.module import PotentialModule, new_module
+from train.module import PotentialModule, new_module, properties_for
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.outputs import dated_folder, make_folder, writing_to, written_whole
 from train.plots import learning_curve, parity_plot, validation_errors
@@ -123,12 +123,12 @@ def check_labels(splits: Splits, fit: FitOptions, of: str = "") -> None:
         if not frames:
             raise ValueError(f"there are no {name} frames{of}: give some, in its files or by --val_size")
     check_species(splits, of)
-    if "energy" not in quantities_of(splits.train):
+    learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
+    if "energy" in properties_for(learned) and "energy" not in learned:
         raise ValueError(
             f"energy: none of the {len(splits.train)} training frames{of} has one, from which a potential is made; "
             "give some, name them by --energy_key, or give them a weight above 0"
         )
-    learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
     missing = [name for name in learned if name not in validated and getattr(fit, f"{name}_weight") > 0]
     if missing:
         raise ValueError(
@@ -144,10 +144,8 @@ def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
         batches = [module.predict_step(batch.to(module.device)) for batch in loader]
     joined = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
     return Labels(
-        energy=joined["energy"],
-        forces=joined.get("forces"),
+        **joined,
         num_atoms=np.array([frame.num_nodes for frame in loader.dataset]),
-        stress=joined.get("stress"),
         numbers=torch.cat([frame.z for frame in loader.dataset]).numpy(),
     )
 

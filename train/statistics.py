@@ -1,13 +1,15 @@
 """What a model is told of its training frames before it learns: energy reference, force scale, number of neighbours."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import ArrayLike
 from torch_geometric.data import Data
+
+from datasets.atoms_labels import MOMENTS
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Statistics:
             atom relative to ``shift``, eV.
         num_neighbors: edges per atom.
         heads: names of levels of theory; ``shift`` and ``scale`` are then tuples with an item for each.
+        units: root mean square of charges, e, and of components of dipoles, e Angstrom, as far as there are.
     """
 
     species: tuple[int, ...]
@@ -28,6 +31,7 @@ class Statistics:
     scale: float | tuple
     num_neighbors: float
     heads: tuple[str, ...] | None = None
+    units: dict[str, float] = field(default_factory=dict)
 
     def numbers(self) -> list[float]:
         """All of them: they tell these frames from others."""
@@ -103,6 +107,9 @@ def collect_statistics(
     numbers = torch.cat([frame.z for frame in frames]).numpy()
     present = np.unique(numbers)
     species = present if species is None else species
+    num_neighbors, units = sum(frame.num_edges for frame in frames) / len(numbers), label_units(frames)
+    if units and not any("energy" in frame for frame in frames):  # charges or dipoles alone
+        return Statistics(tuple(species.tolist()), (0.0,) * len(species), 1.0, num_neighbors, units=units)
     atoms = composition(numbers, np.array([frame.num_nodes for frame in frames]), species)
     energy = torch.cat([frame.energy for frame in frames]).double().numpy()
     atoms, energy = atoms[~np.isnan(energy)], energy[~np.isnan(energy)]
@@ -117,8 +124,26 @@ def collect_statistics(
         species=tuple(species.tolist()),
         shift=tuple(shift.tolist()),
         scale=_scale(frames, (energy - atoms @ shift) / atoms.sum(axis=1)),
-        num_neighbors=sum(frame.num_edges for frame in frames) / len(numbers),
+        num_neighbors=num_neighbors,
+        units=units,
     )
+
+
+def label_units(frames: Sequence[Data]) -> dict[str, float]:
+    """Of charges and dipoles, see :class:`Statistics`.
+
+    Raises:
+        ValueError: all of them are zero.
+    """
+    units = {}
+    for name in MOMENTS:
+        values = torch.cat([frame[name].double().flatten() for frame in frames if name in frame] or [torch.empty(0)])
+        values = values[~values.isnan()]
+        if len(values):
+            units[name] = float(values.square().mean().sqrt())
+        if units.get(name) == 0.0:
+            raise ValueError(f"{name}: all labels of the training frames are zero; leave them out of labels")
+    return units
 
 
 def elements_without_energy(
@@ -127,6 +152,8 @@ def elements_without_energy(
     """Symbols of the elements of ``frames``, or of the ``species`` given, that no frame with an energy holds, and that
     are not ``known``."""
     there = {int(number) for frame in frames for number in frame.z.unique()} if species is None else set(species)
+    if not any("energy" in frame for frame in frames):
+        return []
     fitted = {int(number) for frame in frames if not frame.energy.isnan().any() for number in frame.z.unique()}
     return [symbol for number in sorted(there - fitted) if (symbol := chemical_symbols[number]) not in known]
 
