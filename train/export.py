@@ -17,6 +17,7 @@ from train.report import versions
 from train.trained import ModelFile, load_trained, model_file, training_record, with_chosen_head
 
 UNITS = {"length": "Angstrom", "energy": "eV", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3"}
+MOMENT_UNITS = {"charges": "e", "dipole": "e Angstrom"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def describe(potential: Potential, model: Path) -> dict:
     return {
         "species": [chemical_symbols[number] for number in hyperparameters["species"]],
         **({"heads": hyperparameters["heads"]} if hyperparameters["heads"] else {}),
-        "units": UNITS,
+        "units": UNITS | {name: unit for name, unit in MOMENT_UNITS.items() if name in hyperparameters["properties"]},
         "source": model_file(model).name,
         "versions": versions(),
         "training": potential.metadata.get("training", training_record(model)),

@@ -29,7 +29,7 @@ class Moments(nn.Module):
     r"""Charges and dipoles from a scalar :math:`\varepsilon_i` and a vector :math:`\boldsymbol{\mu}_i` of each atom.
 
     .. math::
-        q_i = \varepsilon_i + \frac{1}{n} \Big( Q - \sum_j \varepsilon_j \Big), \qquad
+        q_i = \varepsilon_i + \frac{1}{n} \big( Q - \sum_j \varepsilon_j \big), \qquad
         \boldsymbol{\mu} = \sum_i q_i (\mathbf{r}_i - \mathbf{R}) + \boldsymbol{\mu}_i
 
     with the total charge Q and the centre of mass R, on which the dipole of a neutral structure does not depend

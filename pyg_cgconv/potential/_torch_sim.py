@@ -131,9 +131,10 @@ class TorchSimModel(ModelInterface):
             state = SimState(**{"masses": torch.ones_like(state["positions"][:, 0]), **state})
         data = self.neighbors(state, with_cell=self._compute_stress)
         with torch.no_grad():
-            return self.potential(
+            out = self.potential(
                 data, compute_forces=self._compute_forces, compute_stress=self._compute_stress, create_graph=False
             )
+        return {name: out[name] for name in ("energy", "forces", "stress") if name in out}
 
 
 class BatchedList:

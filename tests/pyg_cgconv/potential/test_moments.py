@@ -221,3 +221,22 @@ def test_calculators_of_potentials_that_lack_them_say_so():
         atoms.get_dipole_moment()
     with pytest.raises(ValueError, match="properties: this potential has no energy"):
         LAMMPSPotential(make(("dipole",)))
+
+
+def test_a_hessian_beside_them(potential):
+    """The slope of the forces."""
+    pytest.importorskip("ase")
+    from ase import Atoms
+
+    from pyg_cgconv import ASECalculator
+
+    data = molecule()
+    atoms = Atoms(data.z.numpy(), data.pos.numpy())
+    found = ASECalculator(potential).get_hessian(atoms)
+    step, force = 1e-4, []
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.positions[2, 1] += sign * step
+        moved.calc = ASECalculator(potential)
+        force.append(moved.get_forces())
+    np.testing.assert_allclose(found[2, 1], -(force[0] - force[1]) / (2 * step), atol=1e-5)
