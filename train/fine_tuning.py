@@ -155,10 +155,11 @@ def with_heads_of(old: Potential, heads: Sequence[str] | None, init_head: str | 
         ValueError: ``old`` has no head ``init_head``.
     """
     known = old.hyperparameters["heads"]
+    if init_head is not None and init_head not in (known or ()):
+        raise ValueError(f"init_head={init_head!r}: the potential of init has the heads {', '.join(known or ['none'])}")
     if heads is None:
         start = old.with_head(init_head)
         return start, ([] if known is None else [f"  its head {init_head or known[0]}, of {', '.join(known)}"])
-    old.with_head(init_head)  # which says what is wrong
     starts = {head: head if head in (known or ()) else init_head for head in heads}
     as_what = {head: f"head {start or known[0]}" if known else "it" for head, start in starts.items()}
     notes = [f"  heads: {', '.join(f'{head} starts as {what}' for head, what in as_what.items())}"]

@@ -45,7 +45,7 @@ class FramesOptions(CommitteeOptions):
             potential has a readout and energies of atoms for each. Not needed where train_file has files by head.
         head_weights: factors on the loss of frames by their head, such as {pbe: 0.1}; others have 1.
         val_size: without val_file, a number of frames, or, below 1, a part of the training frames; isolated atoms do
-            not count.
+            not count. With heads, so many of each.
         test_size: the same for test frames.
         split_seed: of the random draw.
         labels: what is learned of each frame: energy, forces, stress, energies (of atoms), charges (of atoms) and
@@ -162,15 +162,12 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     isolated = [IsolatedAtom.of(source.frame, source.place) for source in alone]
     read = {name: without_isolated(name, sources) for name, sources in read.items()}
     drop_labels_without_weight([source.frame for sources in read.values() for source in sources])
-    frames = read["train_file"]
-    test = read.get("test_file", frame_count(options.test_size, frames))
-    validation = read.get("val_file", frame_count(options.val_size, frames))
-    parts = divide(frames, validation, test, options.split_seed, labels_of)
+    by_head = [divide_head(read, head, options) for head in range(max(1, len(options.head_names)))]
+    parts = [[source for of_head in by_head for source in of_head[part]] for part in range(3)]
     old = divide_old(read.get("replay_file", []), options)
-    for head in range(max(1, len(options.head_names))):  # levels of theory by themselves, as their energies differ
-        first, *others = ([source for source in part if source.head == head] for part in parts)
-        warn_of_duplicates(first + old[0], others[0] + old[1], others[1] + old[2])
-        warn_of_unlikely_frames([*first, *others[0], *others[1]])
+    for of_head in by_head:  # levels of theory by themselves, as their energies differ
+        warn_of_duplicates(*(part + old_part for part, old_part in zip(of_head, old, strict=True)))
+        warn_of_unlikely_frames([source for part in of_head for source in part])
     warn_of_unlikely_frames([source for part in old for source in part])  # they may be of other structures
     training, validated, tested = ([source.frame for source in part] for part in parts)
     old_training, old_validated, replay = ([source.frame for source in part] for part in old)
@@ -189,8 +186,22 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
 
 
 def labels_of(source: SourceFrame) -> tuple[str, ...]:
-    """Its labels, which are others with each head."""
-    return tuple(f"{name} of head {source.head}" for name in quantities_of([source.frame]))
+    return quantities_of([source.frame])
+
+
+def divide_head(
+    read: dict[str, list[SourceFrame]], head: int, options: FramesOptions
+) -> tuple[list[SourceFrame], list[SourceFrame], list[SourceFrame]]:
+    """Training, validation and test frames of one level of theory; sizes are those of each."""
+    own = {option: [source for source in sources if source.head == head] for option, sources in read.items()}
+    frames = own["train_file"]
+    if not frames:
+        raise ValueError(
+            f"train_file: no frame is of head {options.head_names[head]}; give some, or leave it out of heads"
+        )
+    test = own.get("test_file", frame_count(options.test_size, frames))
+    validation = own.get("val_file", frame_count(options.val_size, frames))
+    return divide(frames, validation, test, options.split_seed, labels_of)
 
 
 def divide_old(sources: list[SourceFrame], options: FramesOptions) -> tuple[list[SourceFrame], ...]:

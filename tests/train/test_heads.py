@@ -109,11 +109,12 @@ def test_energies_of_atoms_and_scales_are_those_of_each_head(files):
 
 
 def test_heads_may_be_named_by_the_frames(files):
-    sizes = dict(val_size=0.2, test_size=0.2)
+    sizes = dict(val_size=2, test_size=3)
     splits = read_splits(FramesOptions(files["both"], heads=["r2scan", "pbe"], **sizes), CUTOFF)
     assert splits.heads == ("r2scan", "pbe")
     counts = [len(part.train) + len(part.validation) + len(part.test) for part in splits.by_head()]
     assert counts == [16, 16]
+    assert [(len(part.validation), len(part.test)) for part in splits.by_head()] == [(2, 3)] * 2  # of each
     energies = [torch.cat([frame.energy / frame.num_nodes for frame in part.train]) for part in splits.by_head()]
     assert [atom.symbol for part in splits.by_head() for atom in part.isolated] == ["Al", "Cu"]
     assert not torch.isclose(energies[0].mean(), energies[1].mean(), atol=0.5)
@@ -249,8 +250,24 @@ def test_frames_and_tables_without_their_head_are_named(files, tmp_path, fit):
         levels_of(replace(splits, heads=()), {"pbe": {"Al": -1.0}})
     write(tmp_path / "one.xyz", alloys(1))
     few = table({"pbe": files["pbe"], "r2scan": tmp_path / "one.xyz"})
-    with pytest.raises(ValueError, match=r"there are no (training|validation) frames of head r2scan"):
+    with pytest.raises(ValueError, match=r"train_file: 1 frames, of which 2 are to be held out"):
         main(["frames", "--train_file", few, "--run_dir", str(tmp_path / "run"), *TINY.split()])
+    validation = table({"pbe": files["test_pbe"]})
+    with pytest.raises(ValueError, match="there are no validation frames of head r2scan"):
+        main(
+            [
+                "frames",
+                "--train_file",
+                table(by_head(files)),
+                "--val_file",
+                validation,
+                "--run_dir",
+                str(tmp_path / "run"),
+                *TINY.split(),
+            ]
+        )
+    with pytest.raises(ValueError, match="train_file: no frame is of head spice"):
+        read_splits(FramesOptions(files["both"], heads=["pbe", "r2scan", "spice"]), CUTOFF)
 
 
 def test_options_of_the_command_line(files):
