@@ -22,33 +22,33 @@ SHOWN_UNITS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Labels:
     """Labels of a list of frames, computed or predicted, all float64; NaN where there is none, None if there are none.
 
     Args:
-        num_atoms: (frames,) atoms of each frame.
         energy: (frames,) total energies, eV.
         forces: (atoms, 3) forces on the atoms of all frames, frame after frame, eV/Angstrom.
+        num_atoms: (frames,) atoms of each frame.
         stress: (frames, 3, 3) eV/Angstrom^3, positive where the structure wants to shrink.
-        energies: (atoms,) energies of atoms, eV.
-        charges: (atoms,) charges of atoms, e.
-        dipole: (frames, 3) e Angstrom.
         numbers: (atoms,) atomic numbers, for the errors of each element.
         config_types: (frames,) names, for the errors of each; None if there is only one.
         heads: likewise, names of levels of theory.
+        energies: (atoms,) energies of atoms, eV.
+        charges: (atoms,) charges of atoms, e.
+        dipole: (frames, 3) e Angstrom.
     """
 
+    energy: np.ndarray | None
+    forces: np.ndarray | None
     num_atoms: np.ndarray
-    energy: np.ndarray | None = None
-    forces: np.ndarray | None = None
     stress: np.ndarray | None = None
-    energies: np.ndarray | None = None
-    charges: np.ndarray | None = None
-    dipole: np.ndarray | None = None
     numbers: np.ndarray | None = None
     config_types: np.ndarray | None = None
     heads: np.ndarray | None = None
+    energies: np.ndarray | None = None
+    charges: np.ndarray | None = None
+    dipole: np.ndarray | None = None
 
     def has(self, name: str) -> bool:
         """Whether any frame has the label ``name``."""

@@ -51,7 +51,8 @@ def parity_panels(predicted: Labels, reference: Labels) -> list[tuple[str, np.nd
         if name == "energy":
             panels.append(_energy_panel(computed, learnt, reference, test))
             continue
-        caption = f"MAE {test[f'{name}_mae_{UNITS[name]}']:.2f} {SHOWN_UNITS[name]}"
+        error = test[f"{name}_mae_{UNITS[name]}"]
+        caption = f"MAE {error:.{1 if name == 'forces' else 2}f} {SHOWN_UNITS[name]}"
         caption += f" = {test['stress_mae_GPa']:.3f} GPa" if name == "stress" else ""
         unit = SHOWN_UNITS[name].removeprefix("m")
         panels.append((f"{SHOWN_NAMES[name]} ({unit})", *_with_labels(computed, learnt), caption))

@@ -15,6 +15,7 @@ from train.fitting import fit_module, session, working_in
 from train.heads import levels_of, statistics_of
 from train.label_counts import count_labels, describe_labels
 from train.lock import alone_in
+from train.loss import QUANTITIES
 from train.metrics import Labels, errors, trivial_prediction
 from train.module import PotentialModule, new_module, properties_for
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
@@ -144,7 +145,7 @@ def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
         batches = [module.predict_step(batch.to(module.device)) for batch in loader]
     joined = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
     return Labels(
-        **joined,
+        **{name: joined.get(name) for name in QUANTITIES},
         num_atoms=np.array([frame.num_nodes for frame in loader.dataset]),
         numbers=torch.cat([frame.z for frame in loader.dataset]).numpy(),
     )
