@@ -49,6 +49,10 @@ def run(model: ModelFile, options: DynamicsOptions, record: RecordOptions, compu
     compute.use_threads()
     atoms = read_structure(options)
     potential = model.load(**compute.overrides)
+    if "energy" not in (properties := potential.hyperparameters["properties"]):
+        raise ValueError(
+            f"model={str(model.model)!r} gives {', '.join(properties)} only, and no forces to move atoms by"
+        )
     moving = set_up(atoms, potential, options, compute, state)
     formula = atoms.get_chemical_formula()
     folder = record.resume or create_results_folder(record.run_dir, "md", formula)

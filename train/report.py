@@ -75,6 +75,7 @@ def error_table(metrics: dict, folder: Path) -> str:
         name: value for name, value in metrics["baseline"].items() if name not in ("species", "config_types", "heads")
     }
     replay = {"this potential, old frames": metrics["replay"]} if "replay" in metrics else {}
-    rows = {"this potential, test frames": metrics["test"]} | replay | {"energies of atoms, no forces": baseline}
+    trivial = "energies of atoms, no forces" if "energy_mae_meV" in baseline else "zero"
+    rows = {"this potential, test frames": metrics["test"]} | replay | {trivial: baseline}
     effort = f"{metrics['epochs']} epochs, {metrics['steps']} steps in {metrics['seconds']:.0f} s"
     return "\n".join(["", error_rows(rows, baseline.get("forces_mae_meV_per_A")), "", f"{effort}; results in {folder}"])

@@ -176,6 +176,9 @@ def test_a_dipole_alone(files, tmp_path, capsys):
     for atoms, before in zip(read(out, ":"), read(files["test"], ":"), strict=True):
         np.testing.assert_allclose(atoms.get_dipole_moment(), calculator.get_property("dipole", before), atol=1e-5)
         np.testing.assert_allclose(atoms.info["ref_dipole"], before.get_dipole_moment())
+    structure = ["--structure", files["test"], "--run_dir", str(tmp_path / "md"), "--device", "cpu"]
+    with pytest.raises(ValueError, match=r"model=.* gives dipole only, and no forces to move atoms by"):
+        main(["md", str(tmp_path / "run"), *structure])
     with pytest.raises(ValueError, match=r"properties: this potential has no energy"):
         main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "a.pt"), "--format", "lammps"])
 
