@@ -186,9 +186,8 @@ class Potential(nn.Module):
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
         """
-        if compute_forces is None:
-            compute_forces = "energy" in self.hyperparameters["properties"]
-        wanted = (compute_forces, compute_stress, compute_stresses)
+        of_forces = "energy" in self.hyperparameters["properties"] if compute_forces is None else compute_forces
+        wanted = (of_forces, compute_stress, compute_stresses)
         check_readout(self.hyperparameters, energy=any(wanted) or compute_energies)
         if is_transformed() or in_forward_mode():
             create_graph = True  # others differentiate what this returns
