@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LABELS = ("energy", "forces", "stress")
 STRUCTURE = ("z", "pos", "cell", "pbc")
 TARGETS_OF_QM9 = "y"
-TEXT = "config_type"  # a batch holds text as bytes
+TEXT = ("config_type", "head_name")  # a batch holds text as bytes
 
 
 def to_ase(data: Data) -> Atoms:
@@ -110,7 +110,7 @@ def _attach(atoms: Atoms, name: str, value) -> None:
         atoms.info[name] = value
     elif value.is_floating_point() and value.isnan().all():
         return
-    elif name == TEXT and value.dtype == torch.uint8:
+    elif name in TEXT and value.dtype == torch.uint8:
         atoms.info[name] = bytes(value.tolist()).decode()
     elif value.dim() and len(value) == len(atoms) > 1:
         atoms.arrays[name] = _array(value)

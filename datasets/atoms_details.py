@@ -11,12 +11,16 @@ from torch_geometric.data import Data
 from datasets.atoms_labels import LABELS
 
 CONFIG_TYPE, DEFAULT_CONFIG_TYPE = "config_type", "Default"
+HEAD, DEFAULT_HEAD = "head", "Default"
 WEIGHT = "config_weight"
 # Of each label; the first name that the frame has. A stress may come from a virial, and its weight with it.
 LABEL_WEIGHTS = {
     "energy": ("config_energy_weight",),
     "forces": ("config_forces_weight",),
     "stress": ("config_stress_weight", "config_virials_weight"),
+    "energies": ("config_energies_weight",),
+    "charges": ("config_charges_weight",),
+    "dipole": ("config_dipole_weight",),
 }
 
 
@@ -36,13 +40,15 @@ def add_details(data: Data, atoms, place: str, file: int, number: int) -> None:
     of_labels = [_weight(atoms, _first_there(atoms, LABEL_WEIGHTS[name]), place) for name in LABELS]
     data.weight = torch.tensor([[weight * of_label for of_label in of_labels]], dtype=torch.float64)
     data.config_type = _as_bytes(str(atoms.info.get(CONFIG_TYPE, DEFAULT_CONFIG_TYPE)))
+    data.head_name = _as_bytes(str(atoms.info.get(HEAD, DEFAULT_HEAD)))
     data.constrained = torch.tensor([bool(atoms.constraints)])
     data.source = torch.tensor([[file, number]])
 
 
-def config_type_of(data: Data) -> str:
-    """The ``config_type`` of an item of an :class:`datasets.AtomsFile` that was read with its ``details``."""
-    return bytes(data.config_type.tolist()).decode()
+def text_of(data: Data, name: str) -> str:
+    """``config_type`` or ``head_name`` of an item of an :class:`datasets.AtomsFile` that was read with its
+    ``details``."""
+    return bytes(data[name].tolist()).decode()
 
 
 def _first_there(atoms, names: tuple[str, ...]) -> str:

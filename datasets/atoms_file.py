@@ -11,14 +11,14 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from datasets.atoms_details import add_details
-from datasets.atoms_labels import LABELS, checked_labels, read_labels
+from datasets.atoms_labels import LABELS, MOMENTS, charge_of, checked_labels, read_labels
 from datasets.atoms_stress import STRESS_KEYS, take_full_stress, unread_names, with_full_stress
-from datasets.label_names import by_keys, to_leave_out
+from datasets.label_names import by_keys, item_shape, to_leave_out
 from datasets.npz import HEAVIEST_ELEMENT
 from datasets.structure_dataset import StructureDataset
 
 # Part of every cache file's name: raise it whenever the same file would be read as other frames.
-READER_VERSION = 3
+READER_VERSION = 4
 SECONDS_BEFORE_A_BAR = 10
 
 
@@ -35,6 +35,9 @@ class AtomsFile(StructureDataset):
     - ``stress`` (1, 3, 3) float64, eV/Angstrom^3, symmetric, where the files have it or a virial :math:`W`, of which it
       is :math:`-W / V`. The sign is ASE's and that of :class:`pyg_cgconv.Potential`: positive where the structure wants
       to shrink,
+    - of ``labels`` that are asked for, ``energies`` (n,), those of atoms in eV, ``charges`` (n,), those of atoms in e,
+      and ``dipole`` (1, 3) in e Angstrom, of molecules, about the centre of mass, all float64,
+    - ``charge`` (1,) float64, the total charge in e, if any frame has it; 0 of those without,
     - ``cell`` (1, 3, 3) float64, lattice vectors as rows, Angstrom, and ``pbc`` (1, 3) bool, if any frame is periodic.
       Every frame has them then, so that PyG can batch all: a molecule with ``pbc`` False.
 
@@ -48,8 +51,9 @@ class AtomsFile(StructureDataset):
         files: A path or a list of paths.
         cache: A folder in which the frames are kept for the next time, as in :class:`StructureDataset`; without it
             nothing is written to disk.
-        labels: Those of ``"energy"``, ``"forces"`` and ``"stress"`` that items hold. Of each there must be a frame that
-            has it. By default energy and forces, and the stress if any frame has it or ``stress_key`` is given.
+        labels: Those of ``"energy"``, ``"forces"``, ``"stress"``, ``"energies"``, ``"charges"`` and ``"dipole"`` that
+            items hold. Of each there must be a frame that has it. By default energy and forces, and the stress if any
+            frame has it or ``stress_key`` is given.
         energy_key, forces_key, stress_key: The names of the labels in ``Atoms.info`` or ``Atoms.arrays``, such as
             ``"REF_energy"``, or else among the calculator's results, such as ``"free_energy"``. By default the
             calculator's energy, forces and stress. A stress has 6 components in Voigt order (xx, yy, zz, yz, xz, xy),
@@ -58,11 +62,15 @@ class AtomsFile(StructureDataset):
             Layouts are those of the stress. It is positive where the structure wants to grow.
         format: ASE's name of the format, for files whose name does not tell it.
         details: Whether items also hold what the files say of how much a frame counts, and where it comes from:
-            ``weight`` (1, 3) float64, of energy, forces and stress, ``config_weight`` times ``config_energy_weight``,
-            ``config_forces_weight`` and ``config_stress_weight`` (or ``config_virials_weight``), each 1 if it is not
+            ``weight`` (1, 6) float64, of the labels in the order above, ``config_weight`` times
+            ``config_energy_weight``, ``config_forces_weight``, ``config_stress_weight`` (or ``config_virials_weight``),
+            ``config_energies_weight``, ``config_charges_weight`` and ``config_dipole_weight``, each 1 if it is not
             there; ``config_type`` uint8, the bytes of the name, "Default" without one, of which
-            ``bytes(data.config_type.tolist()).decode()`` makes it again; ``constrained`` (1,) bool, whether atoms are
-            held fixed; ``source`` (1, 2) int64, the file among ``files`` and the frame in it.
+            ``bytes(data.config_type.tolist()).decode()`` makes it again; ``head_name`` uint8, likewise, the name of its
+            level of theory, ``head`` in the file; ``constrained`` (1,) bool, whether atoms are held fixed; ``source``
+            (1, 2) int64, the file among ``files`` and the frame in it.
+        energies_key, charges_key, dipole_key: Likewise names of these labels. By default the calculator's.
+        charge_key: The name of the total charge in ``Atoms.info``.
         transform, pre_transform, pre_filter, num_workers: As in :class:`StructureDataset`.
 
     Raises:
@@ -89,15 +97,20 @@ class AtomsFile(StructureDataset):
         pre_filter: Callable | None = None,
         num_workers: int = 0,
         details: bool = False,
+        energies_key: str | None = None,
+        charges_key: str | None = None,
+        dipole_key: str | None = None,
+        charge_key: str = "charge",
     ):
         ase = _import_ase()
         self.files = _checked_files(files)
         keys = {"energy": energy_key, "forces": forces_key, "stress": stress_key, "virial": virial_key}
+        keys |= {"energies": energies_key, "charges": charges_key, "dipole": dipole_key}
         labels = checked_labels(labels, keys)
         super().__init__(
-            lambda: self.collate(_read_frames(self.files, format, labels, keys, details)),
+            lambda: self.collate(_read_frames(self.files, format, labels, keys, details, charge_key)),
             self.files,
-            (READER_VERSION, ase.__version__, labels, keys, format, details),
+            (READER_VERSION, ase.__version__, labels, keys, format, details, charge_key),
             transform,
             pre_transform,
             pre_filter,
@@ -140,7 +153,7 @@ def _checked_files(files) -> list[Path]:
 
 
 def _read_frames(
-    paths: list[Path], format: str | None, labels, keys: dict[str, str | None], details: bool
+    paths: list[Path], format: str | None, labels, keys: dict[str, str | None], details: bool, charge_key: str
 ) -> list[Data]:
     """The frames of all files, alike in what they hold."""
     frames: list[Data] = []
@@ -152,6 +165,9 @@ def _read_frames(
             found, lacking = read_labels(atoms, labels, keys, place)
             frames.append(_frame(atoms, place, found))
             missing = lacking | missing
+            charge = charge_of(atoms, charge_key, bool(set(MOMENTS) & set(labels or ())), place)
+            if charge is not None:
+                frames[-1].charge = torch.tensor([charge], dtype=torch.float64)
             if details:
                 add_details(frames[-1], atoms, place, file, number)
             if labels is None and "stress" not in found:
@@ -181,15 +197,17 @@ def _complete_labels(frames: list[Data], missing: dict[str, str]) -> None:
     """
     several = [frame for frame in frames if frame.num_nodes > 1]
     for name, complaint in missing.items():
-        asked = frames if name == "energy" else several
+        asked = several if name in ("forces", "stress") else frames
         if asked and not any(name in frame for frame in asked):
             raise ValueError(complaint)
     for name in LABELS:
         if name in missing or any(name in frame for frame in frames):
             for frame in frames:
                 if name not in frame:
-                    shape = {"energy": (1,), "forces": (frame.num_nodes, 3), "stress": (1, 3, 3)}[name]
-                    frame[name] = torch.full(shape, torch.nan, dtype=torch.float64)
+                    frame[name] = torch.full(item_shape(name, frame.num_nodes), torch.nan, dtype=torch.float64)
+    if any("charge" in frame for frame in frames):
+        for frame in frames:
+            frame.charge = frame.charge if "charge" in frame else torch.zeros(1, dtype=torch.float64)
 
 
 def read_atoms(path: Path, format: str | None) -> Iterator:

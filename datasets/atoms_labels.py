@@ -1,11 +1,23 @@
-"""Energy, forces and stress of a frame that ASE read: found by their names, checked, in one layout."""
+"""Energy, forces, stress and other labels of a frame that ASE read: found by their names, checked, in one layout."""
 
 import numpy as np
 
 from datasets.atoms_stress import STRESS_KEYS, stress_of
-from datasets.label_names import by_keys, names_like, numbers_of, refuse_rivals, results_of, to_leave_out, value_of
+from datasets.label_names import (
+    by_keys,
+    item_shape,
+    names_like,
+    numbers_of,
+    refuse_rivals,
+    results_of,
+    sounds_like,
+    to_leave_out,
+    value_of,
+)
 
-LABELS = ("energy", "forces", "stress")
+USUAL_LABELS = ("energy", "forces", "stress")
+LABELS = (*USUAL_LABELS, "energies", "charges", "dipole")
+MOMENTS = ("charges", "dipole")
 Found = dict[str, np.ndarray]
 Missing = dict[str, str]
 
@@ -15,7 +27,7 @@ def checked_labels(labels, keys: dict[str, str | None]) -> tuple[str, ...] | Non
 
     Args:
         labels: what a user asks for.
-        keys: of energy, forces, stress and virial, the name in the files, or None.
+        keys: of each label and of the virial, the name in the files, or None.
 
     Raises:
         ValueError: a label is unknown, or a key is not that of a label which is read.
@@ -28,7 +40,9 @@ def checked_labels(labels, keys: dict[str, str | None]) -> tuple[str, ...] | Non
                 f"virial, in eV, as virial_key, which is divided by minus the volume: give it as {other}_key"
             )
     if labels is None:
-        return None if keys["stress"] is None and keys["virial"] is None else LABELS
+        if more := [name for name in LABELS[len(USUAL_LABELS) :] if keys[name] is not None]:
+            raise ValueError(f"{more[0]}_key: got {keys[more[0]]!r}, but labels does not name {more[0]}; name it there")
+        return None if keys["stress"] is None and keys["virial"] is None else USUAL_LABELS
     if isinstance(labels, str) or not set(labels) <= set(LABELS):
         raise ValueError(f"labels: expected a list of some of {LABELS}, got {labels!r}")
     for name, key in keys.items():
@@ -41,7 +55,7 @@ def checked_labels(labels, keys: dict[str, str | None]) -> tuple[str, ...] | Non
 def read_labels(
     atoms, labels: tuple[str, ...] | None, keys: dict[str, str | None], place: str
 ) -> tuple[Found, Missing]:
-    """The labels of one frame: energy (1,), forces (n, 3) and stress (1, 3, 3), float64.
+    """The labels of one frame: energy (1,), forces (n, 3), stress (1, 3, 3) and others, float64.
 
     The force on a single atom is zero by symmetry, so that its frame needs none.
 
@@ -59,7 +73,7 @@ def read_labels(
             where no key tells which name is meant.
     """
     found, missing = {}, {}
-    for name in LABELS if labels is None else labels:
+    for name in USUAL_LABELS if labels is None else labels:
         value = stress_of(atoms, keys, place) if name == "stress" else _label(atoms, name, keys[name], place)
         if value is None and name == "forces" and len(atoms) == 1:
             value = np.zeros((1, 3))
@@ -73,14 +87,42 @@ def read_labels(
 
 
 def _label(atoms, name: str, key: str | None, place: str) -> np.ndarray | None:
-    """Energy (1,) or forces (n, 3), or None."""
+    """Any but the stress, or None."""
     value = value_of(atoms, name, key)
     if value is None:
         return None
     value = numbers_of(value, name, len(atoms), place)
     if key is None:
         refuse_rivals(atoms, name, value, place)
-    return value.reshape(1) if name == "energy" else value
+    if name == "dipole" and atoms.pbc.any():
+        raise ValueError(
+            f"{place} has a dipole, but is periodic, pbc={atoms.pbc.tolist()}: it then depends on where the cell "
+            'begins; leave it out of this frame, or write pbc="F F F"'
+        )
+    return value.reshape(item_shape(name, len(atoms)))
+
+
+def charge_of(atoms, key: str, needed: bool, place: str) -> float | None:
+    """The total charge of a frame, e; None if it names none.
+
+    Args:
+        needed: whether charges or dipoles are read, which have no meaning without it.
+
+    Raises:
+        ValueError: it is needed and no number, or there is one of another name only.
+    """
+    value = np.asarray(atoms.info.get(key, np.nan))
+    if value.size == 1 and value.dtype.kind in "iuf" and np.isfinite(value).all():
+        return float(value.reshape(()))
+    if needed and key in atoms.info:
+        raise ValueError(f"{place}: {key}={atoms.info[key]!r}, expected the total charge in e, a number")
+    alike = [name for name, held in atoms.info.items() if sounds_like(str(name), "charge") and np.size(held) == 1]
+    if needed and alike:
+        raise ValueError(
+            f"{place} has no {key}, the total charge in e, perhaps {' or '.join(map(repr, alike))}: name it by "
+            "`charge_key` (on the command line --charge_key)"
+        )
+    return None
 
 
 def _called(name: str, keys: dict[str, str | None]) -> str:

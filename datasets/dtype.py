@@ -6,7 +6,7 @@ from torch_geometric.transforms import BaseTransform
 
 # Total energies and the properties of QM9: float32 keeps no more than about 1 meV of thousands of eV. And the cutoff of
 # the edges, which a model compares with its own.
-EXACT = ("energy", "y", "edge_cutoff")
+EXACT = ("energy", "energies", "y", "edge_cutoff")
 
 
 class ToDtype(BaseTransform):

@@ -4,14 +4,21 @@ from typing import NoReturn
 
 import numpy as np
 
-UNITS = {"energy": "eV", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3"}
+UNITS = {
+    "energy": "eV", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3", "energies": "eV", "charges": "e",
+    "dipole": "e Angstrom",
+}  # fmt: skip
+OF_ATOMS = ("forces", "energies", "charges")  # labels with a row for each atom
 # Part of every name of the label, whatever else is in it: REF_energy, DFT_Energy, dft_forces, virials.
-STEMS = {"energy": "energy", "forces": "force", "stress": "stress", "virial": "virial"}
+STEMS = {
+    "energy": "energy", "forces": "force", "stress": "stress", "virial": "virial", "energies": "energies",
+    "charges": "charges", "dipole": "dipole",
+}  # fmt: skip
 # Parts of names of other quantities, such as kinetic_energy, energy_per_atom, config_energy_weight.
 OTHER_QUANTITIES = (
     "adsorption", "atom", "band", "binding", "cohesive", "correction", "cutoff", "d3", "dispersion", "error",
-    "external", "fermi", "formation", "free", "hull", "interaction", "ionization", "kinetic", "mask", "shift",
-    "solvation", "std", "uncertainty", "unit", "var", "vdw", "weight", "zero_point", "zpe",
+    "external", "fermi", "formation", "free", "hull", "initial", "interaction", "ionization", "kinetic", "mask",
+    "shift", "solvation", "std", "uncertainty", "unit", "var", "vdw", "weight", "zero_point", "zpe",
 )  # fmt: skip
 # Labels that differ by less are one label of which some digits were cut off, eV and eV/Angstrom.
 ROUNDING = 1e-3
@@ -31,9 +38,20 @@ def value_of(atoms, name: str, key: str | None):
 
 def shapes_of(name: str, num_atoms: int) -> list[tuple[int, ...]]:
     """Those that a label may have."""
-    if name == "energy":
-        return [(), (1,)]
-    return [(num_atoms, 3)] if name == "forces" else [(6,), (9,), (3, 3)]
+    known: dict[str, list[tuple[int, ...]]] = {
+        "energy": [(), (1,)],
+        "forces": [(num_atoms, 3)],
+        "energies": [(num_atoms,)],
+        "charges": [(num_atoms,)],
+        "dipole": [(3,)],
+    }
+    return known.get(name, [(6,), (9,), (3, 3)])
+
+
+def item_shape(name: str, num_atoms: int) -> tuple[int, ...]:
+    """That of a label of an item of a data set, which begins with a row for each atom, or with one."""
+    first = {"stress": (1, 3, 3), "dipole": (1, 3), "energy": (1,)}
+    return first[name] if name in first else shapes_of(name, num_atoms)[0]
 
 
 def numbers_of(value, name: str, num_atoms: int, place: str) -> np.ndarray:
@@ -55,13 +73,14 @@ def numbers_of(value, name: str, num_atoms: int, place: str) -> np.ndarray:
 
 def names_like(atoms, name: str) -> list[str]:
     """Names in the frame, besides ASE's own, under which there may be another ``name``, such as REF_energy."""
-    held = atoms.info | atoms.arrays if name == "forces" else atoms.info
-    return sorted(key for key in held if _sounds_like(str(key), name) and _may_be(held[key], name, len(atoms)))
+    held = atoms.info | atoms.arrays if name in OF_ATOMS else atoms.info
+    return sorted(key for key in held if sounds_like(str(key), STEMS[name]) and _may_be(held[key], name, len(atoms)))
 
 
-def _sounds_like(key: str, name: str) -> bool:
+def sounds_like(key: str, stem: str) -> bool:
+    """Whether ``key`` is a name with ``stem`` in it, and not that of another quantity."""
     key = key.lower()
-    return STEMS[name] in key and not any(other in key for other in OTHER_QUANTITIES)
+    return stem in key and not any(other in key for other in OTHER_QUANTITIES)
 
 
 def _may_be(value, name: str, num_atoms: int) -> bool:

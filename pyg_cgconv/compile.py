@@ -98,6 +98,10 @@ def _infer(potential: Potential, data: Data) -> None:
     if potential.hyperparameters["readout_irreps"] != "1x0e":
         potential.atomic_outputs(data)
         return
+    if "energy" not in potential.hyperparameters["properties"]:
+        with torch.no_grad():
+            potential(data)
+        return
     for forces, stress in ((False, False), (True, False), (True, True)):
         with torch.no_grad():
             potential(data, compute_forces=forces, compute_stress=stress)
@@ -111,6 +115,9 @@ def _train(potential: Potential, data: Data) -> None:
 
     if potential.hyperparameters["readout_irreps"] != "1x0e":
         differentiate(potential.atomic_outputs(data))
+        return
+    if "energy" not in potential.hyperparameters["properties"]:
+        differentiate(*(value.nan_to_num() for value in potential(data).values()))
         return
     differentiate(potential(data, compute_forces=False)["energy"])
     for stress in (False, True):

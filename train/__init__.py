@@ -4,7 +4,8 @@ The way of a run, one module each:
 
 - ``cli`` is the command line, read by ``parser``; ``tasks`` reads ``options`` (also from YAML and presets) for a task,
   ``md17``, ``frames`` or ``qm9`` (which frames); ``preset_choice`` takes a preset where none is named;
-- ``source_frames`` know the file that they come from; ``isolated_atoms`` give energies of elements and are not learned;
+- ``source_frames`` know the file that they come from, ``heads`` their level of theory; ``isolated_atoms`` give energies
+  of elements and are not learned;
   ``frame_weights`` say how much others count, ``frame_checks`` and ``unit_checks`` what is odd about them, and
   ``division`` divides them; ``label_counts`` tell what they lack;
 - ``run`` says what is done in which order and owns the run folder; ``qm9_run`` does so for a property of molecules;

@@ -94,7 +94,9 @@ def bootstrapped(frames: Sequence[Data], random: torch.Generator) -> list[Data]:
 
 
 def labels_of(frame: Data) -> tuple[str, ...]:
-    return quantities_of([frame])
+    """Its labels, which are others with each head."""
+    head = int(frame.head) if "head" in frame else 0
+    return tuple(f"{name} of head {head}" for name in quantities_of([frame]))
 
 
 def with_all_kinds(frames: Sequence[Data], draw: Callable[[], list[Data]]) -> list[Data]:
@@ -103,15 +105,19 @@ def with_all_kinds(frames: Sequence[Data], draw: Callable[[], list[Data]]) -> li
     Raises:
         ValueError: that does not happen.
     """
-    wanted = elements(frames), quantities_of(frames)
+    wanted = elements(frames), labels_of_all(frames)
     for _ in range(DRAWS):
         drawn = draw()
-        if (elements(drawn), quantities_of(drawn)) == wanted:
+        if (elements(drawn), labels_of_all(drawn)) == wanted:
             return drawn
     raise ValueError(
         "committee_frames: random draws of the training frames lack some elements or labels, because these occur in "
         "very few frames; take --committee_frames same"
     )
+
+
+def labels_of_all(frames: Sequence[Data]) -> set[str]:
+    return {label for frame in frames for label in labels_of(frame)}
 
 
 def elements(frames: Sequence[Data]) -> set[int]:
@@ -179,11 +185,11 @@ def report(folder: Path, splits: Splits, members: list[dict], batch_size: int) -
     """Errors of the mean of all members on the test frames, and what their spread says of them."""
     potentials = [Potential.load(folder / member["folder"] / POTENTIAL) for member in members]
     predictions = list(predict_with_spread(potentials, splits.test, batch_size))
-    reference = labels(splits.test)
+    reference = labels(splits.test, splits.heads)
     stresses = [np.full((3, 3), np.nan) if mean.stress is None else mean.stress for mean, _ in predictions]
     predicted = Labels(
         energy=np.array([mean.energy for mean, _ in predictions]),
-        forces=np.concatenate([mean.forces for mean, _ in predictions]),
+        forces=np.concatenate([mean.forces for mean, _ in predictions if mean.forces is not None]),
         num_atoms=reference.num_atoms,
         stress=np.stack(stresses),
         numbers=reference.numbers,

@@ -1,6 +1,6 @@
 """Frames of a data set, ready to train on: split, with neighbour lists and labels alike, batched."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from datasets.atoms_details import DEFAULT_CONFIG_TYPE
+from datasets.atoms_labels import MOMENTS
+from datasets.label_names import item_shape
 from pyg_cgconv.potential import RadiusGraph
 from train.isolated_atoms import IsolatedAtom
 from train.loss import QUANTITIES
@@ -28,7 +30,8 @@ class Splits:
     """Three disjoint lists of frames, what they are called in tables and plots, and isolated atoms, in none of them.
 
     Of the old frames of a fine-tuning some are among those to train on and to validate, marked by ``replayed``;
-    ``replay`` are others, tested by themselves.
+    ``replay`` are others, tested by themselves. With ``heads``, names of levels of theory, each frame has the number of
+    its ``head`` (1,).
     """
 
     name: str
@@ -37,10 +40,25 @@ class Splits:
     test: Sequence[Data]
     isolated: Sequence[IsolatedAtom] = ()
     replay: Sequence[Data] = ()
+    heads: Sequence[str] = ()
 
     def parts(self) -> dict[str, Sequence[Data]]:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return parts | ({"replay": self.replay} if self.replay else {})
+
+    def by_head(self) -> list["Splits"]:
+        """The frames of each head; all of them where there are no heads."""
+        if not self.heads:
+            return [self]
+        lists = ("train", "validation", "test", "replay")
+        return [
+            Splits(
+                f"head {name}",
+                isolated=[atom for atom in self.isolated if atom.head == number],
+                **{part: [frame for frame in getattr(self, part) if frame.head.item() == number] for part in lists},
+            )
+            for number, name in enumerate(self.heads)
+        ]
 
     def sizes(self) -> dict[str, int]:
         return {name: len(frames) for name, frames in self.parts().items()}
@@ -58,20 +76,29 @@ def with_neighbors(frames: Iterable[Data], cutoff: float) -> list[Data]:
     return [connect(frame) for frame in frames]
 
 
-def check_species(splits: Splits) -> None:
+def check_species(splits: Splits, of: str = "") -> None:
     """Raises ValueError where validation or test frames hold elements that the potential does not learn in training."""
-    known = set(torch.cat([frame.z for frame in splits.train]).tolist())
+    known = {number for frame in splits.train for number in frame.z.tolist()}
     for part, frames in splits.parts().items():
-        unknown = set(torch.cat([frame.z for frame in frames]).tolist()) - known
+        unknown = {number for frame in frames for number in frame.z.tolist()} - known
         if unknown:
             raise ValueError(
-                f"{part} frames hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}"
+                f"{part} frames{of} hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}"
             )
 
 
 def quantities_of(frames: Sequence[Data]) -> tuple[str, ...]:
-    """Those of energy, forces and stress that any of ``frames`` has a label of."""
+    """Those of :data:`train.loss.QUANTITIES` that any of ``frames`` has a label of."""
     return tuple(name for name in QUANTITIES if any(has_label(frame, name) for frame in frames))
+
+
+def check_label_names(names: Collection[str]) -> None:
+    """Raises ValueError where labels need an energy beside them: all but charges and dipoles are those of one."""
+    if "energy" not in names and not set(names) <= set(MOMENTS):
+        raise ValueError(
+            f"labels={list(names)}: expected energy among them, of which forces, stress and energies of atoms are; "
+            "only charges and dipole may be without it"
+        )
 
 
 def has_label(frame: Data, name: str) -> bool:
@@ -81,21 +108,23 @@ def has_label(frame: Data, name: str) -> bool:
 def made_alike(frames: Sequence[Data]) -> None:
     """Gives all ``frames`` the attributes that any of them has, in place: PyG can batch molecules with crystals.
 
-    A missing label is NaN, a missing weight 1, a missing ``config_type`` "Default". A missing cell, or one that spans
-    no volume, is completed by unit vectors in directions that are not periodic: nothing but the stress depends on them.
+    A missing label is NaN, a missing weight 1, a missing charge 0, a missing ``config_type`` "Default". A missing cell,
+    or one that spans no volume, is completed by unit vectors in directions that are not periodic: nothing but the
+    stress depends on them.
 
     Raises:
         ValueError: a frame has a stress but no volume.
     """
     labels = [name for name in QUANTITIES if any(name in frame for frame in frames)]
-    cells, weights, config_types = (
-        any(name in frame for frame in frames) for name in ("cell", "weight", "config_type")
+    cells, weights, config_types, charges = (
+        any(name in frame for frame in frames) for name in ("cell", "weight", "config_type", "charge")
     )
     for number, frame in enumerate(frames):
-        shapes = {"energy": (1,), "forces": (frame.num_nodes, 3), "stress": (1, 3, 3)}
         for name in labels:
             if name not in frame:
-                frame[name] = torch.full(shapes[name], torch.nan, dtype=torch.float64)
+                frame[name] = torch.full(item_shape(name, frame.num_nodes), torch.nan, dtype=torch.float64)
+        if charges and "charge" not in frame:
+            frame.charge = torch.zeros(1, dtype=torch.float64)
         if weights and "weight" not in frame:
             frame.weight = torch.ones(1, len(QUANTITIES), dtype=torch.float64)
         if config_types and "config_type" not in frame:
@@ -115,15 +144,14 @@ def _complete_cell(frame: Data, number: int) -> None:
         frame.cell = torch.from_numpy(complete_cell(frame.cell[0].numpy())).to(frame.cell).reshape(1, 3, 3)
 
 
-def labels(frames: Sequence[Data]) -> Labels:
-    """Reference energies, forces and stresses of ``frames``."""
+def labels(frames: Sequence[Data], heads: Sequence[str] = ()) -> Labels:
+    """Reference labels of ``frames``, of which each has one of ``heads``, if there are some."""
     return Labels(
-        energy=_joined(frames, "energy"),
-        forces=_joined_if_any(frames, "forces"),
+        **{name: _joined_if_any(frames, name) for name in QUANTITIES},
         num_atoms=np.array([frame.num_nodes for frame in frames]),
-        stress=_joined_if_any(frames, "stress"),
         numbers=torch.cat([frame.z for frame in frames]).numpy(),
         config_types=_config_types(frames),
+        heads=np.array([heads[frame.head.item()] for frame in frames]) if heads else None,
     )
 
 
@@ -134,10 +162,8 @@ def _config_types(frames: Sequence[Data]) -> np.ndarray | None:
 
 
 def _joined_if_any(frames: Sequence[Data], name: str) -> np.ndarray | None:
-    return _joined(frames, name) if any(has_label(frame, name) for frame in frames) else None
-
-
-def _joined(frames: Sequence[Data], name: str) -> np.ndarray:
+    if not any(has_label(frame, name) for frame in frames):
+        return None
     return torch.cat([frame[name] for frame in frames]).double().numpy()
 
 

@@ -18,6 +18,7 @@ class StructureFiles:
     Args:
         format: ASE's name of their format, such as extxyz or vasp-xdatcar (default: told by name and content).
         num_workers: processes that look for neighbours; 0 does it in this one.
+        charge_key: name of the total charge, e, which charges and dipoles depend on; 0 if it is not there.
     """
 
     OPTION: ClassVar[str]
@@ -25,6 +26,7 @@ class StructureFiles:
 
     format: str | None = None
     num_workers: int = 0
+    charge_key: str = "charge"
 
     def __post_init__(self):
         if self.num_workers < 0:
@@ -47,6 +49,7 @@ class StructureFiles:
             format=self.format,
             pre_transform=RadiusGraph(cutoff),
             num_workers=self.num_workers,
+            charge_key=self.charge_key,
             **labels,
         )
 

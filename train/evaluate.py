@@ -5,7 +5,7 @@ A run folder alone repeats the errors of its own test frames. Other frames come 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
+from datasets.atoms_details import DEFAULT_HEAD
+from datasets.label_names import item_shape
 from pyg_cgconv.potential import Potential
-from train.data import EVALUATION_BATCH_FACTOR, labels, made_alike
+from train.data import EVALUATION_BATCH_FACTOR, check_label_names, has_label, labels, made_alike
 from train.data_files import DataFiles
-from train.frame_weights import drop_labels_without_weight, name_config_types
+from train.frame_weights import drop_labels_without_weight, name_details
 from train.label_counts import describe_labels
+from train.loss import QUANTITIES
 from train.md17 import MD17Options, read_splits
 from train.metrics import MEV_PER_EV, Labels, errors
 from train.options import RunOptions, require_positive
@@ -29,7 +32,9 @@ from train.tasks import TASKS, parse_config
 from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder, written_options
 
 BATCH_SIZE = 32
-LABEL_ARGUMENTS = ("labels", "energy_key", "forces_key", "stress_key", "virial_key")
+LABEL_ARGUMENTS = (
+    "labels", "energy_key", "forces_key", "stress_key", "virial_key", "energies_key", "charges_key", "dipole_key",
+)  # fmt: skip
 # Options of a run that ask for its machine, of which only the frames are wanted here.
 ON_ANY_MACHINE = ["--device", "auto", "--devices", "1", "--nodes", "1", "--capture", "auto", "--tensorboard", "false"]
 
@@ -39,28 +44,35 @@ class ReferenceOptions:
     """Reference: what is compared.
 
     Args:
-        labels: those of energy, forces and stress that are compared, such as [energy]; default energy and forces, and
-            stress if any frame of --data has it. What a frame lacks is not compared.
+        labels: those of energy, forces, stress, energies (of atoms), charges and dipole that are compared, such as
+            [energy]; default energy and forces, and stress if any frame of --data has it. What a frame lacks is not
+            compared.
         energy_key: name of the energy in the files, eV (default: what ASE takes for the energy).
         forces_key: name of the forces, eV/Angstrom.
         stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
         virial_key: name of the virial, eV, of which the stress is made, as -virial / volume (default: virial or
             virials).
+        energies_key: name of the energies of atoms, eV.
+        charges_key: name of the charges of atoms, e.
+        dipole_key: name of the dipole, e Angstrom.
         md17: frames of MD17 instead of --data, such as --md17.root DIR --md17.molecule aspirin --md17.split 1.
         part: which of the frames that a run folder, or --md17, divides.
     """
 
-    labels: tuple[Literal["energy", "forces", "stress"], ...] | None = None
+    labels: tuple[Literal["energy", "forces", "stress", "energies", "charges", "dipole"], ...] | None = None
     energy_key: str | None = None
     forces_key: str | None = None
     stress_key: str | None = None
     virial_key: str | None = None
+    energies_key: str | None = None
+    charges_key: str | None = None
+    dipole_key: str | None = None
     md17: MD17Options | None = None
     part: Literal["train", "validation", "test"] = "test"
 
     def __post_init__(self):
-        if self.labels is not None and "energy" not in self.labels:
-            raise ValueError(f"labels={list(self.labels)}: expected energy among them, errors of which come first")
+        if self.labels is not None:
+            check_label_names(self.labels)
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,7 @@ def run(
     compute.use_threads()
     potential = load_trained(model.model, **compute.overrides)
     compared = read_frames(model.model, potential, files, reference)
+    compared, potential = of_head(compared, potential, model.head)
     if compared.run is not None:  # so that sums are rounded as they were
         torch.set_num_threads(compute.threads or compared.run.threads or torch.get_num_threads())
         torch.set_float32_matmul_precision(compared.run.matmul_precision)
@@ -107,6 +120,45 @@ def run(
         potential.to(compute.torch_device), compared.frames, options.batch_size or compared.batch_size
     )
     return report(model.model, options, compared, predicted, potential)
+
+
+def of_head(compared: Frames, potential: Potential, head: str | None) -> tuple[Frames, Potential]:
+    """Frames with the number of their heads and the potential with all heads; or, with ``head``, that one and frames
+    of it, or frames that name none.
+
+    Raises:
+        ValueError: there is no such head, or heads of frames are not known or not named.
+    """
+    heads = potential.hyperparameters["heads"]
+    if heads is None or head is not None:
+        alone = potential.with_head(head)
+        kept = [frame for frame in compared.frames if head is None or head_of(frame, heads) in (head, DEFAULT_HEAD)]
+        if not kept:
+            raise ValueError(f"head={head!r}: none of the {len(compared.frames)} frames is of this head")
+        for frame in kept:
+            drop_head(frame)
+        return replace(compared, frames=kept), alone
+    for number, frame in enumerate(compared.frames):
+        name = head_of(frame, heads)
+        if name not in heads:
+            raise ValueError(
+                f"frame {number} has head={name!r}, but the heads of the potential are {', '.join(heads)}: name that "
+                "of each frame in the files, or give one for all of them by --head"
+            )
+        drop_head(frame)
+        frame.head = torch.tensor([heads.index(name)])
+    return compared, potential
+
+
+def head_of(frame: Data, heads: Sequence[str]) -> str:
+    """The name of the head of a frame of files, or of one that was trained on."""
+    return heads[int(frame.head)] if "head" in frame else frame.get("head_name", DEFAULT_HEAD)
+
+
+def drop_head(frame: Data) -> None:
+    for name in ("head", "head_name"):
+        if name in frame:
+            del frame[name]
 
 
 def read_frames(model: Path, potential: Potential, files: DataFiles, reference: ReferenceOptions) -> Frames:
@@ -125,7 +177,7 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
         dataset = files.read(cutoff, details=True, **keys)
         files.check_elements(dataset, potential)
         frames = list(dataset)
-        name_config_types(frames)
+        name_details(frames)
         drop_labels_without_weight(frames)
         return Frames(name, frames)
     if reference.md17 is not None:
@@ -150,26 +202,27 @@ def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
 
 def predicted_labels(potential: Potential, frames: Sequence[Data], batch_size: int) -> Labels:
     """What ``potential`` gives for ``frames``; a stress is NaN where there is none, None if no frame has one."""
-    predictions = list(predict_frames(potential, frames, batch_size))
+    predictions = list(predict_frames(potential, frames, batch_size, any(has_label(f, "energies") for f in frames)))
+    num_atoms = np.array([frame.num_nodes for frame in frames])
     return Labels(
-        energy=np.array([prediction.energy for prediction in predictions]),
-        forces=np.concatenate([prediction.forces for prediction in predictions]),
-        num_atoms=np.array([frame.num_nodes for frame in frames]),
-        stress=stacked_stress(predictions),
+        **{name: joined(predictions, name, num_atoms) for name in QUANTITIES},
+        num_atoms=num_atoms,
         numbers=torch.cat([frame.z for frame in frames]).numpy(),
     )
 
 
-def stacked_stress(predictions: Sequence[Prediction]) -> np.ndarray | None:
-    if all(prediction.stress is None for prediction in predictions):
+def joined(predictions: Sequence[Prediction], name: str, num_atoms: np.ndarray) -> np.ndarray | None:
+    """The quantity ``name`` of all frames, NaN where one has none; None if no frame has it."""
+    known = [prediction.known().get(name) for prediction in predictions]
+    if all(value is None for value in known):
         return None
-    missing = np.full((3, 3), np.nan)
-    return np.stack([missing if prediction.stress is None else prediction.stress for prediction in predictions])
+    missing = [np.full(item_shape(name, n), np.nan) for n in num_atoms.tolist()]
+    return np.concatenate([m if v is None else np.reshape(v, m.shape) for v, m in zip(known, missing, strict=True)])
 
 
 def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: Labels, potential: Potential) -> dict:
     """Writes ``metrics.json`` and the plot, prints the table."""
-    computed = labels(compared.frames)
+    computed = labels(compared.frames, potential.hyperparameters["heads"] or ())
     found = errors(predicted, computed)
     metrics = {
         "model": str(model),

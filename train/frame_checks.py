@@ -18,6 +18,7 @@ NET_FORCE_PART = 0.05
 # Energies of an atom beyond a fit, in eV and in median absolute deviations. Both must be exceeded: a cell under
 # pressure is 1 eV off among others like it, and a crystal among perfect ones ten deviations of nearly nothing.
 FAR_ENERGY, FAR_DEVIATIONS = 1.0, 10.0
+CHARGE_ERROR = 0.05  # e: printed digits sum to less
 FRAMES_FOR_EACH_ELEMENT = 5  # that a fit needs to tell outliers
 SHOWN = 3
 
@@ -28,7 +29,12 @@ def warn_of_unlikely_frames(sources: Sequence[SourceFrame]) -> None:
     Args:
         sources: with labels, NaN where there is none, and neighbour lists.
     """
-    checks: tuple[Callable[[Sequence[SourceFrame]], Iterator[str]], ...] = (net_forces, far_energies, unlikely_units)
+    checks: tuple[Callable[[Sequence[SourceFrame]], Iterator[str]], ...] = (
+        net_forces,
+        far_energies,
+        unlikely_units,
+        wrong_charges,
+    )
     once = list({source.place: source for source in sources}.values())  # a file may serve for training and validation
     for check in checks if once else ():
         for line in check(once):
@@ -77,6 +83,19 @@ def far_energies(sources: Sequence[SourceFrame]) -> Iterator[str]:
         yield (
             f"energies of {len(found)} of {len(known)} frames lie more than {limit:.1f} eV/atom from a fit of energies "
             f"of atoms: {named}{' and others' if len(found) > SHOWN else ''}. Look whether these calculations converged"
+        )
+
+
+def wrong_charges(sources: Sequence[SourceFrame]) -> Iterator[str]:
+    """Frames in which charges of atoms do not sum to the total charge, as those do that are learned."""
+    known = [source.frame for source in sources if has_label(source.frame, "charges")]
+    left = [float(frame.charges.sum() - frame.get("charge", torch.zeros(1)).item()) for frame in known]
+    wrong = [value for value in left if abs(value) > CHARGE_ERROR]
+    if wrong:
+        yield (
+            f"charges of {len(wrong)} of {len(known)} frames do not sum to the total charge, they are up to "
+            f"{max(wrong, key=abs):+.2g} e off: what is left is not learned. Is the total charge another name than "
+            "charge_key says?"
         )
 
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch_geometric.data import Data
 
-from datasets.atoms_details import DEFAULT_CONFIG_TYPE, config_type_of
+from datasets.atoms_details import DEFAULT_CONFIG_TYPE, text_of
 from train.loss import QUANTITIES
 
 
-def name_config_types(frames: Sequence[Data]) -> None:
-    """Gives ``frames`` of an :class:`datasets.AtomsFile` their ``config_type`` as a string, in place."""
+def name_details(frames: Sequence[Data]) -> None:
+    """Makes ``config_type`` and ``head_name`` of ``frames`` of an :class:`datasets.AtomsFile` strings, in place."""
     for frame in frames:
-        frame.config_type = config_type_of(frame)
+        frame.config_type, frame.head_name = text_of(frame, "config_type"), text_of(frame, "head_name")
 
 
 def weigh(frames: Sequence[Data], config_type_weights: Mapping[str, float] | None) -> None:

@@ -8,10 +8,11 @@ from typing import Literal
 from datasets import AtomsFile
 from pyg_cgconv.potential import RadiusGraph
 from train.committee import CommitteeOptions, train_committee
-from train.data import Splits, made_alike, quantities_of
+from train.data import Splits, check_label_names, made_alike, quantities_of
 from train.division import divide, drawn, frame_count
 from train.frame_checks import warn_of_unlikely_frames
-from train.frame_weights import drop_labels_without_weight, name_config_types, weigh
+from train.frame_weights import drop_labels_without_weight, name_details, weigh
+from train.heads import Files, files_of, give_heads, head_names, weigh_heads
 from train.isolated_atoms import IsolatedAtom, is_isolated
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions, require_positive
 from train.preset_choice import AUTO, amount_in, choose
@@ -32,47 +33,62 @@ class FramesOptions(CommitteeOptions):
         train_file: training frames, such as train.xyz; or several files, such as [bulk.xyz, surfaces.xyz]. Frames may
             have different labels: what one lacks is not learned of it. In this and the other files, a frame of one atom
             without neighbours within the cutoff gives the energy of its element, and is neither trained on nor tested;
-            it needs no forces and no stress.
+            it needs no forces and no stress. Files of several levels of theory are named by their heads, such as
+            {pbe: pbe.xyz, r2scan: [a.xyz, b.xyz]}; so are those of val_file and test_file.
         val_file: validation frames (default: val_size of the training frames, drawn at random).
         test_file: test frames (default: test_size of the training frames, drawn at random).
         replay_file: old frames, which a fine-tuning shall not forget, with energies of the same level of theory as the
             new ones. Tenths of them are validated with the others, and tested by themselves; the rest is trained on.
         replay_weight: factor on the loss of old frames.
         replay_size: number of old frames, drawn at random (default: all).
+        heads: names of levels of theory, such as [pbe, r2scan], of which each frame in the files has one as head. The
+            potential has a readout and energies of atoms for each. Not needed where train_file has files by head.
+        head_weights: factors on the loss of frames by their head, such as {pbe: 0.1}; others have 1.
         val_size: without val_file, a number of frames, or, below 1, a part of the training frames; isolated atoms do
-            not count.
+            not count. With heads, so many of each.
         test_size: the same for test frames.
         split_seed: of the random draw.
-        labels: what is read of each frame, such as [energy] or [energy, forces] (default: energy and forces, and the
-            stress if a file has it).
+        labels: what is learned of each frame: energy, forces, stress, energies (of atoms), charges (of atoms) and
+            dipole, such as [energy, forces, dipole] (default: energy and forces, and the stress if a file has it).
+            Charges and dipoles may be learned without an energy.
         energy_key: name of the total energy, such as REF_energy (default: what ASE takes for the energy), eV. Where
             labels of two names differ, a key has to say which is meant; so it is for forces and stress.
         forces_key: name of the forces, eV/Angstrom.
         stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
         virial_key: name of the virial, eV, of which the stress is made, as -virial / volume (default: virial or
             virials).
+        energies_key: name of the energies of atoms, eV.
+        charges_key: name of the charges of atoms, e, which sum to the total charge.
+        dipole_key: name of the dipole of a molecule, e Angstrom, about the centre of mass if it is charged.
+        charge_key: name of the total charge of a frame, e; 0 if it is not there.
         config_type_weights: factors on the loss of frames by their config_type, such as {bulk: 1.0, surface: 5.0};
             others, and in all options frames without one, which are called Default, have 1. It multiplies
-            config_weight, config_energy_weight, config_forces_weight and config_stress_weight of a frame in the files.
+            config_weight, config_energy_weight, config_forces_weight, config_stress_weight ... of a frame in the files.
             A weight of 0 leaves labels out.
         format: ASE's name of the format, for files whose name does not tell it.
         cache: folder in which frames and neighbour lists are kept for the next time (default: nowhere).
     """
 
-    train_file: str | list[str]
-    val_file: str | list[str] | None = None
-    test_file: str | list[str] | None = None
+    train_file: Files
+    val_file: Files | None = None
+    test_file: Files | None = None
+    heads: list[str] | None = None
+    head_weights: dict[str, float] | None = None
     replay_file: str | list[str] | None = None
     replay_weight: float = 1.0
     replay_size: int | None = None
     val_size: float = 0.1
     test_size: float = 0.1
     split_seed: int = 0
-    labels: list[Literal["energy", "forces", "stress"]] | None = None
+    labels: list[Literal["energy", "forces", "stress", "energies", "charges", "dipole"]] | None = None
     energy_key: str | None = None
     forces_key: str | None = None
     stress_key: str | None = None
     virial_key: str | None = None
+    energies_key: str | None = None
+    charges_key: str | None = None
+    dipole_key: str | None = None
+    charge_key: str = "charge"
     config_type_weights: dict[str, float] | None = None
     format: str | None = None
     cache: Path | None = None
@@ -86,11 +102,25 @@ class FramesOptions(CommitteeOptions):
         require_positive(self, "replay_weight", "replay_size")
         if self.replay_file is None and (self.replay_weight != 1.0 or self.replay_size is not None):
             raise ValueError("replay_weight and replay_size: there are no old frames, name their file by replay_file")
-        if self.labels is not None and "energy" not in self.labels:
-            raise ValueError(f"labels={self.labels}: expected energy among them, which a potential is made of")
-        for name, weight in (self.config_type_weights or {}).items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"config_type_weights: {name}: {weight}, expected a number of 0 or more")
+        if self.labels is not None:
+            check_label_names(self.labels)
+        heads = self.head_names
+        if heads and self.replay_file is not None:
+            raise ValueError(
+                "replay_file: with heads, old frames are those of a head: give their file in train_file, such as "
+                f"--train_file '{{{heads[0]}: new.xyz, old: old.xyz}}', and their weight by head_weights"
+            )
+        if unknown := set(self.head_weights or ()) - set(heads):
+            raise ValueError(f"head_weights: {', '.join(sorted(unknown))}: the heads are {', '.join(heads) or 'none'}")
+        for option in ("config_type_weights", "head_weights"):
+            for name, weight in (getattr(self, option) or {}).items():
+                if not 0 <= weight < math.inf:
+                    raise ValueError(f"{option}: {name}: {weight}, expected a number of 0 or more")
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Levels of theory, if there are several."""
+        return head_names(self.heads, {name: getattr(self, name) for name in FILE_OPTIONS})
 
 
 OPTIONS = (FramesOptions, ModelOptions, FitOptions, TuningOptions, RunOptions)
@@ -125,22 +155,31 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
     read = read_files(options, cutoff, num_workers)
     everything = [source for sources in read.values() for source in sources]
     weigh([source.frame for source in everything], options.config_type_weights)
+    weigh_heads([source.frame for source in everything], options.head_names, options.head_weights)
     for source in read.get("replay_file", []):
         source.frame.weight = options.replay_weight * source.frame.weight
-    isolated = [IsolatedAtom.of(source.frame, source.place) for source in everything if is_isolated(source.frame)]
+    alone = [source for source in everything if is_isolated(source.frame) and "energy" in source.frame]
+    isolated = [IsolatedAtom.of(source.frame, source.place) for source in alone]
     read = {name: without_isolated(name, sources) for name, sources in read.items()}
     drop_labels_without_weight([source.frame for sources in read.values() for source in sources])
-    frames = read["train_file"]
-    test = read.get("test_file", frame_count(options.test_size, frames))
-    validation = read.get("val_file", frame_count(options.val_size, frames))
-    parts = divide(frames, validation, test, options.split_seed, labels_of)
+    by_head = [divide_head(read, head, options) for head in range(max(1, len(options.head_names)))]
+    parts = [[source for of_head in by_head for source in of_head[part]] for part in range(3)]
     old = divide_old(read.get("replay_file", []), options)
-    warn_of_duplicates(parts[0] + old[0], parts[1] + old[1], parts[2] + old[2])
-    for sources in (parts, old):  # old frames by themselves: they may be of other structures
-        warn_of_unlikely_frames([source for part in sources for source in part])
+    for of_head in by_head:  # levels of theory by themselves, as their energies differ
+        warn_of_duplicates(*(part + old_part for part, old_part in zip(of_head, old, strict=True)))
+        warn_of_unlikely_frames([source for part in of_head for source in part])
+    warn_of_unlikely_frames([source for part in old for source in part])  # they may be of other structures
     training, validated, tested = ([source.frame for source in part] for part in parts)
     old_training, old_validated, replay = ([source.frame for source in part] for part in old)
-    splits = Splits(name_of(options), training + old_training, validated + old_validated, tested, isolated, replay)
+    splits = Splits(
+        name_of(options),
+        training + old_training,
+        validated + old_validated,
+        tested,
+        isolated,
+        replay,
+        options.head_names,
+    )
     mark_replayed(splits, {id(frame) for frame in (*old_training, *old_validated, *replay)})
     made_alike([frame for part in splits.parts().values() for frame in part])
     return options.frames_of_member(splits)
@@ -148,6 +187,21 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
 
 def labels_of(source: SourceFrame) -> tuple[str, ...]:
     return quantities_of([source.frame])
+
+
+def divide_head(
+    read: dict[str, list[SourceFrame]], head: int, options: FramesOptions
+) -> tuple[list[SourceFrame], list[SourceFrame], list[SourceFrame]]:
+    """Training, validation and test frames of one level of theory; sizes are those of each."""
+    own = {option: [source for source in sources if source.head == head] for option, sources in read.items()}
+    frames = own["train_file"]
+    if not frames:
+        raise ValueError(
+            f"train_file: no frame is of head {options.head_names[head]}; give some, or leave it out of heads"
+        )
+    test = own.get("test_file", frame_count(options.test_size, frames))
+    validation = own.get("val_file", frame_count(options.val_size, frames))
+    return divide(frames, validation, test, options.split_seed, labels_of)
 
 
 def divide_old(sources: list[SourceFrame], options: FramesOptions) -> tuple[list[SourceFrame], ...]:
@@ -175,9 +229,9 @@ def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[
     Raises:
         ValueError: a file cannot be read, or no frame has one of the labels.
     """
-    chosen = {name: paths(files) for name in FILE_OPTIONS if (files := getattr(options, name))}
-    files = [file for of_option in chosen.values() for file in of_option]
-    owners = [name for name, of_option in chosen.items() for _ in of_option]
+    chosen = {name: files_of(files) for name in FILE_OPTIONS if (files := getattr(options, name))}
+    files = [file for of_option in chosen.values() for _, file in of_option]
+    owners = [(name, head) for name, of_option in chosen.items() for head, _ in of_option]
     frames = list(
         AtomsFile(
             files,
@@ -191,14 +245,23 @@ def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[
             pre_transform=RadiusGraph(cutoff),
             num_workers=num_workers,
             details=True,
+            energies_key=options.energies_key,
+            charges_key=options.charges_key,
+            dipole_key=options.dipole_key,
+            charge_key=options.charge_key,
         )
     )
-    name_config_types(frames)
+    name_details(frames)
     read: dict[str, list[SourceFrame]] = {name: [] for name in chosen}
+    sources, of_files = [], []
     for frame in frames:
         file, number = frame.source[0].tolist()
-        read[owners[file]].append(SourceFrame(frame, files[file], number, bool(frame.constrained)))
+        option, head = owners[file]
+        sources.append(SourceFrame(frame, files[file], number, bool(frame.constrained)))
+        of_files.append(head)
+        read[option].append(sources[-1])
         del frame.source, frame.constrained
+    give_heads(sources, of_files, options.head_names)
     return read
 
 
@@ -218,8 +281,8 @@ def without_isolated(option: str, sources: list[SourceFrame]) -> list[SourceFram
     return kept
 
 
-def paths(files: str | list[str]) -> list[Path]:
-    return [Path(file) for file in ([files] if isinstance(files, str) else files)]
+def paths(files: Files) -> list[Path]:
+    return [path for _, path in files_of(files)]
 
 
 def name_of(options: FramesOptions) -> str:

@@ -41,7 +41,7 @@ def initial_energies(
     before = potential.shift.cpu().numpy()
     shift = np.array([known.get(chemical_symbols[z], energy) for z, energy in zip(species, before, strict=True)])
     free = np.array([number in fitted and chemical_symbols[number] not in known for number in species])
-    labelled = [frame for frame in frames if not frame.energy.isnan().any()]
+    labelled = [frame for frame in frames if "energy" in frame and not frame.energy.isnan().any()]
     if not labelled:
         return shift, ""
     num_atoms = np.array([frame.num_nodes for frame in labelled])
@@ -55,7 +55,7 @@ def initial_energies(
         difference = float(np.median(beyond[old]) - np.median(beyond[~old]))
         if abs(difference) > OTHER_LEVEL:
             return shift + change, (
-                f"\n  warning: energies of old frames lie {difference:.2f} eV/atom from those of new ones, as of "
+                f"  warning: energies of old frames lie {difference:.2f} eV/atom from those of new ones, as of "
                 "another level of theory, which one potential cannot learn: compute one set again, or give old frames "
                 "config_energy_weight=0"
             )
@@ -71,7 +71,7 @@ def _unlike_bonds(beyond: np.ndarray) -> str:
     if abs(difference) <= OTHER_LEVEL:
         return ""
     return (
-        f"\n  warning: with the given energies of isolated atoms, training frames lie {difference:.2f} eV/atom from "
+        f"  warning: with the given energies of isolated atoms, training frames lie {difference:.2f} eV/atom from "
         "what the potential says of them, which has to be learned again: its own were probably fitted, or are of other "
         "states of the atoms. Leave isolated atoms out of the files, and atom_energies, and they are fitted"
     )

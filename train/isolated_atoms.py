@@ -16,11 +16,12 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class IsolatedAtom:
-    """Its element, its energy in eV, and where it was found."""
+    """Its element, its energy in eV, where it was found, and the number of its head, if there are heads."""
 
     symbol: str
     energy: float
     place: str
+    head: int = 0
 
     @classmethod
     def of(cls, frame: Data, place: str) -> "IsolatedAtom":
@@ -28,7 +29,7 @@ class IsolatedAtom:
         symbol, energy = chemical_symbols[frame.z.item()], frame.energy.item()
         if math.isnan(energy):
             raise ValueError(f"{place} is an isolated atom of {symbol} without an energy: give one, or leave it out")
-        return cls(symbol, energy, place)
+        return cls(symbol, energy, place, frame.head.item() if "head" in frame else 0)
 
 
 def is_isolated(frame: Data) -> bool:

@@ -1,6 +1,6 @@
-"""The loss: errors of energy, forces and stress without a unit, each averaged over the labels that there are."""
+"""The loss: errors of energy, forces and other labels without a unit, each averaged over the labels that there are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -8,9 +8,12 @@ from torch import Tensor
 from torch.nn.functional import huber_loss
 from torch_geometric.data import Batch
 
+from datasets.atoms_labels import LABELS
+from datasets.label_names import OF_ATOMS
 from pyg_cgconv.potential import cell_volumes
 
-QUANTITIES = ("energy", "forces", "stress")
+QUANTITIES = LABELS
+AXES = {"forces": 1, "stress": 2, "dipole": 1}  # of a label, beside that of atoms or frames
 
 
 def difference(predicted: Tensor, label: Tensor) -> Tensor:
@@ -18,27 +21,32 @@ def difference(predicted: Tensor, label: Tensor) -> Tensor:
     return predicted.nan_to_num(torch.inf, torch.inf, -torch.inf) - label
 
 
-def residuals(predicted: dict[str, Tensor], batch: Batch, force_scale: float) -> dict[str, Tensor]:
+def residuals(
+    predicted: dict[str, Tensor], batch: Batch, force_scale: float, units: Mapping[str, float] | None = None
+) -> dict[str, Tensor]:
     r"""Errors without a unit; :math:`\sigma` is the rms force in training, :math:`a` 1 Angstrom, :math:`V` the volume.
 
     .. math::
         r_E = \frac{E_b - \hat E_b}{n_b\, \sigma a} \qquad
         r_F = \frac{F_{ik} - \hat F_{ik}}{\sigma} \qquad
-        r_S = \frac{V_b\, (\tau_{b,kl} - \hat\tau_{b,kl})}{n_b\, \sigma a}
+        r_S = \frac{V_b\, (\tau_{b,kl} - \hat\tau_{b,kl})}{n_b\, \sigma a} \qquad
+        r_{E_i} = \frac{E_i - \hat E_i}{\sigma a}
 
     The stress enters as the virial of an atom, which is an energy like :math:`r_E` whatever the size of the cell.
+    Errors of charges and dipoles are divided by ``units``.
 
     Args:
-        predicted: some of ``energy`` (B,) in eV, ``forces`` (N, 3) in eV/Angstrom and ``stress`` (B, 3, 3) in
-            eV/Angstrom^3.
+        predicted: some of ``energy`` (B,) in eV, ``forces`` (N, 3) in eV/Angstrom, ``stress`` (B, 3, 3) in
+            eV/Angstrom^3, ``energies`` (N,) in eV, ``charges`` (N,) in e and ``dipole`` (B, 3) in e Angstrom.
         batch: the frames with labels of the same names and shapes; NaN where a frame has none.
         force_scale: :math:`\sigma`, eV/Angstrom.
+        units: e and e Angstrom.
 
     Returns:
         Tensors like ``predicted``, NaN where there is no label, infinite where the prediction is not a number.
     """
     energy_scale = batch.ptr.diff() * force_scale
-    scale = {"energy": energy_scale, "forces": force_scale}
+    scale = {"energy": energy_scale, "forces": force_scale, "energies": force_scale, **(units or {})}
     if "stress" in predicted:
         scale["stress"] = (energy_scale / cell_volumes(batch.cell))[:, None, None]
     return {name: difference(value, batch[name]) / scale[name] for name, value in predicted.items()}
@@ -64,14 +72,13 @@ def label_weights(name: str, batch: Batch) -> Tensor | None:
 
     Args:
         name: one of :data:`QUANTITIES`.
-        batch: frames, perhaps with ``weight`` (B, 3), of energy, forces and stress.
+        batch: frames, perhaps with ``weight`` (B, 6), of the :data:`QUANTITIES` in their order.
     """
     if "weight" not in batch:
         return None
     weight = batch.weight[:, QUANTITIES.index(name)]
-    if name == "forces":
-        return weight[batch.batch][:, None]
-    return weight[:, None, None] if name == "stress" else weight
+    weight = weight[batch.batch] if name in OF_ATOMS else weight
+    return weight[(..., *[None] * AXES.get(name, 0))]
 
 
 def sum_over_labels(

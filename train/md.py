@@ -27,7 +27,7 @@ from train.md_setup import Moving, set_up
 from train.md_state import StateWriter, check_resumed, read_state, write_config
 from train.outputs import create_results_folder, writing_to
 from train.report import versions, write_json
-from train.trained import ComputeOptions, ModelFile, load_trained
+from train.trained import ComputeOptions, ModelFile
 
 ROWS_FOR_A_LINE = 3  # its slope has no error with fewer
 OPTIONS = (ModelFile, DynamicsOptions, RecordOptions, ComputeOptions)
@@ -48,7 +48,11 @@ def run(model: ModelFile, options: DynamicsOptions, record: RecordOptions, compu
         check_resumed(record.resume, chosen, int(state["step"]), options.num_steps)
     compute.use_threads()
     atoms = read_structure(options)
-    potential = load_trained(model.model, **compute.overrides)
+    potential = model.load(**compute.overrides)
+    if "energy" not in (properties := potential.hyperparameters["properties"]):
+        raise ValueError(
+            f"model={str(model.model)!r} gives {', '.join(properties)} only, and no forces to move atoms by"
+        )
     moving = set_up(atoms, potential, options, compute, state)
     formula = atoms.get_chemical_formula()
     folder = record.resume or create_results_folder(record.run_dir, "md", formula)
@@ -122,7 +126,7 @@ def summarize(
 ) -> dict:
     """What is written to ``md.json``."""
     count = len(logs[0].dynamics.atoms)
-    facts = asdict(options) | asdict(compute) | {"model": model.model}
+    facts = asdict(options) | asdict(compute) | {"model": model.model, "head": model.head}
     facts |= {name: moving.potential.hyperparameters[name] for name in ("dtype", "backend")}
     each = [results(log, options.ensemble, count) for log in logs]
     summary = {

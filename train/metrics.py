@@ -1,4 +1,4 @@
-"""Errors of predicted energies, forces and stresses, in meV, meV/Angstrom and meV/Angstrom^3."""
+"""Errors of what is predicted, in thousandths of eV, e and Angstrom."""
 
 from dataclasses import dataclass
 
@@ -6,34 +6,49 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.units import GPa
 
+from datasets.label_names import OF_ATOMS
+from train.loss import QUANTITIES
 from train.statistics import composition, fit_energy_reference
 
 MEV_PER_EV = 1000.0
 GPA_PER_MEV = 1 / (MEV_PER_EV * GPa)  # of a stress in meV/Angstrom^3
 # As they stand in the names of metrics.
-UNITS = {"energy": "meV", "forces": "meV_per_A", "stress": "meV_per_A3"}
-SHOWN_UNITS = {"energy": "meV", "forces": "meV/Å", "stress": "meV/Å³"}
+UNITS = {
+    "energy": "meV", "forces": "meV_per_A", "stress": "meV_per_A3", "energies": "meV", "charges": "me",
+    "dipole": "me_A",
+}  # fmt: skip
+SHOWN_UNITS = {
+    "energy": "meV", "forces": "meV/Å", "stress": "meV/Å³", "energies": "meV", "charges": "me", "dipole": "me Å",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Energies, forces and stresses of a list of frames, computed or predicted, all float64; NaN where there is none.
+    """Labels of a list of frames, computed or predicted, all float64; NaN where there is none, None if there are none.
 
     Args:
         energy: (frames,) total energies, eV.
-        forces: (atoms, 3) forces on the atoms of all frames, frame after frame, eV/Angstrom; None if there are none.
+        forces: (atoms, 3) forces on the atoms of all frames, frame after frame, eV/Angstrom.
         num_atoms: (frames,) atoms of each frame.
-        stress: (frames, 3, 3) eV/Angstrom^3, positive where the structure wants to shrink; None if there are none.
+        stress: (frames, 3, 3) eV/Angstrom^3, positive where the structure wants to shrink.
         numbers: (atoms,) atomic numbers, for the errors of each element.
         config_types: (frames,) names, for the errors of each; None if there is only one.
+        heads: likewise, names of levels of theory.
+        energies: (atoms,) energies of atoms, eV.
+        charges: (atoms,) charges of atoms, e.
+        dipole: (frames, 3) e Angstrom.
     """
 
-    energy: np.ndarray
+    energy: np.ndarray | None
     forces: np.ndarray | None
     num_atoms: np.ndarray
     stress: np.ndarray | None = None
     numbers: np.ndarray | None = None
     config_types: np.ndarray | None = None
+    heads: np.ndarray | None = None
+    energies: np.ndarray | None = None
+    charges: np.ndarray | None = None
+    dipole: np.ndarray | None = None
 
     def has(self, name: str) -> bool:
         """Whether any frame has the label ``name``."""
@@ -41,49 +56,51 @@ class Labels:
         return values is not None and not bool(np.isnan(values).all())
 
     def selected(self, frames: np.ndarray) -> "Labels":
-        """Those of some ``frames``, a mask (frames,), without their config_types."""
+        """Those of some ``frames``, a mask (frames,), without their config_types and heads."""
         atoms = np.repeat(frames, self.num_atoms)
-        return Labels(
-            energy=self.energy[frames],
-            forces=None if self.forces is None else self.forces[atoms],
-            num_atoms=self.num_atoms[frames],
-            stress=None if self.stress is None else self.stress[frames],
-            numbers=None if self.numbers is None else self.numbers[atoms],
-        )
+        values = {name: getattr(self, name) for name in ("numbers", *QUANTITIES)}
+        chosen = {
+            name: None if value is None else value[atoms if name in ("numbers", *OF_ATOMS) else frames]
+            for name, value in values.items()
+        }
+        return Labels(num_atoms=self.num_atoms[frames], **chosen)
+
+
+def compared(predicted: Labels, reference: Labels) -> list[str]:
+    """The quantities that both have."""
+    return [name for name in QUANTITIES if getattr(predicted, name) is not None and reference.has(name)]
 
 
 def errors(predicted: Labels, reference: Labels) -> dict:
-    """Mean absolute and root-mean-square errors over frames for energies and over components for forces and stresses.
+    """Mean absolute and root-mean-square errors over frames for energies and over components for all else.
 
     Only quantities that both have are compared, and of these only labels that are not NaN; a prediction that is not a
     number although there is a label makes its errors infinite. Of several elements, ``species`` has the force errors of
-    the atoms of each; of several config_types, ``config_types`` the errors of the frames of each.
+    the atoms of each; of several config_types, ``config_types`` the errors of the frames of each, and so ``heads``.
     """
     found: dict = {}
-    if reference.has("energy"):
-        energy = _difference(predicted.energy, reference.energy) * MEV_PER_EV
-        found = mean_errors("energy", energy)
-        found["energy_mae_meV_per_atom"] = float(np.nanmean(np.abs(energy / reference.num_atoms)))
-    if predicted.forces is not None and reference.forces is not None and reference.has("forces"):
-        forces = _difference(predicted.forces, reference.forces) * MEV_PER_EV
-        found |= mean_errors("forces", forces)
-        if reference.numbers is not None:
-            found["species"] = species_errors(forces, reference.numbers)
-    if predicted.stress is not None and reference.stress is not None and reference.has("stress"):
-        stress = _difference(predicted.stress, reference.stress) * MEV_PER_EV
-        found |= mean_errors("stress", stress)
-        found["stress_mae_GPa"] = found[f"stress_mae_{UNITS['stress']}"] * GPA_PER_MEV
+    for name in compared(predicted, reference):
+        error = _difference(getattr(predicted, name), getattr(reference, name)) * MEV_PER_EV
+        found |= mean_errors(name, error)
+        if name == "energy":
+            found["energy_mae_meV_per_atom"] = float(np.nanmean(np.abs(error / reference.num_atoms)))
+        if name == "forces" and reference.numbers is not None:
+            found["species"] = species_errors(error, reference.numbers)
+        if name == "stress":
+            found["stress_mae_GPa"] = found[f"stress_mae_{UNITS['stress']}"] * GPA_PER_MEV
     if reference.config_types is not None:
-        found["config_types"] = config_type_errors(predicted, reference, reference.config_types)
+        found["config_types"] = errors_by_name(predicted, reference, reference.config_types)
+    if reference.heads is not None:
+        found["heads"] = errors_by_name(predicted, reference, reference.heads)
     return found
 
 
-def config_type_errors(predicted: Labels, reference: Labels, config_types: np.ndarray) -> dict[str, dict]:
-    """Errors, and the number of ``frames``, of each of ``config_types`` (frames,), by its name."""
+def errors_by_name(predicted: Labels, reference: Labels, names: np.ndarray) -> dict[str, dict]:
+    """Errors, and the number of ``frames``, of those that have each of ``names`` (frames,)."""
     return {
         str(name): {"frames": int(frames.sum()), **errors(predicted.selected(frames), reference.selected(frames))}
-        for name in np.unique(config_types)
-        for frames in [config_types == name]
+        for name in dict.fromkeys(sorted(names.tolist()))
+        for frames in [names == name]
     }
 
 
@@ -110,21 +127,35 @@ def species_errors(forces: np.ndarray, numbers: np.ndarray) -> dict[str, dict[st
 
 
 def trivial_prediction(train: Labels, test: Labels) -> Labels:
-    """What a model without physics says of ``test``: no force, no stress, energies from one for each element.
+    """What a model without physics says of ``test``: zero, but for energies, of which each element has one.
 
-    These are fitted to the training energies; if all frames are one molecule, it gets their mean. The mean absolute
-    error of its forces is the mean absolute force component: what a force error is compared with.
+    These are fitted to the training energies, of each head by themselves; if all frames are one molecule, it gets their
+    mean. The mean absolute error of its forces is the mean absolute force component: what a force error is compared
+    with.
     """
     if train.numbers is None or test.numbers is None:
         raise ValueError("train and test: expected labels with atomic numbers, got numbers=None")
+    known = {name: getattr(test, name) for name in QUANTITIES}
+    zeros = {name: None if value is None else np.zeros_like(value) for name, value in known.items()}
+    names = np.array([""] * len(test.num_atoms)) if test.heads is None or train.heads is None else test.heads
+    for head in np.unique(names):
+        learnt = train if train.heads is None or not head else train.selected(train.heads == head)
+        of_head, energies = names == head, _energies_of_elements(learnt)
+        atoms = np.repeat(of_head, test.num_atoms)
+        of_atoms = np.array([energies.get(number, 0.0) for number in test.numbers[atoms].tolist()])
+        if zeros["energies"] is not None:
+            zeros["energies"][atoms] = of_atoms
+        if zeros["energy"] is not None:
+            first = np.cumsum(test.num_atoms[of_head]) - test.num_atoms[of_head]
+            zeros["energy"][of_head] = np.add.reduceat(of_atoms, first)
+    return Labels(**zeros, num_atoms=test.num_atoms, numbers=test.numbers)
+
+
+def _energies_of_elements(train: Labels) -> dict[int, float]:
+    """By atomic number, fitted to total energies; none if there are none."""
+    if train.energy is None or train.numbers is None:
+        return {}
     species = np.unique(train.numbers)
-    learnt = composition(train.numbers, train.num_atoms, species)
-    asked = composition(test.numbers, test.num_atoms, species)
     known = ~np.isnan(train.energy)
-    return Labels(
-        energy=asked @ fit_energy_reference(learnt[known], train.energy[known]),
-        forces=None if test.forces is None else np.zeros_like(test.forces),
-        num_atoms=test.num_atoms,
-        stress=None if test.stress is None else np.zeros_like(test.stress),
-        numbers=test.numbers,
-    )
+    counts = composition(train.numbers, train.num_atoms, species)[known]
+    return dict(zip(species.tolist(), fit_energy_reference(counts, train.energy[known]).tolist(), strict=True))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch_geometric.data import Batch
 
+from datasets.atoms_labels import MOMENTS
 from pyg_cgconv.potential import Potential
 from train.epoch_mean import EpochMeans
 from train.freezing import freeze
@@ -33,10 +35,11 @@ class PotentialModule(LightningModule):
     Args:
         potential: arguments of :class:`pyg_cgconv.potential.Potential`.
         fit: arguments of :class:`train.options.FitOptions`.
-        quantities: what is predicted and compared with labels: ``energy``, and ``forces`` and ``stress`` where the
-            training frames have them.
+        quantities: what is predicted and compared with labels: those of :data:`train.loss.QUANTITIES` that the training
+            frames have.
         frozen: parameters of the potential that stay as they are.
         frames: numbers by which the training frames are known again; default what they give to ``potential``.
+        units: in which errors of charges (e) and dipoles (e Angstrom) are counted in the loss.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class PotentialModule(LightningModule):
         quantities: Sequence[str] = ("energy", "forces"),
         frozen: Sequence[str] = (),
         frames: Sequence[float] | None = None,
+        units: dict[str, float] | None = None,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -53,6 +57,7 @@ class PotentialModule(LightningModule):
         self.potential = Potential(**potential)
         self.potential.validate = False  # the frames were checked before the training
         freeze(self.potential, frozen)
+        self.units = units
         self.force_scale = self.potential.scale.mean().item()
         self.quantities = tuple(quantities)
         self.cost = penalty(self.fit_options.loss, self.fit_options.huber_delta)
@@ -61,9 +66,9 @@ class PotentialModule(LightningModule):
         self.mean_error = EpochMeans(self.quantities)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.potential(
-            batch, compute_forces="forces" in self.quantities, compute_stress="stress" in self.quantities
-        )
+        derived = {f"compute_{name}": name in self.quantities for name in ("forces", "stress", "energies")}
+        found = self.potential(batch, **derived)
+        return {name: found[name] for name in self.quantities}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.loss(batch, self.loss_weights(training_progress(self.trainer, self.trainer.global_step)))
@@ -153,7 +158,7 @@ class PotentialModule(LightningModule):
         return {
             "energy": fit.stage_two_energy_weight if stage_two else fit.energy_weight,
             "forces": fit.forces_weight,
-            "stress": fit.stress_weight,
+            **{name: getattr(fit, f"{name}_weight") for name in ("stress", "energies", "charges", "dipole")},
         }
 
     @staticmethod
@@ -161,12 +166,12 @@ class PotentialModule(LightningModule):
         """What the training frames contribute to ``hyperparameters``: it tells them from others."""
         if hyperparameters.get("frames") is not None:
             return list(hyperparameters["frames"])
-        potential = hyperparameters["potential"]
-        return [*potential["species"], *potential["shift"], potential["scale"], potential["avg_num_neighbors"]]
+        known = hyperparameters["potential"]
+        return [*known["species"], *np.ravel(known["shift"]), *np.ravel(known["scale"]), known["avg_num_neighbors"]]
 
     def residuals(self, predicted: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """What the loss is made of: errors without a unit, NaN where there is no label."""
-        return residuals(predicted, batch, self.force_scale)
+        return residuals(predicted, batch, self.force_scale, self.units)
 
     def label_weights(self, name: str, batch: Batch) -> Tensor | None:
         """Factors on what the errors of ``name`` cost, of a shape that goes with theirs; None if all count alike."""
@@ -208,12 +213,20 @@ def new_module(
     potential = {
         **asdict(model),
         "species": list(statistics.species),
-        "shift": list(statistics.shift),
-        "scale": statistics.scale,
+        "properties": properties_for(quantities),
+        "heads": statistics.heads and list(statistics.heads),
+        "shift": np.array(statistics.shift).tolist(),
+        "scale": [[scale] for scale in statistics.scale] if isinstance(statistics.scale, tuple) else statistics.scale,
         "avg_num_neighbors": statistics.num_neighbors,
         "dtype": dtype,
     }
-    return PotentialModule(potential, asdict(fit), list(quantities))
+    return PotentialModule(potential, asdict(fit), list(quantities), units=statistics.units)
+
+
+def properties_for(quantities: Sequence[str]) -> list[str]:
+    """What a potential has to give so that ``quantities`` can be learned."""
+    moments = [name for name in quantities if name in MOMENTS]
+    return moments if len(moments) == len(quantities) else ["energy", *moments]
 
 
 def check_something_is_fitted(fit: FitOptions, quantities: Sequence[str]) -> None:

@@ -27,6 +27,8 @@ class ModelOptions:
         num_radial: Bessel functions of the distance.
         radial_hidden: widths of the hidden layers of the radial networks.
         cutoff_power: exponent of the polynomial that makes everything smooth at the cutoff.
+        zbl: atoms repel each other at short distances as nuclei do (Ziegler, Biersack, Littmark 1985), up to the sum of
+            their covalent radii, whatever is learned; the model learns the rest.
         backend: of the convolution; auto takes the fused kernels of the device, reference plain PyTorch.
     """
 
@@ -40,6 +42,7 @@ class ModelOptions:
     num_radial: int = 8
     radial_hidden: tuple[int, ...] = (64, 64)
     cutoff_power: int = 6
+    zbl: bool = False
     backend: Literal["auto", "cuda", "cpu", "reference"] = "auto"
 
 
@@ -101,6 +104,9 @@ class FitOptions(OptimiserOptions):
         forces_weight: weight of the error of the forces, in units of the rms force (zero forces have a squared error of
             1).
         stress_weight: weight of the error of the stress, as virial per atom in the units of the energy.
+        energies_weight: weight of the error of energies of atoms, in the units of the energy.
+        charges_weight: weight of the error of charges of atoms, in units of their root mean square.
+        dipole_weight: weight of the error of dipoles, in units of the root mean square of their components.
         loss: mse, mean squared errors; or huber, which grows only linearly beyond huber_delta, so that a few bad
             reference values do little harm.
         huber_delta: in units of the rms force.
@@ -109,22 +115,27 @@ class FitOptions(OptimiserOptions):
         stage_two_energy_weight: energy weight of the second stage, in which energies are refined.
         atom_energies: energy of an isolated atom of each element in eV, such as {H: -13.6, O: -2041.8}, elements that
             do not occur included or not. It goes before isolated atoms in the files (default: of isolated atoms in the
-            files, and for other elements fitted to the training energies by least squares).
+            files, and for other elements fitted to the training energies by least squares). With heads, a table by
+            head, such as {pbe: {H: -13.6}, r2scan: {H: -13.7}}.
     """
 
     energy_weight: float = 10.0
     forces_weight: float = 1.0
     stress_weight: float = 10.0
+    energies_weight: float = 1.0
+    charges_weight: float = 1.0
+    dipole_weight: float = 1.0
     loss: Literal["mse", "huber"] = "mse"
     huber_delta: float = 0.01
     stage_two_start: float = 1.0
     stage_two_energy_weight: float = 100.0
-    atom_energies: dict[str, float] | None = None
+    atom_energies: dict[str, float] | dict[str, dict[str, float]] | None = None
 
     def __post_init__(self):
         super().__post_init__()
         require_positive(self, "huber_delta")
         require_at_least_zero(self, "energy_weight", "forces_weight", "stress_weight", "stage_two_energy_weight")
+        require_at_least_zero(self, "energies_weight", "charges_weight", "dipole_weight")
         if not 0 <= self.stage_two_start <= 1:
             raise ValueError(
                 f"stage_two_start={self.stage_two_start}: expected a part of the training, 0 to 1, such as 0.75"
@@ -142,12 +153,15 @@ class TuningOptions:
         init_atom_energies: where energies of isolated atoms come from that are neither given nor in the files. data
             fits them to the training energies less what the potential knows of bonds, because levels of theory differ
             in them; potential keeps those that it has.
+        init_head: head of this potential, if it has several, that a training without heads starts from, and each head
+            of a training that it does not have (default: its first).
         freeze: what is not trained, a name such as embedding or several such as [embedding, "blocks.0.*"]: parameters
             or modules of the potential; * stands for any characters.
     """
 
     init: Path | None = None
     init_atom_energies: Literal["data", "potential"] = "data"
+    init_head: str | None = None
     freeze: str | list[str] = field(default_factory=list)
 
     def __post_init__(self):
@@ -155,6 +169,8 @@ class TuningOptions:
             object.__setattr__(self, "freeze", [self.freeze])
         if self.freeze and self.init is None:
             raise ValueError(f"freeze={self.freeze}: random weights would stay random; name what was trained by init")
+        if self.init_head is not None and self.init is None:
+            raise ValueError(f"init_head={self.init_head!r}: there is no potential, name one by init")
         if self.init_atom_energies == "potential" and self.init is None:
             raise ValueError("init_atom_energies='potential': there is no potential, name one by init")
 

@@ -16,12 +16,18 @@ ROWS = {
     "z": "atom",
     "pos": "atom",
     "forces": "atom",
+    "energies": "atom",
+    "charges": "atom",
     "edge_index": "edge",
     "edge_shift": "edge",
     "cell": "frame",
     "energy": "frame",
     "stress": "frame",
+    "dipole": "frame",
+    "charge": "frame",
+    "pbc": "frame",
     "weight": "frame",
+    "head": "frame",
     "y": "frame",
 }
 
@@ -36,8 +42,7 @@ class PaddedFrames:
 
     Args:
         frames: frames with neighbour lists, as :class:`~pyg_cgconv.RadiusGraph` makes them. All must have the same of
-            the attributes ``z``, ``pos``, ``edge_index``, ``edge_shift``, ``cell``, ``energy``, ``forces``,
-            ``stress``, ``weight`` and ``y``; batches have these and no others.
+            the attributes in :data:`ROWS`; batches have these and no others.
         cutoff: of the potential, Angstrom.
         device: where they are kept.
 
@@ -89,8 +94,9 @@ class PaddedFrames:
                 values[name] = EdgeIndex(edge_index, sparse_size=(size.atoms, size.atoms), sort_order="col")
             elif name == "z":
                 values[name] = stored[atoms.row]  # a species that the potential knows
-            elif name == "forces":
-                values[name] = stored[atoms.row].masked_fill(atoms.padding[:, None], torch.nan)
+            elif ROWS[name] == "atom":  # labels
+                padding = atoms.padding[:, None] if stored.dim() > 1 else atoms.padding
+                values[name] = stored[atoms.row].masked_fill(padding, torch.nan)
             elif name == "edge_shift":
                 values[name] = stored[edges.row].masked_fill(edges.padding[:, None], 0)
             else:
@@ -140,10 +146,10 @@ def _padding_edges(edges: _Places, atoms: _Places) -> Tensor:
 
 
 def _padding_row(name: str, stored: Tensor) -> Tensor:
-    """What a frame of padding has (1, ...): a cell with a volume, no label, and no weight."""
+    """What a frame of padding has (1, ...): a cell with a volume, no label, no charge and no weight."""
     if name == "cell":
         return torch.eye(3, dtype=stored.dtype, device=stored.device).expand_as(stored[:1])
-    if name == "weight":
+    if name in ("weight", "charge"):
         return torch.zeros_like(stored[:1])
     return stored.new_full(stored[:1].shape, torch.nan if stored.is_floating_point() else 0)
 

@@ -7,14 +7,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.metrics import SHOWN_UNITS, UNITS, Labels, errors
+from train.metrics import SHOWN_UNITS, UNITS, Labels, compared, errors
 
+SHOWN_NAMES = {
+    "forces": "force component", "stress": "stress component", "energies": "energy of an atom", "charges": "charge",
+    "dipole": "dipole component",
+}  # fmt: skip
 REFERENCE_COLOR, DATA_COLOR = "0.6", "tab:blue"
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # epochs and values, by what they are
 
 
 def parity_plot(path: Path, predicted: Labels, reference: Labels, title: str) -> None:
-    """Predicted against computed energies (relative to their mean), force and stress components, as far as there are.
+    """Predicted against computed energies (relative to their mean), force components and whatever else there is.
 
     Energies of frames of different sizes are those of an atom.
     """
@@ -41,22 +45,27 @@ def draw_parity(axes: Axes, quantity: str, computed: np.ndarray, learnt: np.ndar
 
 def parity_panels(predicted: Labels, reference: Labels) -> list[tuple[str, np.ndarray, np.ndarray, str]]:
     """Name, computed values, predicted values and caption of each quantity that both have, as far as it has labels."""
-    test = errors(predicted, reference)
-    panels = [_energy_panel(predicted, reference, test)] if reference.has("energy") else []
-    if predicted.forces is not None and reference.forces is not None and reference.has("forces"):
-        caption = f"MAE {test['forces_mae_meV_per_A']:.1f} meV/Å"
-        panels.append(("force component (eV/Å)", *_with_labels(reference.forces, predicted.forces), caption))
-    if predicted.stress is not None and reference.stress is not None and reference.has("stress"):
-        caption = f"MAE {test['stress_mae_meV_per_A3']:.2f} meV/Å³ = {test['stress_mae_GPa']:.3f} GPa"
-        panels.append(("stress component (eV/Å³)", *_with_labels(reference.stress, predicted.stress), caption))
+    test, panels = errors(predicted, reference), []
+    for name in compared(predicted, reference):
+        computed, learnt = getattr(reference, name), getattr(predicted, name)
+        if name == "energy":
+            panels.append(_energy_panel(computed, learnt, reference, test))
+            continue
+        error = test[f"{name}_mae_{UNITS[name]}"]
+        caption = f"MAE {error:.{1 if name == 'forces' else 2}f} {SHOWN_UNITS[name]}"
+        caption += f" = {test['stress_mae_GPa']:.3f} GPa" if name == "stress" else ""
+        unit = SHOWN_UNITS[name].removeprefix("m")
+        panels.append((f"{SHOWN_NAMES[name]} ({unit})", *_with_labels(computed, learnt), caption))
     return panels
 
 
-def _energy_panel(predicted: Labels, reference: Labels, test: dict) -> tuple[str, np.ndarray, np.ndarray, str]:
+def _energy_panel(
+    computed: np.ndarray, learnt: np.ndarray, reference: Labels, test: dict
+) -> tuple[str, np.ndarray, np.ndarray, str]:
     same_size = len(set(reference.num_atoms.tolist())) == 1
     divisor, unit = (1, "eV") if same_size else (reference.num_atoms, "eV/atom")
     energy = "energy_mae_meV" if same_size else "energy_mae_meV_per_atom"
-    computed, learnt = _with_labels(reference.energy / divisor, predicted.energy / divisor)
+    computed, learnt = _with_labels(computed / divisor, learnt / divisor)
     caption = f"MAE {test[energy]:.2f} m{unit}"
     return f"energy - mean ({unit})", computed - computed.mean(), learnt - computed.mean(), caption
 
@@ -84,7 +93,7 @@ def read_log(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def validation_errors(log: Path) -> Curves:
-    """Of those of energy, forces and stress that the log of a potential has."""
+    """Of the quantities that the log of a potential has."""
     curves = {f"{name} ({SHOWN_UNITS[name]})": read_log(log, f"val/{name}_mae_{unit}") for name, unit in UNITS.items()}
     return {label: curve for label, curve in curves.items() if len(curve[0])}
 

@@ -1,8 +1,9 @@
 """Predicted energies, forces and stresses of structures in a file, as extended XYZ.
 
 The output holds the structures of all files in order, with energy (eV), forces (eV/Angstrom) and, where all directions
-are periodic, stress (eV/Angstrom^3) as ASE reads them. What the input had under these names is kept as ref_energy,
-ref_forces and ref_stress; all else it had is kept as it was. Several models are a committee: values are their mean, and
+are periodic, stress (eV/Angstrom^3) as ASE reads them; and with charges (e) and, of molecules, dipole (e Angstrom), if
+the model has them. What the input had under these names is kept as ref_energy, ref_forces, ref_stress ...; all else it
+had is kept as it was. Several models are a committee: values are their mean, and
 energy_std (eV), forces_std (of each atom, eV/Angstrom) and stress_std say how far they are apart.
 """
 
@@ -37,10 +38,12 @@ class PredictOptions:
     Args:
         output: the extended XYZ to write; an existing one is not overwritten.
         batch_size: structures computed at a time; fewer take less memory.
+        energies: write energies of atoms, too, of a single model.
     """
 
     output: Path
     batch_size: int = 32
+    energies: bool = False
 
     def __post_init__(self):
         require_positive(self, "batch_size")
@@ -63,11 +66,15 @@ def run(models: ModelFiles, files: DataFiles, options: PredictOptions, compute: 
     if len(potentials) > 1:
         predictions: Iterable = predict_with_spread(potentials, frames, options.batch_size)
     else:
-        predictions = ((prediction, None) for prediction in predict_frames(potentials[0], frames, options.batch_size))
+        each = predict_frames(potentials[0], frames, options.batch_size, options.energies)
+        predictions = ((prediction, None) for prediction in each)
     labelled = (with_prediction(atoms, *found) for atoms, found in zip(structures, predictions, strict=True))
     written = write_structures(options.output, labelled)
     spread = f", and the spread of {len(potentials)} models" if len(potentials) > 1 else ""
-    print(f"{options.output}: {written} frames with energy, forces and, of crystals, stress (eV, Angstrom){spread}")
+    properties = potentials[0].hyperparameters["properties"]
+    given = [*(["energy, forces and, of crystals, stress"] if "energy" in properties else []), *properties]
+    named = ", ".join(name for name in given if name != "energy")
+    print(f"{options.output}: {written} frames with {named} (eV, e, Angstrom){spread}")
     return {"frames": written, "output": str(options.output)}
 
 
@@ -88,7 +95,9 @@ def with_prediction(atoms: Atoms, prediction: Prediction, spread: Spread | None 
         ValueError: a name for the reference is taken already.
     """
     labelled = atoms.copy()
-    names = PREDICTED if spread is None else PREDICTED + SPREAD
+    known = prediction.known()
+    usual = PREDICTED if prediction.energy is not None else ()
+    names = (*usual, *(name for name in known if name not in PREDICTED), *(SPREAD if spread is not None else ()))
     for name, value in reference_results(atoms, names).items():
         of_atoms = name in per_atom_properties or name in atoms.arrays
         kept, reference = labelled.arrays if of_atoms else labelled.info, REFERENCE_PREFIX + name
@@ -100,9 +109,11 @@ def with_prediction(atoms: Atoms, prediction: Prediction, spread: Spread | None 
     for name in names:
         labelled.info.pop(name, None)
         labelled.arrays.pop(name, None)
-    results = {"energy": prediction.energy, "forces": prediction.forces}
-    if prediction.stress is not None and atoms.pbc.all():
-        results["stress"] = full_3x3_to_voigt_6_stress(prediction.stress)
+    results = known
+    if "stress" in results:
+        results["stress"] = full_3x3_to_voigt_6_stress(results["stress"])
+        if not atoms.pbc.all():
+            del results["stress"]
     labelled.calc = SinglePointCalculator(labelled, **results)
     if spread is not None:
         labelled.info["energy_std"], labelled.arrays["forces_std"] = spread.energy, spread.forces

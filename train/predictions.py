@@ -1,16 +1,19 @@
-"""Energies, forces and stresses that a potential gives for a list of structures."""
+"""What a potential gives for a list of structures."""
 
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
+from datasets.label_names import OF_ATOMS
 from pyg_cgconv.potential import Potential
+from train.loss import QUANTITIES
 
 SECONDS_BEFORE_A_BAR = 2
 
@@ -24,11 +27,31 @@ class Prediction:
         forces: (n, 3) eV/Angstrom.
         stress: (3, 3) eV/Angstrom^3, positive where the structure wants to shrink; None without a volume. What it means
             of a cell that is not periodic in all directions is for the caller to know.
+        energies: (n,) eV, of atoms, if they are asked for.
+        charges: (n,) e, of a potential that has them.
+        dipole: (3,) e Angstrom, likewise; None of a periodic structure.
     """
 
-    energy: float
-    forces: np.ndarray
-    stress: np.ndarray | None
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    energies: np.ndarray | None = None
+    charges: np.ndarray | None = None
+    dipole: np.ndarray | None = None
+
+    def known(self) -> dict[str, Any]:
+        """What there is, by name."""
+        return {name: value for name in QUANTITIES if (value := getattr(self, name)) is not None}
+
+
+def _prediction(found: dict[str, np.ndarray]) -> Prediction:
+    dipole = found.pop("dipole", None)
+    energy = found.pop("energy", None)
+    return Prediction(
+        energy=None if energy is None else float(energy),
+        dipole=None if dipole is None or np.isnan(dipole).any() else dipole,
+        **found,
+    )
 
 
 def has_volume(frame: Data) -> bool:
@@ -44,7 +67,9 @@ def batches(frames: Sequence[Data], batch_size: int) -> Iterator[list[Data]]:
             yield alike[first : first + batch_size]
 
 
-def predict_frames(potential: Potential, frames: Sequence[Data], batch_size: int) -> Iterator[Prediction]:
+def predict_frames(
+    potential: Potential, frames: Sequence[Data], batch_size: int, energies: bool = False
+) -> Iterator[Prediction]:
     """One prediction for each frame, in order, with a progress bar in a terminal.
 
     Args:
@@ -52,23 +77,26 @@ def predict_frames(potential: Potential, frames: Sequence[Data], batch_size: int
         frames: with ``z``, ``pos``, ``edge_index``, and of crystals ``edge_shift``, ``cell`` and ``pbc``: what
             :class:`pyg_cgconv.RadiusGraph` makes.
         batch_size: frames that are computed at a time.
+        energies: whether those of atoms are wanted.
 
     Raises:
         ValueError: a frame holds an element that the potential does not know.
     """
-    device = potential.shift.device
+    device, has_energy = potential.shift.device, "energy" in potential.hyperparameters["properties"]
     bar = tqdm(
         total=len(frames), unit=" frames", delay=SECONDS_BEFORE_A_BAR, disable=not sys.stderr.isatty(), leave=False
     )
     with bar:
         for batch in batches(frames, batch_size):
             graph = Batch.from_data_list(batch).to(device, non_blocking=True)
-            stressed = has_volume(batch[0])
+            stressed = has_energy and has_volume(batch[0])
             with torch.no_grad():  # not around a yield: whoever takes the predictions would have none either
-                out = potential(graph, compute_stress=stressed)
-            out = {name: value.double().cpu() for name, value in out.items()}
-            forces = out["forces"].split([frame.num_nodes for frame in batch])
+                out = potential(graph, compute_stress=stressed, compute_energies=energies and has_energy)
+            sizes = [frame.num_nodes for frame in batch]
+            rows = {
+                name: value.double().cpu().split(sizes) if name in OF_ATOMS else value.double().cpu()
+                for name, value in out.items()
+            }
             for i in range(len(batch)):
-                stress = out["stress"][i].numpy() if stressed else None
-                yield Prediction(out["energy"][i].item(), forces[i].numpy(), stress)
+                yield _prediction({name: values[i].numpy() for name, values in rows.items()})
             bar.update(len(batch))

@@ -64,7 +64,15 @@ class PropertyModule(PotentialModule):
 def new_property_module(
     column: int, readout: str, model: ModelOptions, fit: FitOptions, statistics: PropertyStatistics, dtype: str
 ) -> PropertyModule:
-    """A model with fresh weights, told of its training molecules by ``statistics``."""
+    """A model with fresh weights, told of its training molecules by ``statistics``.
+
+    Raises:
+        ValueError: ``model`` asks for a part of energies by which atoms repel each other.
+    """
+    if model.zbl:
+        raise ValueError(
+            "zbl=True: qm9 learns a property of molecules at rest, to which nothing is added; leave it out"
+        )
     potential = {
         **asdict(model),
         "species": list(statistics.species),

@@ -15,7 +15,7 @@ COLUMN = 16
 COLUMNS = {
     "energy": ("energy_mae_meV", "meV"),
     "energy/atom": ("energy_mae_meV_per_atom", "meV"),
-    **{name: (f"{name}_mae_{UNITS[name]}", SHOWN_UNITS[name]) for name in ("forces", "stress")},
+    **{name: (f"{name}_mae_{unit}", SHOWN_UNITS[name]) for name, unit in UNITS.items() if name != "energy"},
 }
 
 
@@ -42,7 +42,8 @@ def describe_run(facts: dict, folder: Path) -> str:
 
 
 def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str:
-    """A table of mean absolute errors, one line for each of ``rows``; below it those of each element and config_type.
+    """A table of mean absolute errors, one line for each of ``rows``; below it those of each element, config_type
+    and head.
 
     Args:
         rows: results of :func:`train.metrics.errors` by what they are errors of.
@@ -56,7 +57,8 @@ def error_rows(rows: Mapping[str, dict], mean_force: float | None = None) -> str
     for label, row in rows.items():
         by_species = {f"  on {symbol}": errors for symbol, errors in row.get("species", {}).items()}
         by_type = {f"  of {name}": errors for name, errors in row.get("config_types", {}).items()}
-        for name, errors in {label: row, **by_species, **by_type}.items():
+        by_head = {f"  head {name}": errors for name, errors in row.get("heads", {}).items()}
+        for name, errors in {label: row, **by_species, **by_type, **by_head}.items():
             cells = "".join(_cell(errors, *column) for column in columns.values())
             lines.append(f"{name:<28}" + (cells if cells.strip() else "  no labels, or all of weight 0"))
             if relative and "forces_mae_meV_per_A" in errors:
@@ -70,8 +72,11 @@ def _cell(errors: dict, name: str, unit: str) -> str:
 
 def error_table(metrics: dict, folder: Path) -> str:
     """Test errors beside those of a trivial model; ``of |F|`` is relative to the mean absolute force component."""
-    baseline = {name: value for name, value in metrics["baseline"].items() if name not in ("species", "config_types")}
+    baseline = {
+        name: value for name, value in metrics["baseline"].items() if name not in ("species", "config_types", "heads")
+    }
     replay = {"this potential, old frames": metrics["replay"]} if "replay" in metrics else {}
-    rows = {"this potential, test frames": metrics["test"]} | replay | {"energies of atoms, no forces": baseline}
+    trivial = "energies of atoms, no forces" if "energy_mae_meV" in baseline else "zero"
+    rows = {"this potential, test frames": metrics["test"]} | replay | {trivial: baseline}
     effort = f"{metrics['epochs']} epochs, {metrics['steps']} steps in {metrics['seconds']:.0f} s"
     return "\n".join(["", error_rows(rows, baseline.get("forces_mae_meV_per_A")), "", f"{effort}; results in {folder}"])

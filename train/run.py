@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase.data import chemical_symbols
 from lightning.pytorch.utilities import rank_zero_only
 from torch_geometric.loader import DataLoader
 
@@ -13,16 +12,16 @@ from train.data import FrameDataModule, Splits, check_species, labels, quantitie
 from train.export import describe
 from train.fine_tuning import start_from
 from train.fitting import fit_module, session, working_in
-from train.isolated_atoms import describe_isolated, isolated_energies
+from train.heads import levels_of, statistics_of
 from train.label_counts import count_labels, describe_labels
 from train.lock import alone_in
+from train.loss import QUANTITIES
 from train.metrics import Labels, errors, trivial_prediction
-from train.module import PotentialModule, new_module
+from train.module import PotentialModule, new_module, properties_for
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.outputs import dated_folder, make_folder, writing_to, written_whole
 from train.plots import learning_curve, parity_plot, validation_errors
 from train.report import error_table, versions, write_json
-from train.statistics import collect_statistics, elements_without_energy
 from train.trained import CONFIG, POTENTIAL
 
 
@@ -78,25 +77,20 @@ def train(
     Returns:
         What is written to ``metrics.json``; nothing in the processes of devices other than the first.
     """
-    check_species(splits)
-    check_validation_labels(splits, fit)
-    given = fit.atom_energies or {}
-    isolated = isolated_energies(splits.isolated, given)
+    for part in splits.by_head():
+        check_labels(part, fit, of=f" of {part.name}" if splits.heads else "")
+    levels = levels_of(splits, fit.atom_energies)
     with session(run), working_in(folder):
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
-        statistics = collect_statistics(splits.train, fit.atom_energies, isolated)
-        if splits.isolated:
-            print_once(
-                describe_isolated(splits.isolated, given, [chemical_symbols[number] for number in statistics.species])
-            )
+        statistics = statistics_of(levels)
         print_once(describe_labels(splits.parts()))
-        if unknown := elements_without_energy(splits.train, given.keys() | isolated.keys()):
-            print_once(f"energies of atoms: none for {', '.join(unknown)}, no training frame tells them: 0 eV is taken")
+        for level in levels:
+            print_once(level.describe(statistics.species))
         quantities = quantities_of(splits.train)
         if tuning.init is None:
             module = new_module(model, fit, statistics, run.dtype, quantities)
         else:
-            start = start_from(tuning.init, tuning, model, fit, run, statistics, splits.train, isolated, quantities)
+            start = start_from(tuning.init, tuning, model, fit, run, statistics, levels, quantities)
             module = start.module
             print_once(start.description)
         about = {"data": splits.name, "labels": count_labels(splits.parts())}
@@ -119,19 +113,29 @@ def print_once(text: str) -> None:
         print(text, flush=True)
 
 
-def check_validation_labels(splits: Splits, fit: FitOptions) -> None:
-    """Raises ValueError where training frames have no energy, or validation frames lack what the loss is made of."""
-    if "energy" not in quantities_of(splits.train):
-        raise ValueError(
-            f"energy: none of the {len(splits.train)} training frames has one, from which a potential is made; give "
-            "some, name them by --energy_key, or give them a weight above 0"
-        )
+def check_labels(splits: Splits, fit: FitOptions, of: str = "") -> None:
+    """Raises ValueError where training frames have no energy, validation frames lack what the loss is made of, or one
+    of both has elements that the training frames do not have.
+
+    Args:
+        of: the head whose frames these are, for messages.
+    """
+    for name, frames in {"training": splits.train, "validation": splits.validation}.items():
+        if not frames:
+            raise ValueError(f"there are no {name} frames{of}: give some, in its files or by --val_size")
+    check_species(splits, of)
     learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
+    if "energy" in properties_for(learned) and "energy" not in learned:
+        raise ValueError(
+            f"energy: none of the {len(splits.train)} training frames{of} has one, from which a potential is made; "
+            "give some, name them by --energy_key, or give them a weight above 0"
+        )
     missing = [name for name in learned if name not in validated and getattr(fit, f"{name}_weight") > 0]
     if missing:
         raise ValueError(
-            f"{' and '.join(missing)}: training frames have labels, validation frames have none, so nothing would show "
-            f"how well they are learned; give some, or set {' and '.join(f'{name}_weight' for name in missing)} to 0"
+            f"{' and '.join(missing)}: training frames{of} have labels, validation frames have none, so nothing would "
+            "show how well they are learned; give some, or set "
+            f"{' and '.join(f'{name}_weight' for name in missing)} to 0"
         )
 
 
@@ -141,10 +145,8 @@ def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
         batches = [module.predict_step(batch.to(module.device)) for batch in loader]
     joined = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
     return Labels(
-        energy=joined["energy"],
-        forces=joined.get("forces"),
+        **{name: joined.get(name) for name in QUANTITIES},
         num_atoms=np.array([frame.num_nodes for frame in loader.dataset]),
-        stress=joined.get("stress"),
         numbers=torch.cat([frame.z for frame in loader.dataset]).numpy(),
     )
 
@@ -156,7 +158,9 @@ def report(
 
     Old frames count in the validation loss, but not in these errors.
     """
-    computed, validated = labels(splits.test), labels(splits.validation)
+    computed, validated, trained = (
+        labels(frames, splits.heads) for frames in (splits.test, splits.validation, splits.train)
+    )
     if old is not None:
         new = np.array([not frame.replayed for frame in splits.validation])
         validation, validated = validation.selected(new), validated.selected(new)
@@ -164,7 +168,7 @@ def report(
         "test": errors(test, computed),
         "validation": errors(validation, validated),
         **({} if old is None else {"replay": errors(old, labels(splits.replay))}),
-        "baseline": errors(trivial_prediction(labels(splits.train), computed), computed),
+        "baseline": errors(trivial_prediction(trained, computed), computed),
         "versions": versions(),
     }
     mean_force = metrics["baseline"].get("forces_mae_meV_per_A")

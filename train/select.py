@@ -164,6 +164,8 @@ def finite(value: float) -> float | None:
 
 def fault(mean: Prediction, spread: Spread, max_force: float) -> str:
     """What is wrong with the predictions of a frame; empty if nothing is."""
+    assert mean.energy is not None  # a spread is of these
+    assert mean.forces is not None
     if not (np.isfinite(mean.energy) and np.isfinite(mean.forces).all()):
         return "energy or forces are not finite"
     largest = np.linalg.norm(mean.forces, axis=1).max(initial=0.0)

@@ -22,6 +22,11 @@ class SourceFrame:
     constrained: bool = False
 
     @property
+    def head(self) -> int:
+        """The number of its level of theory; 0 where there is one."""
+        return int(self.frame.head) if "head" in self.frame else 0
+
+    @property
     def place(self) -> str:
         return f"{self.file}: frame {self.number}"
 

@@ -27,13 +27,12 @@ class Spread:
 
 def mean_and_spread(members: Sequence[Prediction]) -> tuple[Prediction, Spread]:
     """Of the members' predictions for one structure."""
-    energies, forces = np.array([one.energy for one in members]), np.stack([one.forces for one in members])
-    stresses = np.array([one.stress for one in members if one.stress is not None])
-    mean = Prediction(
-        energies.mean(), forces.mean(axis=0), stresses.mean(axis=0) if len(stresses) == len(members) else None
-    )
-    forces_spread = np.sqrt(forces.var(axis=0).sum(axis=1))
-    return mean, Spread(energies.std(), forces_spread, None if mean.stress is None else stresses.std(axis=0))
+    names = set.intersection(*(set(one.known()) for one in members))
+    values = {name: np.stack([one.known()[name] for one in members]) for name in names}
+    mean = Prediction(**{name: value.mean(axis=0) for name, value in values.items()})
+    forces_spread = np.sqrt(values["forces"].var(axis=0).sum(axis=1))
+    stress_spread = values["stress"].std(axis=0) if "stress" in values else None
+    return mean, Spread(values["energy"].std(), forces_spread, stress_spread)
 
 
 def predict_with_spread(
@@ -44,6 +43,12 @@ def predict_with_spread(
     Args:
         potentials: two or more.
         frames: with neighbours within the largest of their cutoffs.
+
+    Raises:
+        ValueError: one of them has no energy.
     """
+    for number, potential in enumerate(potentials):
+        if "energy" not in (properties := potential.hyperparameters["properties"]):
+            raise ValueError(f"model: the spread is that of energies and forces, but model {number} gives {properties}")
     each = [predict_frames(potential, frames, batch_size) for potential in potentials]
     return (mean_and_spread(members) for members in zip(*each, strict=True))

@@ -26,9 +26,15 @@ class ModelFile:
     Args:
         model: a run folder, its potential.pt, a checkpoint such as best.ckpt (of which the averaged weights are taken),
             or an exported file.
+        head: the level of theory of a potential that has several (default: its first).
     """
 
     model: Path
+    head: str | None = None
+
+    def load(self, **overrides) -> Potential:
+        """The potential of the head, see :func:`load_trained`."""
+        return with_chosen_head(load_trained(self.model, **overrides), self.head)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class ModelFiles:
 
     Args:
         model: one or more, each as ModelFile has it.
+        head: the level of theory of potentials that have several (default: their first).
     """
 
     MODEL_HELP: ClassVar[str] = (
@@ -45,10 +52,11 @@ class ModelFiles:
     )
 
     model: Sequence[Path]
+    head: str | None = None
 
     def load(self, compute: "ComputeOptions") -> list[Potential]:
-        """The potentials, on the device where they are to compute."""
-        return [load_trained(model, **compute.overrides).to(compute.torch_device) for model in self.model]
+        """The potentials of the head, on the device where they are to compute."""
+        return [ModelFile(model, self.head).load(**compute.overrides).to(compute.torch_device) for model in self.model]
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,18 @@ def load_trained(model: Path, option: str = "model", **overrides) -> Potential:
         return Potential.load(file, **overrides)
     except ValueError as error:
         raise ValueError(f"{option}: {error}") from error
+
+
+def with_chosen_head(potential: Potential, head: str | None) -> Potential:
+    """``potential`` with its ``head`` alone; says which one that is if several are there and none is named.
+
+    Raises:
+        ValueError: there is no such head.
+    """
+    known = potential.hyperparameters["heads"] or []
+    if head is None and len(known) > 1:
+        print(f"head {known[0]}, of {', '.join(known)}: --head takes another one", flush=True)
+    return potential.with_head(head)
 
 
 def run_folder(model: Path) -> Path:

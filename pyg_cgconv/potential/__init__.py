@@ -1,16 +1,19 @@
 """An interatomic potential: energies, forces and stresses of batches of atoms.
 
-    potential     Potential: the model; blocks: its rounds of message passing
+    potential     Potential: the model; blocks: its network
     rounds        all edges at once, or piece by piece in large systems
     atoms         what it reads of a batch, checked
+    zbl           ZBL: the repulsion of nuclei
+    moments       Moments: charges and dipoles
     derivatives   forces, virial, volume, Hessian
     arguments     its arguments, checked
     file          potential.pt
+    heads         with_heads: several levels of theory on one body
     species       with_species: the same potential, for more elements
     ghosts        neighbours that other processes compute
     given         a potential as an engine takes it
     neighbors     RadiusGraph, radius_graph: which atoms see each other; bins: the search on a GPU
-    calculator    ASECalculator, VerletList: the potential in ASE
+    calculator    ASECalculator: the potential in ASE; verlet: VerletList, its neighbours
     committee     CommitteeCalculator: several potentials and their spread
     replay        Replay: energy and forces as one CUDA graph
     lammps        LAMMPSPotential: the potential in LAMMPS
@@ -24,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from .._lazy import attach
 from ._derivatives import cell_volumes
+from ._heads import with_heads
 from ._lammps import LAMMPS_SUFFIXES, LAMMPSPotential, write_lammps
 from ._neighbors import RadiusGraph, radius_graph
 from ._potential import Potential
@@ -32,10 +36,10 @@ from ._species import with_species
 
 if TYPE_CHECKING:
     from ._calculator import ASECalculator as ASECalculator
-    from ._calculator import VerletList as VerletList
     from ._committee import CommitteeCalculator as CommitteeCalculator
     from ._torch_sim import BatchedList as BatchedList
     from ._torch_sim import TorchSimModel as TorchSimModel
+    from ._verlet import VerletList as VerletList
 
 # A star import must need neither ASE nor torch-sim: no ASECalculator, no TorchSimModel.
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "Replay",
     "cell_volumes",
     "radius_graph",
+    "with_heads",
     "with_species",
     "write_lammps",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,7 @@ class Atoms:
         structure: The structure of each atom (n,) int64.
         num_structures: B.
         cell: Lattice vectors (B, 3, 3) in the dtype of the positions, or None.
+        head: The number of each structure's head (B,) int64, or None of a potential without heads.
     """
 
     species: Tensor
@@ -38,6 +40,13 @@ class Atoms:
     structure: Tensor
     num_structures: int
     cell: Tensor | None
+    head: Tensor | None = None
+
+    @property
+    def head_of_atom(self) -> Tensor:
+        """(n,) int64, of a potential with heads."""
+        assert self.head is not None
+        return self.head[self.structure]
 
 
 def read_atoms(data: Data, species_of_number: Tensor, dtype: torch.dtype) -> Atoms:
@@ -95,18 +104,27 @@ def read_atoms(data: Data, species_of_number: Tensor, dtype: torch.dtype) -> Ato
     return Atoms(species, edge_index, source, target, vectors.to(dtype), structure, num_structures, cell)
 
 
-def check_values(data: Data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float) -> None:
+def check_values(
+    data: Data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float, heads: Sequence[str] | None = None
+) -> None:
     """Checks that have to look at numbers: on a GPU they wait for it, once.
 
     Raises:
-        ValueError: an atom's species is unknown, an edge joins two structures, or the neighbour list is shorter than
-            the cutoff.
+        ValueError: an atom's species or a structure's head is unknown, an edge joins two structures, or the neighbour
+            list is shorter than the cutoff.
     """
     known = getattr(data, "edge_cutoff", None)
     too_short = atoms.species.new_zeros(()) if known is None else (known < cutoff * (1 - 1e-6)).any()
     apart = atoms.structure[atoms.source] != atoms.structure[atoms.target]
-    wrong = torch.stack([(atoms.species < 0).any(), apart.any(), too_short.bool()])
-    unknown, joined, too_short = wrong.tolist()
+    head = atoms.structure.new_zeros(1) if atoms.head is None else atoms.head
+    no_head = (head < 0) | (head >= len(heads or "0"))
+    wrong = torch.stack([(atoms.species < 0).any(), apart.any(), too_short.bool(), no_head.any()])
+    unknown, joined, too_short, headless = wrong.tolist()
+    if headless and heads:
+        raise ValueError(
+            f"data.head: expected numbers from 0 to {len(heads) - 1}, of the heads {list(heads)}, got "
+            f"{head.unique().tolist()}"
+        )
     if unknown:
         numbers = sorted(set(data.z[atoms.species < 0].tolist()))
         raise ValueError(f"data.z: no species of this potential: {numbers}; it was made for {atomic_numbers.tolist()}")

@@ -1,14 +1,39 @@
-"""The rounds of message passing of a potential."""
+"""The network of a potential: embedding of species, rounds of message passing, readout."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from e3nn import o3
 from torch import nn
 
-from ..nn import InteractionBlock
+from ..nn import Gate, InteractionBlock, Linear, wanted_irreps
+from ._arguments import outputs_of, readout_features
+from ._heads import Readouts
+
+
+def network(given: Mapping[str, Any], irreps_sh: o3.Irreps) -> tuple[Linear, nn.ModuleList, nn.Module]:
+    """Embedding, blocks and readout, or :class:`Readouts`, of a potential.
+
+    Args:
+        given: Its hyperparameters.
+        irreps_sh: Irreps of the spherical harmonics.
+    """
+    hidden, outputs, heads = o3.Irreps(given["hidden_irreps"]), outputs_of(given), given["heads"]
+    linear = partial(Linear, layout="ir_mul", fused=given["backend"] != "reference")  # the faster layout
+    scalars = o3.Irreps([(hidden.count("0e"), "0e")])
+    embedding = linear([(len(given["species"]), "0e")], scalars)
+    wanted = wanted_irreps(hidden, readout_features(hidden, outputs), irreps_sh, given["layers"])
+    blocks = interaction_blocks(given, scalars, irreps_sh, wanted)
+    irreps = readout_features(blocks[-1].irreps_out, outputs)
+
+    def readout() -> nn.Module:
+        gate = Gate([(max(1, mul // 2), ir) for mul, ir in irreps], layout="ir_mul")
+        return nn.Sequential(linear(irreps, gate.irreps_in), gate, linear(gate.irreps_out, outputs))
+
+    return embedding, blocks, readout() if heads is None else Readouts(readout() for _ in heads)
 
 
 def interaction_blocks(

@@ -12,7 +12,6 @@ from torch_geometric.data import Data
 
 from ._derivatives import hessian
 from ._given import for_inference
-from ._neighbors import RadiusGraph
 from ._potential import Potential
 from ._replay import MAX_EDGES, Replay
 
@@ -21,6 +20,8 @@ try:
     from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
     from ase.data import chemical_symbols
     from ase.stress import full_3x3_to_voigt_6_stress
+
+    from ._verlet import VerletList, charge_of, has_volume
 except ModuleNotFoundError as error:
     raise ImportError("ASECalculator needs ASE: pip install ase, or pip install 'pyg-cgconv[train]'") from error
 
@@ -43,7 +44,9 @@ class ASECalculator(Calculator):
       to shrink. V is the volume of the cell with whatever vacuum is in it: the stress of a slab times the height of its
       cell is the force on a unit of length of its surface,
     - ``stresses``: (n, 6), parts of the stress, which sum to it: half of the virial of each pair is given to either
-      atom, as LAMMPS and MACE do. Only the sum is defined by physics; only when they are asked for.
+      atom, as LAMMPS and MACE do. Only the sum is defined by physics; only when they are asked for,
+    - ``charges`` (n,), e, and ``dipole`` (3,), e Angstrom, of a potential that has them. The total charge is
+      ``atoms.info["charge"]``, 0 if it is not there. A periodic structure has no dipole.
 
     :meth:`get_hessian` has the second derivatives.
 
@@ -62,9 +65,10 @@ class ASECalculator(Calculator):
         skin: By how much neighbours are looked for beyond the cutoff, Angstrom. A larger one lets a list last for more
             steps and makes each step compute more pairs; with 0 each step has a new list.
         capture: Whether CUDA graphs are used where they help, on a GPU with up to 100,000 pairs.
+        head: The name of the head of a potential that has several; its first if None.
 
     Attributes:
-        potential: The calculator's own potential.
+        potential: The calculator's own potential, that of the head.
         neighbors: The :class:`VerletList`; ``neighbors.builds`` says how many lists were made so far.
 
     Raises:
@@ -72,7 +76,8 @@ class ASECalculator(Calculator):
         TypeError: ``potential`` is neither a potential nor a path.
         ValueError: an argument makes no sense, or a file holds no potential; later, where atoms are of an element that
             the potential does not know, which is named.
-        PropertyNotImplementedError: the stress is asked for, but there is no cell with a volume.
+        PropertyNotImplementedError: what is asked for the structure or the potential does not have, such as a stress
+            without a volume.
 
     Example::
 
@@ -108,9 +113,13 @@ class ASECalculator(Calculator):
         dtype: torch.dtype | str | None = None,
         skin: float = 0.5,
         capture: bool = True,
+        head: str | None = None,
     ):
         super().__init__()
-        self.potential = for_inference(potential, device, dtype)
+        self.potential = for_inference(potential, device, dtype, head, energy=False)
+        has = self.potential.hyperparameters["properties"]
+        of_energy = ASECalculator.implemented_properties if "energy" in has else []
+        self.implemented_properties = [*of_energy, *(name for name in has if name != "energy")]
         self.potential.validate = False  # species are checked here, and the neighbours are the right ones
         device = self.potential.shift.device
         self.neighbors = VerletList(self.potential.cutoff, skin, device)
@@ -129,13 +138,22 @@ class ASECalculator(Calculator):
         if self.atoms is None:
             raise ValueError("atoms: missing, and none are known from an earlier calculation")
         wanted = [name for name in properties if name.startswith("stress")]
-        if wanted and not _has_volume(self.atoms):
+        if wanted and not has_volume(self.atoms):
             raise PropertyNotImplementedError(
                 f"{wanted[0]}: defined where the cell has a volume, got cell={self.atoms.cell.tolist()} with "
                 f"pbc={self.atoms.pbc.tolist()}"
             )
+        if "dipole" in properties and self.atoms.pbc.any():
+            raise PropertyNotImplementedError(
+                f"dipole: a periodic structure has none, got pbc={self.atoms.pbc.tolist()}"
+            )
         self._check_species(self.atoms)
-        self.results |= self._computed(self.neighbors(self.atoms), properties, _has_volume(self.atoms))
+        self.results |= self._computed(self.neighbors(self.atoms), properties, has_volume(self.atoms))
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation: as ASE has it, or the charge."""
+        changed = super().check_state(atoms, tol)
+        return changed or ([] if self.atoms is None or charge_of(atoms) == charge_of(self.atoms) else ["charge"])
 
     def _check_species(self, atoms: Atoms) -> None:
         check_species(atoms, self.potential)
@@ -143,11 +161,16 @@ class ASECalculator(Calculator):
     def _computed(self, data: Data, properties: Sequence[str], volume: bool) -> dict[str, Any]:
         """What is needed of a graph, and what comes with it, as ASE wants it."""
         out = self._outputs(data, properties, volume)
-        energy = out["energy"].item()
-        results: dict[str, Any] = {"energy": energy, "free_energy": energy}
+        results: dict[str, Any] = {}
+        if "energy" in out:
+            results["energy"] = results["free_energy"] = out["energy"].item()
         for name in ("energies", "forces"):
             if name in out:
                 results[name] = out[name].double().cpu().numpy()
+        if "charges" in properties:
+            results["charges"] = out["charges"].cpu().numpy()
+        if "dipole" in properties:
+            results["dipole"] = out["dipole"][0].cpu().numpy()
         for name, rows in (("stress", 0), ("stresses", slice(None))):
             if name in out:
                 results[name] = full_3x3_to_voigt_6_stress(out[name][rows].double().cpu().numpy())
@@ -158,9 +181,10 @@ class ASECalculator(Calculator):
         derivatives = bool({"forces", "stress", "stresses"} & set(properties))
         of_atoms = {f"compute_{name}": name in properties for name in ("energies", "stresses")}
         stress = derivatives and volume
+        more = any(of_atoms.values()) or bool({"charges", "dipole"} & set(properties))  # than a graph has
         with torch.no_grad():
             most = min(MAX_EDGES, self.potential.edges_at_a_time or MAX_EDGES)
-            captured = derivatives and not any(of_atoms.values()) and 0 < data.num_edges <= most
+            captured = derivatives and not more and 0 < data.num_edges <= most
             if self._replay and captured:
                 return self._replay(data, compute_stress=stress)
             return self.potential(data, compute_forces=derivatives, compute_stress=stress, **of_atoms)
@@ -196,94 +220,6 @@ class ASECalculator(Calculator):
     def _hessian(self, data: Data, chunk_size: int | None) -> np.ndarray:
         found = hessian(self.potential, data, chunk_size or max(1, HESSIAN_PAIRS // max(1, data.num_edges)))
         return found.double().cpu().numpy()
-
-
-class VerletList:
-    r"""Neighbours within :math:`r_c + s`, cutoff and skin, used again until an atom has moved more than :math:`s / 2`.
-
-    Two atoms that were at least :math:`r_c + s` apart are then still at least :math:`r_c` apart, so that no neighbour
-    is ever missed; pairs beyond the cutoff count nothing in a :class:`~pyg_cgconv.Potential`. Where the cell has
-    become another one, :math:`\mathbf{h} \mathbf{F}`, atoms are moved along with it, and the list serves while
-
-    .. math:: 2 \max_i |\mathbf{r}_i' - \mathbf{r}_i \mathbf{F}| \le \sigma (r_c + s) - r_c
-
-    with the least singular value :math:`\sigma` of :math:`\mathbf{F}`: the distance between two atoms of the moved
-    crystal is at least :math:`\sigma` times what it was. Another periodicity, number of atoms or species of an atom
-    makes a new list, and so does wrapping an atom into the cell.
-
-    Args:
-        cutoff: :math:`r_c`, Angstrom.
-        skin: :math:`s`, Angstrom.
-        device: Where the graphs are wanted.
-
-    Attributes:
-        builds: How many lists were made so far.
-        made_for: A copy of the atoms that the list was made for; None before the first.
-    """
-
-    def __init__(self, cutoff: float, skin: float, device: torch.device):
-        if not 0 <= skin < float("inf"):
-            raise ValueError(f"skin: expected zero or a positive number of Angstrom, got {skin}")
-        self.cutoff, self.skin, self.device, self.builds = float(cutoff), float(skin), device, 0
-        self._neighbors = RadiusGraph(cutoff + self.skin)
-        self.made_for: Atoms | None = None
-        self._data: Data | None = None
-        self._cell = np.zeros((3, 3))  # that the graph has
-
-    def __call__(self, atoms: Atoms) -> Data:
-        """The graph of ``atoms`` as a potential reads it, with float64 positions.
-
-        It is changed by the next call. Graphs of one list share their ``edge_index``, which the potential's layers sort
-        once.
-        """
-        if self._data is not None and self._reaches(atoms):
-            self._data.pos = torch.tensor(atoms.positions, device=self.device)
-            self._put_cell(self._data, atoms.cell.array)
-        else:
-            self._data = self._neighbors(_edgeless(atoms).to(self.device))
-            self.made_for, self._cell = atoms.copy(), atoms.cell.array.copy()
-            self.builds += 1
-        return self._data
-
-    def _put_cell(self, data: Data, cell: np.ndarray) -> None:
-        if np.array_equal(cell, self._cell):
-            return
-        self._cell = cell.copy()
-        data.cell = torch.tensor(cell[None], device=self.device)
-        if self.device.type == "cuda":  # by another tensor a CUDA graph knows that more than positions has changed
-            data.edge_index = data.edge_index[:]
-
-    def _reaches(self, atoms: Atoms) -> bool:
-        """Whether the list has all neighbours of ``atoms``."""
-        before = self.made_for
-        if (
-            before is None
-            or not np.array_equal(atoms.numbers, before.numbers)
-            or not np.array_equal(atoms.pbc, before.pbc)
-        ):
-            return False
-        start, room = before.positions, self.skin
-        if not np.array_equal(atoms.cell.array, before.cell.array):
-            if not (_has_volume(before) and _has_volume(atoms)):
-                return False
-            deformation = np.linalg.solve(before.cell.array, atoms.cell.array)
-            least = np.linalg.svd(deformation, compute_uv=False)[-1]
-            start, room = start @ deformation, least * (self.cutoff + self.skin) - self.cutoff
-        moved = np.square(atoms.positions - start).sum(axis=1)
-        # Not so for NaN, which the search then reports.
-        return room >= 0 and bool((moved <= (room / 2) ** 2).all())
-
-
-def _has_volume(atoms: Atoms) -> bool:
-    return atoms.cell.rank == 3
-
-
-def _edgeless(atoms: Atoms) -> Data:
-    """Species and positions, and the cell if any direction is periodic or it has a volume."""
-    data = Data(z=torch.tensor(atoms.numbers), pos=torch.tensor(atoms.positions))
-    if atoms.pbc.any() or _has_volume(atoms):
-        data.cell, data.pbc = torch.tensor(atoms.cell.array[None]), torch.tensor(atoms.pbc[None])
-    return data
 
 
 def check_species(atoms: Atoms, potential: Potential) -> None:

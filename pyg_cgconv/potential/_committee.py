@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from ._calculator import ASECalculator, Atoms, Calculator, VerletList, check_species  # the error without ASE is there
+from ._calculator import ASECalculator, Atoms, Calculator, check_species  # the error without ASE is there
 from ._potential import Potential
+from ._verlet import VerletList
 
-AVERAGED = ("energy", "free_energy", "energies", "forces", "stress", "stresses")
+AVERAGED = ("energy", "free_energy", "energies", "forces", "stress", "stresses", "charges", "dipole")
 
 
 class CommitteeCalculator(ASECalculator):
@@ -30,7 +31,8 @@ class CommitteeCalculator(ASECalculator):
 
       .. math:: s_i = \sqrt{\frac{1}{M} \sum_m \left| \mathbf{F}_i^{(m)} - \overline{\mathbf{F}}_i \right|^2}
 
-    - ``energy_var`` eV^2.
+    - ``energy_var`` eV^2,
+    - ``charges`` (n,) e, ``dipole`` (3,) e Angstrom, ``charges_std``, ``dipole_std``, if all members have them.
 
     Deviations are divided by M, not by M - 1. ``energy_var``, ``forces_comm`` are the names of MACE's calculator, whose
     ``energies`` are our ``energy_comm``: here ``energies`` are of atoms, as in ASE.
@@ -39,7 +41,7 @@ class CommitteeCalculator(ASECalculator):
 
     Args:
         potentials: Two or more, each as :class:`~pyg_cgconv.ASECalculator` takes it: potentials, files, run folders.
-        device, dtype, skin, capture: As there, for each member.
+        device, dtype, skin, capture, head: As there, for each member.
 
     Attributes:
         members: The calculators of the single potentials.
@@ -73,14 +75,19 @@ class CommitteeCalculator(ASECalculator):
         dtype: torch.dtype | str | None = None,
         skin: float = 0.5,
         capture: bool = True,
+        head: str | None = None,
     ):
         Calculator.__init__(self)
         if isinstance(potentials, (str, bytes, os.PathLike, Potential)) or not isinstance(potentials, Sequence):
             raise TypeError(f"potentials: expected a list of potentials or of paths, got {_shown(potentials)}")
         if len(potentials) < 2:
             raise ValueError(f"potentials: expected two or more, got {len(potentials)}; ASECalculator takes one")
-        options: dict[str, Any] = dict(device=device, dtype=dtype, skin=skin, capture=capture)
+        options: dict[str, Any] = dict(device=device, dtype=dtype, skin=skin, capture=capture, head=head)
         self.members = [ASECalculator(potential, **options) for potential in potentials]
+        known = set.intersection(*(set(member.implemented_properties) for member in self.members))
+        self.implemented_properties = [
+            name for name in CommitteeCalculator.implemented_properties if {name, name.partition("_")[0]} & known
+        ]
         devices = {member.neighbors.device for member in self.members}
         if len(devices) > 1:
             raise ValueError(f"potentials: on different devices {sorted(map(str, devices))}; choose one with device=")
@@ -113,7 +120,8 @@ def with_spread(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         found[f"{name}_std"] = np.sqrt(variance) if variance.shape else float(np.sqrt(variance))
         if name in ("energy", "forces", "stress"):
             found[f"{name}_comm"] = values
-    found["energy_var"] = found["energy_std"] ** 2
+    if "energy" in found:
+        found["energy_var"] = found["energy_std"] ** 2
     return found
 
 

@@ -15,6 +15,31 @@ from .._torch import is_plain, is_transformed
 from ._atoms import Atoms
 
 
+def with_derivatives(
+    results: Callable[[Atoms], dict[str, Tensor]],
+    atoms: Atoms,
+    create_graph: bool,
+    compute_forces: bool,
+    compute_stress: bool,
+    compute_stresses: bool,
+) -> dict[str, Tensor]:
+    """``results(atoms)``, which have an energy, with those of its derivatives that are asked for.
+
+    Raises:
+        ValueError: stresses are asked for, and there is no volume.
+    """
+    if compute_stress or compute_stresses:
+        cell_volume = volume(atoms.cell)
+    out, gradient = with_slope(results, atoms, create_graph)
+    if compute_forces:
+        out["forces"] = forces(gradient, atoms)
+    if compute_stress:
+        out["stress"] = virial(gradient, atoms) / cell_volume.to(gradient.dtype)
+    if compute_stresses:
+        out["stresses"] = atomic_virials(gradient, atoms) / cell_volume.to(gradient.dtype)[atoms.structure]
+    return out
+
+
 def with_slope(
     energies: Callable[[Atoms], dict[str, Tensor]], atoms: Atoms, create_graph: bool
 ) -> tuple[dict[str, Tensor], Tensor]:

@@ -16,7 +16,7 @@ File = str | os.PathLike | IO[bytes]
 FORMAT = "pyg_cgconv.Potential"
 IN_RUN_FOLDER = "potential.pt"  # what a training calls it
 # Raise it whenever an older program would read the same content as another potential, or not at all.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def write(path: File, hyperparameters: dict, state_dict: dict, metadata: dict) -> None:

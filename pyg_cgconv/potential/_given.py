@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import os
 
 import torch
 
-from ._arguments import check_energy_readout, floating_dtype
+from ._arguments import check_readout, floating_dtype
 from ._potential import Potential
 
 
@@ -15,17 +14,20 @@ def for_inference(
     potential: Potential | str | os.PathLike,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
+    head: str | None = None,
+    energy: bool = True,
 ) -> Potential:
     """A copy of a potential, or that of a file, for energies and their derivatives: in evaluation mode, without
-    gradients of parameters. Device and dtype are its own if None.
+    gradients of parameters and without heads. Device and dtype are its own if None, ``head`` is its first one.
+    It must have an ``energy``, or may be one of charges and dipoles alone.
 
     Raises:
         TypeError: ``potential`` is neither a potential nor a path.
         FileNotFoundError: there is no such file.
-        ValueError: a file holds no potential, the model has no energy, or an argument makes no sense.
+        ValueError: a file holds no potential, the model has no energy or no such head, or an argument makes no sense.
     """
-    own = copy.deepcopy(potential) if isinstance(potential, Potential) else _load(potential)
-    check_energy_readout(own.hyperparameters["readout_irreps"])
+    own = (potential if isinstance(potential, Potential) else _load(potential)).with_head(head)
+    check_readout(own.hyperparameters, energy)
     dtype = own.dtype if dtype is None else floating_dtype(dtype)
     own.hyperparameters["dtype"] = str(dtype).removeprefix("torch.")
     device = own.shift.device if device is None else usable_device(device)

@@ -49,6 +49,7 @@ class LAMMPSPotential:
         potential: The potential, of which a copy is made; or the path of a file that :meth:`Potential.save` wrote; or
             that of a run folder.
         dtype: float32 or float64 (or their names); the potential's if None. Energies of atoms are summed in float64.
+        head: The name of the head of a potential that has several; its first if None.
 
     Attributes:
         potential: The copy. It moves to where LAMMPS has its atoms.
@@ -65,8 +66,14 @@ class LAMMPSPotential:
     ndescriptors = nparams = 1
     interface: Any = None
 
-    def __init__(self, potential: Potential | str | os.PathLike, *, dtype: torch.dtype | str | None = None):
-        self.potential = for_inference(potential, dtype=dtype)
+    def __init__(
+        self,
+        potential: Potential | str | os.PathLike,
+        *,
+        dtype: torch.dtype | str | None = None,
+        head: str | None = None,
+    ):
+        self.potential = for_inference(potential, dtype=dtype, head=head)
         self.element_types = [SYMBOLS[number] for number in self.potential.hyperparameters["species"]]
         self.rcutfac = self.potential.cutoff / 2
 
@@ -149,10 +156,14 @@ class LAMMPSPotential:
 
 
 def write_lammps(
-    potential: Potential | str | os.PathLike, path: str | os.PathLike, *, dtype: torch.dtype | str | None = None
+    potential: Potential | str | os.PathLike,
+    path: str | os.PathLike,
+    *,
+    dtype: torch.dtype | str | None = None,
+    head: str | None = None,
 ) -> None:
     """Writes a potential, or that of a file or a run folder, to a file for LAMMPS: :meth:`LAMMPSPotential.save`."""
-    LAMMPSPotential(potential, dtype=dtype).save(path)
+    LAMMPSPotential(potential, dtype=dtype, head=head).save(path)
 
 
 def _from_content(content: bytes) -> LAMMPSPotential:

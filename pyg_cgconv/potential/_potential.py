@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,34 +13,20 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from .._checks import whole_numbers
 from .._functions import without_autocast
 from .._torch import in_forward_mode, is_traced, is_transformed
 from ..cuda_graphs import is_captured
-from ..nn import (
-    BesselBasis,
-    Gate,
-    Linear,
-    PolynomialCutoff,
-    one_hot,
-    wanted_irreps,
-)
+from ..nn import BesselBasis, PolynomialCutoff, one_hot
 from . import _file
-from ._arguments import (
-    MAX_ATOMIC_NUMBER,
-    atomic_numbers,
-    check_energy_readout,
-    floating_dtype,
-    hidden_irreps_of,
-    per_species,
-    positive_or_none,
-    readout_features,
-)
+from ._arguments import MAX_ATOMIC_NUMBER, check_readout, plain_arguments, positive_or_none
 from ._atoms import Atoms, check_values, read_atoms
-from ._blocks import interaction_blocks
-from ._derivatives import atomic_virials, forces, virial, volume, with_slope
+from ._blocks import network
+from ._derivatives import with_derivatives
 from ._ghosts import Ghosts
+from ._heads import heads_of, with_head
+from ._moments import Moments
 from ._rounds import rounds
+from ._zbl import ZBL
 
 
 class Potential(nn.Module):
@@ -76,10 +63,17 @@ class Potential(nn.Module):
         num_radial: Bessel functions.
         radial_hidden: Hidden widths of the radial networks.
         cutoff_power: Exponent of the polynomial envelope.
+        zbl: Whether atoms repel each other as nuclei do at short distances, of which training sets know nothing:
+            the screened Coulomb repulsion of Ziegler, Biersack and Littmark, up to the sum of covalent radii, to which
+            the network adds the rest.
         avg_num_neighbors: Mean number of neighbours of an atom in the training data; messages are divided by its root.
         readout_irreps: What :meth:`atomic_outputs` gives each atom. Anything but a single scalar, "0e", makes a model
             of other properties than the energy.
+        properties: Some of "energy", "charges" and "dipole", which needs ``lmax`` of 1 or more.
+        heads: Names of levels of theory, such as ("pbe", "r2scan"): they have the body in common, and a readout, shifts
+            and scales each. None for one level without a name.
         shift: Energy of an isolated atom, eV: one number, one for each species in their order, or by species in a dict.
+            With heads it is that of all of them, or it is a list with one of these for each, or a dict by head.
         scale: Unit of the learned energy of an atom, eV, given as ``shift`` is; the root mean square force in
             eV/Angstrom is a good choice.
         dtype: float32 or float64 (or their names); torch's default dtype if None.
@@ -118,63 +112,35 @@ class Potential(nn.Module):
         num_radial: int = 8,
         radial_hidden: Sequence[int] = (64, 64),
         cutoff_power: int = 6,
+        zbl: bool = False,
         avg_num_neighbors: float = 1.0,
         readout_irreps: str | o3.Irreps = "0e",
-        shift: float | Sequence[float] | Mapping = 0.0,
-        scale: float | Sequence[float] | Mapping = 1.0,
+        properties: Sequence[str] = ("energy",),
+        heads: Sequence[str] | None = None,
+        shift: float | Sequence | Mapping = 0.0,
+        scale: float | Sequence | Mapping = 1.0,
         dtype: torch.dtype | str | None = None,
         backend: str = "auto",
     ):
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        dtype = floating_dtype(dtype)
-        numbers = atomic_numbers(species)
-        if lmax < 0:
-            raise ValueError(f"lmax: expected 0 or more, got {lmax}")
-        hidden = hidden_irreps_of(channels, lmax, parity) if hidden_irreps is None else o3.Irreps(hidden_irreps)
-        if layers < 1:
-            raise ValueError(f"layers: expected at least 1, got {layers}")
-        if not hidden.count("0e"):
-            raise ValueError(f"hidden_irreps: expected even scalars (0e), from which the energy is read, got {hidden}")
-        shift, scale = per_species("shift", shift, numbers), per_species("scale", scale, numbers)
-        self.hyperparameters: dict[str, Any] = {
-            "species": numbers,
-            "cutoff": float(cutoff),
-            "lmax": int(lmax),
-            "layers": int(layers),
-            "hidden_irreps": str(hidden),
-            "products": bool(products),
-            "radial_species": bool(radial_species),
-            "num_radial": int(num_radial),
-            "radial_hidden": whole_numbers("radial_hidden", radial_hidden),
-            "cutoff_power": int(cutoff_power),
-            "avg_num_neighbors": float(avg_num_neighbors),
-            "readout_irreps": str(o3.Irreps(readout_irreps)),
-            "shift": shift,
-            "scale": scale,
-            "dtype": str(dtype).removeprefix("torch."),
-            "backend": backend,
-        }
+        self.hyperparameters: dict[str, Any] = plain_arguments(given)
         self.metadata: dict = {}
         self.cutoff, self.validate = float(cutoff), True
         self._edges_at_a_time: int | None = None
-        self.register_buffer("atomic_numbers", torch.tensor(numbers))
-        self.register_buffer("shift", torch.tensor(shift, dtype=torch.float64))
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
+        numbers = torch.tensor(self.hyperparameters["species"])
+        self.register_buffer("atomic_numbers", numbers)
+        for name in ("shift", "scale"):
+            self.register_buffer(name, torch.tensor(self.hyperparameters[name], dtype=torch.float64))
         species_of_number = torch.full((MAX_ATOMIC_NUMBER + 2,), -1)  # the last row serves numbers beyond the table
         species_of_number[numbers] = torch.arange(len(numbers))
         self.register_buffer("species_of_number", species_of_number, persistent=False)
-
         self.irreps_sh = o3.Irreps.spherical_harmonics(lmax)
         self.basis, self.envelope = BesselBasis(cutoff, num_radial), PolynomialCutoff(cutoff, cutoff_power)
-        linear = partial(Linear, layout="ir_mul", fused=backend != "reference")  # the faster layout
-        scalars = o3.Irreps([(hidden.count("0e"), "0e")])
-        self.embedding = linear([(len(numbers), "0e")], scalars)
-        wanted = wanted_irreps(hidden, readout_features(hidden, readout_irreps), self.irreps_sh, layers)
-        self.blocks = interaction_blocks(self.hyperparameters, scalars, self.irreps_sh, wanted)
-        irreps = readout_features(self.blocks[-1].irreps_out, readout_irreps)
-        gate = Gate([(max(1, mul // 2), ir) for mul, ir in irreps], layout="ir_mul")
-        self.readout = nn.Sequential(linear(irreps, gate.irreps_in), gate, linear(gate.irreps_out, readout_irreps))
-        self.to(dtype)
+        self.moments = Moments(numbers, properties) if self.hyperparameters["properties"] != ["energy"] else None
+        self.zbl = ZBL(self.hyperparameters["species"], cutoff) if zbl else None
+        self.embedding, self.blocks, self.readout = network(self.hyperparameters, self.irreps_sh)
+        self.to(getattr(torch, self.hyperparameters["dtype"]))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -203,20 +169,25 @@ class Potential(nn.Module):
         self,
         data: Data,
         *,
-        compute_forces: bool = True,
+        head: str | None = None,
+        compute_forces: bool | None = None,
         compute_stress: bool = False,
         compute_energies: bool = False,
         compute_stresses: bool = False,
         create_graph: bool | None = None,
     ) -> dict[str, Tensor]:
-        r"""Energies of a batch of structures and their derivatives.
+        r"""Energies of a batch of structures and their derivatives, or what else its ``properties`` are.
 
         Args:
             data: A :class:`~torch_geometric.data.Data` or Batch with ``z`` (n,) integers, ``pos`` (n, 3) in the model's
                 dtype or float64, ``edge_index`` (2, E) in any order, and for crystals ``edge_shift`` (E, 3) and
                 ``cell`` (B, 3, 3): what :class:`~pyg_cgconv.RadiusGraph` makes. Edges longer than the cutoff count
-                nothing.
-            compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode.
+                nothing. Of a potential with heads, ``head`` (B,) integers say which each structure takes: 0 for the
+                first, as without them. For charges and dipoles, ``charge`` (B,) is the total charge of each structure,
+                e, 0 if it is not there, and ``pbc`` (B, 3) says which of those with a cell are periodic.
+            head: The name of the head that all structures take, instead of those in ``data``.
+            compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode; by
+                default where there is an energy.
             compute_stress: Whether to compute the stress; needs a cell with a volume.
             compute_energies: Whether to give the energies of the atoms, too.
             compute_stresses: Whether to give the stresses of the atoms, which need the same volume.
@@ -227,61 +198,65 @@ class Potential(nn.Module):
         Returns:
             ``energy`` (B,) float64; ``forces`` (n, 3); ``stress`` (B, 3, 3), symmetric, with ASE's sign: positive where
             the structure wants to shrink, V times it being minus the virial; ``energies`` (n,) float64, which sum to
-            ``energy``; ``stresses`` (n, 3, 3), which sum to ``stress``. Without ``create_graph``, energies that come
-            with forces or stress are detached.
+            ``energy``; ``stresses`` (n, 3, 3), which sum to ``stress``. ``charges`` (n,) float64, e, which sum to
+            ``charge``; ``dipole`` (B, 3) float64, e Angstrom, about the centre of mass, NaN of periodic structures.
+            Without ``create_graph``, what comes with forces or stress is detached.
 
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
         """
-        check_energy_readout(self.hyperparameters["readout_irreps"])
+        of_forces = "energy" in self.hyperparameters["properties"] if compute_forces is None else compute_forces
+        wanted = (of_forces, compute_stress, compute_stresses)
+        check_readout(self.hyperparameters, energy=any(wanted) or compute_energies)
         if is_transformed() or in_forward_mode():
             create_graph = True  # others differentiate what this returns
         elif create_graph is None:
             create_graph = self.training and torch.is_grad_enabled()
-        if not (compute_forces or compute_stress or compute_stresses):
-            return self._energies(self._read(data), compute_energies)
+        results = partial(self._results, data=data, of_atoms=compute_energies)
+        if not any(wanted):
+            return results(self._read(data, head))
         with torch.inference_mode(False), torch.enable_grad():
-            atoms = self._read(data)
-            if compute_stress or compute_stresses:
-                cell_volume = volume(atoms.cell)
-            out, gradient = with_slope(partial(self._energies, of_atoms=compute_energies), atoms, create_graph)
-            if compute_forces:
-                out["forces"] = forces(gradient, atoms)
-            if compute_stress:
-                out["stress"] = virial(gradient, atoms) / cell_volume.to(gradient.dtype)
-            if compute_stresses:
-                out["stresses"] = atomic_virials(gradient, atoms) / cell_volume.to(gradient.dtype)[atoms.structure]
+            out = with_derivatives(results, self._read(data, head), create_graph, *wanted)
         return out if create_graph else {name: value.detach() for name, value in out.items()}
 
     @without_autocast
-    def atomic_outputs(self, data: Data) -> Tensor:
+    def atomic_outputs(self, data: Data, *, head: str | None = None) -> Tensor:
         """What is learned of each atom (n, readout_irreps.dim), in the dtype of the model, without shift and scale.
 
         Args:
-            data: As in :meth:`forward`.
+            data, head: As in :meth:`forward`.
 
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
         """
-        return self._outputs(self._read(data))
+        return self._outputs(self._read(data, head))
 
-    def _read(self, data: Data) -> Atoms:
-        atoms = read_atoms(data, self.species_of_number, self.dtype)
+    def _read(self, data: Data, head: str | None) -> Atoms:
+        atoms, heads = read_atoms(data, self.species_of_number, self.dtype), self.hyperparameters["heads"]
+        atoms = replace(atoms, head=heads_of(data, head, heads, atoms.num_structures))
         if self.validate and not is_traced(atoms.vectors) and not is_captured(atoms.vectors):
-            check_values(data, atoms, self.atomic_numbers, self.cutoff)
+            check_values(data, atoms, self.atomic_numbers, self.cutoff, heads)
         return atoms
 
-    def _energies(self, atoms: Atoms, of_atoms: bool) -> dict[str, Tensor]:
-        """Total energies (B,) and, if asked for, those ``of_atoms`` (n,), in float64."""
-        energies = self._energies_of_atoms(atoms)
-        total = {"energy": scatter(energies, atoms.structure, dim_size=atoms.num_structures)}
-        return total | {"energies": energies} if of_atoms else total
+    def _results(self, atoms: Atoms, data: Data, of_atoms: bool) -> dict[str, Tensor]:
+        """Total energies (B,), if asked for those ``of_atoms`` (n,), charges and dipoles, in float64."""
+        learned, out = self._outputs(atoms).double(), {}
+        if "energy" in self.hyperparameters["properties"]:
+            energies, learned = self._scaled(learned[:, 0], atoms), learned[:, 1:]
+            out["energy"] = scatter(energies, atoms.structure, dim_size=atoms.num_structures)
+            out |= {"energies": energies} if of_atoms else {}
+        return out if self.moments is None else out | self.moments(learned, data, atoms)
 
     def _energies_of_atoms(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
         """(n,) float64; without the ``ghosts`` among the atoms, if there are some."""
-        learned = self._outputs(atoms, ghosts).squeeze(-1).double()
+        return self._scaled(self._outputs(atoms, ghosts)[:, 0].double(), atoms)
+
+    def _scaled(self, learned: Tensor, atoms: Atoms) -> Tensor:
+        """Energies (n,) from what was learned of atoms."""
         species = atoms.species[: len(learned)]
-        return self.shift[species] + self.scale[species] * learned
+        row = species if atoms.head is None else (atoms.head_of_atom, species)
+        energies = self.shift[row] + self.scale[row] * learned
+        return energies if self.zbl is None else energies + self.zbl(atoms)[: len(learned)]
 
     def _outputs(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
         update = rounds(self, atoms, None if ghosts is None else ghosts.owned)
@@ -292,7 +267,7 @@ class Potential(nn.Module):
             if ghosts is not None and number:
                 x = ghosts.pair(x)
             x = update(block, x)
-        return self.readout(x)
+        return self.readout(x) if atoms.head is None else self.readout(x, atoms.head_of_atom)
 
     def _apply(self, fn, recurse=True):
         """Moves the module, but keeps shift and scale at float64, whatever the parameters are cast to."""
@@ -300,6 +275,17 @@ class Potential(nn.Module):
         super()._apply(fn, recurse)
         self.shift, self.scale = shift.to(self.shift.device), scale.to(self.scale.device)
         return self
+
+    def with_head(self, head: str | None = None) -> Potential:
+        """A copy that has one head only, and so no ``heads``: what programs take that know nothing of heads.
+
+        Args:
+            head: The name of the head; the first if it is None.
+
+        Raises:
+            ValueError: there is no such head.
+        """
+        return with_head(self, head)
 
     def save(self, path: _file.File) -> None:
         """Writes hyperparameters, weights and ``metadata`` to a file, or what is open for bytes, for :meth:`load`."""
@@ -322,5 +308,5 @@ class Potential(nn.Module):
         return potential.to(map_location).eval()
 
     def extra_repr(self) -> str:
-        shown = ("species", "cutoff", "hidden_irreps", "dtype")
+        shown = ("species", "cutoff", "hidden_irreps", "dtype", *(["heads"] if self.hyperparameters["heads"] else []))
         return ", ".join(f"{name}={self.hyperparameters[name]}" for name in shown)

@@ -25,18 +25,21 @@ def with_species(potential: Potential, species: Sequence[int | str], shift: floa
     Args:
         potential: What is known.
         species: The new elements, as atomic numbers or chemical symbols.
-        shift: Energy of an isolated atom of each, eV: one number, or one for each.
+        shift: Energy of an isolated atom of each, eV: one number, or one for each; the same with each head.
 
     Raises:
         ValueError: an element is known already, or is none.
     """
     known, new = list(potential.hyperparameters["species"]), atomic_numbers(species)
+    heads = potential.shift.shape[:-1]  # of a potential with heads, shifts and scales have a row for each
+    shifts = potential.shift.new_tensor(per_species("shift", shift, new)).expand(*heads, -1)
+    scales = potential.scale.mean(-1, keepdim=True).expand(*heads, len(new))
     extended = type(potential)(
         **potential.hyperparameters
         | {
             "species": [*known, *new],
-            "shift": [*potential.shift.tolist(), *per_species("shift", shift, new)],
-            "scale": [*potential.scale.tolist(), *[potential.scale.mean().item()] * len(new)],
+            "shift": torch.cat([potential.shift, shifts], -1).tolist(),
+            "scale": torch.cat([potential.scale, scales], -1).tolist(),
         }
     ).to(potential.shift.device)
     by_species, fresh = dict(_by_species(potential)), dict(extended.named_parameters())

@@ -38,6 +38,7 @@ class TorchSimModel(ModelInterface):
         skin: By how much neighbours are looked for beyond the cutoff, Angstrom; with 0 each step has new lists.
         compute_forces: Whether there are forces.
         compute_stress: Whether there are stresses. Each structure then needs a cell with a volume.
+        head: The name of the head of a potential that has several; its first if None.
 
     Attributes:
         potential: The model's own potential.
@@ -73,9 +74,10 @@ class TorchSimModel(ModelInterface):
         skin: float = 0.5,
         compute_forces: bool = True,
         compute_stress: bool = True,
+        head: str | None = None,
     ):
         super().__init__()
-        self.potential = for_inference(potential, device, dtype)
+        self.potential = for_inference(potential, device, dtype, head)
         self.potential.validate = False  # species are checked with each new list, and the neighbours are the right ones
         self.neighbors = BatchedList(self.potential, skin)
         self._compute_forces, self._compute_stress = bool(compute_forces), bool(compute_stress)
@@ -129,9 +131,10 @@ class TorchSimModel(ModelInterface):
             state = SimState(**{"masses": torch.ones_like(state["positions"][:, 0]), **state})
         data = self.neighbors(state, with_cell=self._compute_stress)
         with torch.no_grad():
-            return self.potential(
+            out = self.potential(
                 data, compute_forces=self._compute_forces, compute_stress=self._compute_stress, create_graph=False
             )
+        return {name: out[name] for name in ("energy", "forces", "stress") if name in out}
 
 
 class BatchedList:

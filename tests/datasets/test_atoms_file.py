@@ -310,7 +310,7 @@ def test_only_the_labels_that_were_asked_for(tmp_path, labels):
     assert set(item.keys()) == {"z", "pos", "cell", "pbc", *labels}
 
 
-@pytest.mark.parametrize("labels", ["energy", ("energy", "dipole")])
+@pytest.mark.parametrize("labels", ["energy", ("energy", "magmoms")])
 def test_unknown_labels(xyz, labels):
     with pytest.raises(ValueError, match="labels: expected a list of some of"):
         AtomsFile(xyz, labels=labels)

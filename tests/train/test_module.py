@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from torch_geometric.data import Batch
 
 from train.module import PotentialModule, new_module
+from train.qm9_module import new_property_module
 from train.statistics import collect_statistics
 
 
@@ -46,6 +47,17 @@ def test_forces_are_there_without_gradients_being_asked_for(splits, model, fit, 
     assert in_training.requires_grad
     assert not in_validation.requires_grad
     torch.testing.assert_close(in_training, in_validation)
+
+
+def test_repulsion_is_in_what_is_trained(splits, model, fit, batch):
+    """With the same weights, energies differ by that of nuclei, which is all in bonds that are shorter than usual."""
+    torch.manual_seed(0)
+    plain = new_module(model, fit, collect_statistics(splits.train), "float64")
+    repelling = new_module(replace(model, zbl=True), fit, collect_statistics(splits.train), "float64")
+    repelling.load_state_dict(plain.state_dict())
+    assert (repelling(batch)["energy"] > plain(batch)["energy"]).all()
+    with pytest.raises(ValueError, match="zbl=True: qm9 learns a property"):
+        new_property_module(0, "sum", replace(model, zbl=True), fit, None, "float32")
 
 
 def test_weights_scale_the_loss_terms(splits, model, fit, batch):

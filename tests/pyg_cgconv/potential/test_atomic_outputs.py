@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from e3nn import o3
 from torch_geometric.data import Data
 
 from pyg_cgconv import Potential, RadiusGraph
@@ -77,6 +78,7 @@ def test_no_energy_of_a_model_of_something_else():
 )
 def test_readout_that_features_cannot_give(readout, options):
     with pytest.raises(
-        ValueError, match=rf"readout_irreps: expected some of the irreps .*got '{readout}'".replace("+", r"\+")
+        ValueError,
+        match=rf"readout_irreps: expected some of the irreps .*got '{o3.Irreps(readout)}'".replace("+", r"\+"),
     ):
         model(readout, **options)

@@ -19,6 +19,9 @@ from tests.lammps_data import LAMMPSData, Processes
 CUTOFF, SPECIES = 3.0, [8, 1, 6]
 
 
+MANY = {"products": True, "radial_species": True, "zbl": True, "properties": ("energy", "dipole")}
+
+
 def make(**options):
     torch.manual_seed(1)
     size = dict(channels=2, lmax=1, layers=3, num_radial=3, radial_hidden=(4,), avg_num_neighbors=4.0)
@@ -45,7 +48,7 @@ def expected(potential, atoms):
     return potential(RadiusGraph(CUTOFF)(data), compute_energies=True, compute_stress=True)
 
 
-@pytest.fixture(params=[{}, {"products": True, "radial_species": True}, {"layers": 1}], ids=["plain", "all", "one"])
+@pytest.fixture(params=[{}, MANY, {"layers": 1}], ids=["plain", "all", "one"])
 def potential(request):
     return make(**request.param)
 

@@ -8,6 +8,7 @@ import torch
 from pyg_cgconv import Potential
 from pyg_cgconv.potential import _file
 
+NEW = ("heads", "zbl", "properties")  # in format 3
 METADATA = {"data": "ethanol", "frames": {"train": 800}, "errors": [4.1, 17.1], "note": None}
 
 
@@ -38,7 +39,7 @@ def test_metadata_is_empty_at_first():
 
 def test_the_file_names_its_format(file):
     saved = torch.load(file, weights_only=True)
-    assert (saved["format"], saved["format_version"]) == ("pyg_cgconv.Potential", 2)
+    assert (saved["format"], saved["format_version"]) == ("pyg_cgconv.Potential", 3)
 
 
 @pytest.mark.parametrize("metadata", [{"weights": torch.zeros(2)}, {"cutoff": object()}])
@@ -64,18 +65,19 @@ def test_a_foreign_file_is_refused_by_name(tmp_path, content):
 
 
 def test_a_later_format_is_refused_by_name(potential, file, monkeypatch):
-    monkeypatch.setattr(_file, "FORMAT_VERSION", 3)
+    monkeypatch.setattr(_file, "FORMAT_VERSION", 4)
     potential.save(file)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"model\.pt' has format version 3, this program reads 2 and earlier: install"):
+    with pytest.raises(ValueError, match=r"model\.pt' has format version 4, this program reads 3 and earlier: install"):
         Potential.load(file)
 
 
-def test_the_first_format_is_read(potential, file):
+@pytest.mark.parametrize(("version", "unknown"), [(1, ("products", "radial_species", *NEW)), (2, NEW)])
+def test_earlier_formats_are_read(potential, file, version, unknown):
     saved = torch.load(file, weights_only=True)
-    for name in ("products", "radial_species"):  # which it did not know
+    for name in unknown:  # which it did not know
         del saved["hyperparameters"][name]
-    torch.save({**saved, "format_version": 1}, file)
+    torch.save({**saved, "format_version": version}, file)
     assert Potential.load(file).hyperparameters == potential.hyperparameters
 
 

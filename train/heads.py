@@ -1,0 +1,165 @@
+"""Heads of a training: which level of theory each frame is of, and what is known there of the energies of atoms."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch_geometric.data import Data
+
+from train.data import Splits
+from train.isolated_atoms import describe_isolated, isolated_energies
+from train.source_frames import SourceFrame
+from train.statistics import Statistics, collect_statistics, elements_without_energy, label_units
+
+Files = str | list[str] | dict[str, str | list[str]]
+"""Files by the names of their heads, or such as have no heads or name those of their frames."""
+
+
+def files_of(given: Files) -> list[tuple[str | None, Path]]:
+    """Each file, and the head that it is given for."""
+    if isinstance(given, dict):
+        return [(head, path) for head, files in given.items() for _, path in files_of(files)]
+    return [(None, Path(file)) for file in ([given] if isinstance(given, str) else given)]
+
+
+def head_names(heads: Sequence[str] | None, files: Mapping[str, Files | None]) -> tuple[str, ...]:
+    """The heads of a training; none of one without.
+
+    Args:
+        heads: what a user names.
+        files: by the options that name them; those of ``train_file`` name heads, too.
+
+    Raises:
+        ValueError: names are given twice, or contradict each other.
+    """
+    by_head = files["train_file"]
+    known = tuple(heads if heads is not None else by_head if isinstance(by_head, dict) else ())
+    if len(set(known)) < len(known) or (heads is not None and not heads):
+        raise ValueError(f"heads={list(known)}: expected different names, such as [pbe, r2scan]")
+    for option, given in files.items():
+        unknown = [head for head in given if head not in known] if isinstance(given, dict) else []
+        if unknown:
+            raise ValueError(
+                f"{option}: files of {', '.join(unknown)}, but the heads are {', '.join(known) or 'none'}: name the "
+                "head of each file in train_file, or all of them by heads"
+            )
+    return known
+
+
+def give_heads(sources: Sequence[SourceFrame], of_files: Sequence[str | None], heads: Sequence[str]) -> None:
+    """Gives each frame the number of its ``head`` (1,), in place: that of its file, or that which it names itself.
+
+    Args:
+        sources: frames with ``head_name``, which they lose.
+        of_files: the head of each one's file, if there is one.
+        heads: names; if there are none, frames get no head.
+
+    Raises:
+        ValueError: a frame names a head that is none of them.
+    """
+    named = {source.frame.head_name for source in sources}
+    if not heads and len(named) > 1:
+        rank_zero_warn(
+            f"head: frames name {', '.join(sorted(named))}, but all are learned as one level of theory: give "
+            f"--heads [{','.join(sorted(named))}] to learn each by itself"
+        )
+    for source, of_file in zip(sources, of_files, strict=True):
+        name = of_file or source.frame.head_name
+        if heads and name not in heads:
+            raise ValueError(
+                f"{source.place} has head={name!r}, expected one of {', '.join(heads)}: name it in the file, or give "
+                "the file by its head, such as --train_file '{pbe: a.xyz, r2scan: b.xyz}'"
+            )
+        if heads:
+            source.frame.head = torch.tensor([list(heads).index(name)])
+        del source.frame.head_name
+
+
+def weigh_heads(frames: Sequence[Data], heads: Sequence[str], weights: Mapping[str, float] | None) -> None:
+    """Multiplies the ``weight`` (1, 3) of each frame by that of its head, in place."""
+    for frame in frames if weights else ():
+        frame.weight = frame.weight * (weights or {}).get(heads[frame.head.item()], 1.0)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of theory: the frames of a head, or all of a training without heads.
+
+    Args:
+        head: its name, or None.
+        splits: its frames.
+        given: energies of isolated atoms that a user gave, eV, by chemical symbol; None to have them fitted.
+        isolated: those of isolated atoms in the files.
+    """
+
+    head: str | None
+    splits: Splits
+    given: Mapping[str, float] | None
+    isolated: Mapping[str, float]
+
+    @property
+    def known(self) -> dict[str, float]:
+        return dict(self.isolated) | dict(self.given or {})
+
+    def describe(self, species: Sequence[int]) -> str:
+        """Where energies of atoms come from, for the log; nothing if all of them are fitted."""
+        lines, given = [], self.given or {}
+        if self.splits.isolated:
+            learned = [chemical_symbols[number] for number in species]
+            lines.append(describe_isolated(self.splits.isolated, given, learned))
+        if unknown := elements_without_energy(self.splits.train, self.known, species if self.head else None):
+            lines.append(
+                f"energies of atoms: none for {', '.join(unknown)}, no training frame tells them: 0 eV is taken"
+            )
+        return "\n".join(f"head {self.head}: {line}" if self.head else line for line in lines)
+
+
+def levels_of(splits: Splits, atom_energies: Mapping | None) -> list[Level]:
+    """Each level of theory in ``splits``, one if there are no heads.
+
+    Args:
+        atom_energies: energies of isolated atoms, eV, by chemical symbol; with heads, such a table by head.
+
+    Raises:
+        ValueError: the table is not of this form, or isolated atoms of a head disagree.
+    """
+    tables = _tables(splits.heads, atom_energies)
+    parts = splits.by_head()
+    names: Sequence[str | None] = splits.heads or [None]
+    return [
+        Level(head, part, given, isolated_energies(part.isolated, given or {}))
+        for head, part, given in zip(names, parts, tables, strict=True)
+    ]
+
+
+def _tables(heads: Sequence[str], atom_energies: Mapping | None) -> list[Mapping[str, float] | None]:
+    if atom_energies is None:
+        return [None] * max(1, len(heads))
+    nested = [isinstance(energies, Mapping) for energies in atom_energies.values()]
+    if not heads and not any(nested):
+        return [atom_energies]
+    if not heads or not all(nested) or not set(atom_energies) <= set(heads):
+        expected = f"a table for each of the heads {', '.join(heads)}" if heads else "one table, as there are no heads"
+        raise ValueError(f"atom_energies: expected {expected}, got {dict(atom_energies)}")
+    return [atom_energies.get(head) for head in heads]
+
+
+def statistics_of(levels: Sequence[Level]) -> Statistics:
+    """Of the training frames; with heads, energies of atoms and scales of each."""
+    frames = [frame for level in levels for frame in level.splits.train]
+    species = np.unique(torch.cat([frame.z for frame in frames]).numpy())
+    each = [collect_statistics(level.splits.train, level.given, level.isolated, species) for level in levels]
+    if levels[0].head is None:
+        return each[0]
+    return replace(
+        each[0],
+        shift=tuple(one.shift for one in each),
+        scale=tuple(one.scale for one in each),
+        num_neighbors=sum(frame.num_edges for frame in frames) / sum(frame.num_nodes for frame in frames),
+        heads=tuple(str(level.head) for level in levels),
+        units=label_units(frames),
+    )
