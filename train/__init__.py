@@ -18,7 +18,8 @@ The way of a run, one module each:
 - ``committee`` does several of them, and says what their ``spread`` is worth;
 - on a GPU, ``captured_fit`` gives that loop steps that are CUDA graphs (``captured_step``), on ``padded_frames`` of few
   sizes (``padding``);
-- ``metrics``, ``report`` and ``plots`` say what came out.
+- ``metrics``, ``report`` and ``plots`` say what came out; ``html_report`` is a page of it, filled by
+  ``potential_report`` (``report_sections``, of ``frame_errors`` and ``error_plot``) or ``property_report``.
 
 The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``select`` (which leaves
 ``near_duplicates`` out), ``export`` or ``md``. They take the model from ``trained``, structures from ``data_files`` and

@@ -1,7 +1,7 @@
 """Errors of a trained model: energies, forces and stresses against reference values.
 
 A run folder alone repeats the errors of its own test frames. Other frames come from --data, or are those of MD17 that
---md17 names. The results folder gets metrics.json and parity.png; the table is printed.
+--md17 names. The results folder gets metrics.json, parity.png and report.html; the table is printed.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,17 @@ from pyg_cgconv.potential import Potential
 from train.data import EVALUATION_BATCH_FACTOR, labels, made_alike
 from train.data_files import DataFiles
 from train.frame_weights import drop_labels_without_weight, name_config_types
+from train.html_report import write_report
 from train.label_counts import describe_labels
 from train.md17 import MD17Options, read_splits
 from train.metrics import MEV_PER_EV, Labels, errors
 from train.options import RunOptions, require_positive
 from train.outputs import create_results_folder, writing_to
 from train.plots import parity_plot
+from train.potential_report import evaluation_report
 from train.predictions import Prediction, predict_frames
 from train.report import error_rows, versions, write_json
+from train.source_frames import name_places
 from train.tasks import TASKS, parse_config
 from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder, written_options
 
@@ -126,6 +129,7 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
         files.check_elements(dataset, potential)
         frames = list(dataset)
         name_config_types(frames)
+        name_places(frames, files.data)
         drop_labels_without_weight(frames)
         return Frames(name, frames)
     if reference.md17 is not None:
@@ -168,7 +172,7 @@ def stacked_stress(predictions: Sequence[Prediction]) -> np.ndarray | None:
 
 
 def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: Labels, potential: Potential) -> dict:
-    """Writes ``metrics.json`` and the plot, prints the table."""
+    """Writes ``metrics.json``, plot and report, prints the table."""
     computed = labels(compared.frames)
     found = errors(predicted, computed)
     metrics = {
@@ -185,6 +189,7 @@ def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: L
     with writing_to(folder):
         write_json(folder / "metrics.json", metrics)
         parity_plot(folder / "parity.png", predicted, computed, title)
+        write_report(folder, evaluation_report(folder, metrics, compared.frames, predicted))
     forces = computed.forces if computed.has("forces") else None
     mean_force = None if forces is None else MEV_PER_EV * float(np.nanmean(np.abs(forces)))
     table = error_rows({"this potential": found}, mean_force)

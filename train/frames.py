@@ -197,7 +197,9 @@ def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[
     read: dict[str, list[SourceFrame]] = {name: [] for name in chosen}
     for frame in frames:
         file, number = frame.source[0].tolist()
-        read[owners[file]].append(SourceFrame(frame, files[file], number, bool(frame.constrained)))
+        source = SourceFrame(frame, files[file], number, bool(frame.constrained))
+        frame.place = source.place
+        read[owners[file]].append(source)
         del frame.source, frame.constrained
     return read
 

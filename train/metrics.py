@@ -61,16 +61,16 @@ def errors(predicted: Labels, reference: Labels) -> dict:
     """
     found: dict = {}
     if reference.has("energy"):
-        energy = _difference(predicted.energy, reference.energy) * MEV_PER_EV
+        energy = difference(predicted.energy, reference.energy) * MEV_PER_EV
         found = mean_errors("energy", energy)
         found["energy_mae_meV_per_atom"] = float(np.nanmean(np.abs(energy / reference.num_atoms)))
     if predicted.forces is not None and reference.forces is not None and reference.has("forces"):
-        forces = _difference(predicted.forces, reference.forces) * MEV_PER_EV
+        forces = difference(predicted.forces, reference.forces) * MEV_PER_EV
         found |= mean_errors("forces", forces)
         if reference.numbers is not None:
             found["species"] = species_errors(forces, reference.numbers)
     if predicted.stress is not None and reference.stress is not None and reference.has("stress"):
-        stress = _difference(predicted.stress, reference.stress) * MEV_PER_EV
+        stress = difference(predicted.stress, reference.stress) * MEV_PER_EV
         found |= mean_errors("stress", stress)
         found["stress_mae_GPa"] = found[f"stress_mae_{UNITS['stress']}"] * GPA_PER_MEV
     if reference.config_types is not None:
@@ -87,7 +87,7 @@ def config_type_errors(predicted: Labels, reference: Labels, config_types: np.nd
     }
 
 
-def _difference(predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def difference(predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """NaN where there is no label, infinite where the prediction is not a number."""
     return np.nan_to_num(predicted, nan=np.inf, posinf=np.inf, neginf=-np.inf) - reference
 

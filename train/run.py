@@ -13,6 +13,7 @@ from train.data import FrameDataModule, Splits, check_species, labels, quantitie
 from train.export import describe
 from train.fine_tuning import start_from
 from train.fitting import fit_module, session, working_in
+from train.html_report import write_report
 from train.isolated_atoms import describe_isolated, isolated_energies
 from train.label_counts import count_labels, describe_labels
 from train.lock import alone_in
@@ -21,6 +22,7 @@ from train.module import PotentialModule, new_module
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.outputs import dated_folder, make_folder, writing_to, written_whole
 from train.plots import learning_curve, parity_plot, validation_errors
+from train.potential_report import training_report
 from train.report import error_table, versions, write_json
 from train.statistics import collect_statistics, elements_without_energy
 from train.trained import CONFIG, POTENTIAL
@@ -63,7 +65,7 @@ def train(
     run: RunOptions,
     tuning: TuningOptions = TuningOptions(),  # noqa: B008  # it is frozen
 ) -> dict:
-    """Fits a potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
+    """Fits a potential to ``splits.train`` and fills ``folder``: checkpoints, log, plots, report, ``metrics.json``.
 
     With ``run.resume`` it goes on from the last checkpoint in ``folder``. The test frames are predicted with the
     checkpoint of least validation loss. Its potential alone is written to ``potential.pt``, with the metadata that
@@ -152,7 +154,7 @@ def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
 def report(
     folder: Path, facts: dict, splits: Splits, validation: Labels, test: Labels, old: Labels | None = None
 ) -> dict:
-    """Writes ``metrics.json`` and the plots, prints the errors of the predictions ``validation``, ``test`` and ``old``.
+    """Writes ``metrics.json``, plots and report of the predictions ``validation``, ``test`` and ``old``, prints errors.
 
     Old frames count in the validation loss, but not in these errors.
     """
@@ -175,5 +177,6 @@ def report(
     parity_plot(folder / "parity.png", test, computed, f"{title}: {len(splits.test)} test frames")
     log = folder / "metrics.csv"
     learning_curve(folder / "learning_curve.png", log, validation_errors(log), title)
+    write_report(folder, training_report(folder, metrics, splits, test))
     print(error_table(metrics, folder), flush=True)
     return metrics
