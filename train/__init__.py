@@ -14,7 +14,8 @@ The way of a run, one module each:
 - ``module`` has errors and optimiser (``qm9_module``, with ``qm9_readout``), made of ``loss``, ``epoch_mean``,
   ``schedule`` and ``soap``;
 - ``fitting`` is one training, whatever it learns, by Lightning's ``loop`` with ``averaging``, ``checkpoints``, ``logs``
-  and ``progress``; ``resume`` says what can go on, ``termination`` ends it, ``lock`` keeps others out of its folder;
+  and ``progress``; ``run_log`` keeps what is said; ``resume`` says what can go on, ``termination`` ends it, ``lock``
+  keeps others out of its folder;
 - ``committee`` does several of them, and says what their ``spread`` is worth;
 - on a GPU, ``captured_fit`` gives that loop steps that are CUDA graphs (``captured_step``), on ``padded_frames`` of few
   sizes (``padding``);

@@ -25,6 +25,7 @@ from train.plots import parity_plot
 from train.potential_report import committee_report
 from train.report import error_rows, versions, write_json
 from train.run import open_run_folder, train
+from train.run_log import say, written_to
 from train.spread import predict_with_spread
 from train.trained import CONFIG, POTENTIAL, written_options
 
@@ -154,10 +155,10 @@ def train_committee(
         )
     folder = open_run_folder(run, "frames", folder_name, config)
     members: list[dict] = []
-    with alone_in(folder), writing_to(folder):
+    with alone_in(folder), writing_to(folder), written_to(folder):
         for number, one in each_member(options):
             place = folder / f"member-{number}"
-            print(f"member {number} of {options.committee}", flush=True)
+            say(f"member {number} of {options.committee}")
             begin_member(place, one, config)
             resumed = place if run.resume and (place / LAST).exists() else None
             own = replace(one.seeded(run), run_dir=place, resume=resumed)
@@ -207,7 +208,7 @@ def report(folder: Path, splits: Splits, members: list[dict], batch_size: int) -
     title = f"{splits.name}: mean of {len(members)} potentials, {len(splits.test)} test frames"
     parity_plot(folder / "parity.png", predicted, reference, title)
     write_report(folder, committee_report(folder, metrics, splits, predicted))
-    print(describe(metrics, folder), flush=True)
+    say(describe(metrics, folder))
     return metrics
 
 

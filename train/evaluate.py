@@ -34,7 +34,10 @@ from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_f
 BATCH_SIZE = 32
 LABEL_ARGUMENTS = ("labels", "energy_key", "forces_key", "stress_key", "virial_key")
 # Options of a run that ask for its machine, of which only the frames are wanted here.
-ON_ANY_MACHINE = ["--device", "auto", "--devices", "1", "--nodes", "1", "--capture", "auto", "--tensorboard", "false"]
+ON_ANY_MACHINE = [
+    *("--device", "auto", "--devices", "1", "--nodes", "1", "--capture", "auto"),
+    *("--tensorboard", "false", "--wandb", "false", "--wandb_project", "null"),
+]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from train.qm9_module import ERROR_COLUMN, NAME, PropertyModule, new_property_mo
 from train.qm9_readout import READOUT_OF_TARGET
 from train.qm9_statistics import collect_property_statistics
 from train.report import versions, write_json
+from train.run_log import say
 from train.statistics import composition
 
 
@@ -133,7 +134,7 @@ def report(
     errors = {f"{learned.name} ({learned.unit})": (epochs, learned.factor * mae)}
     learning_curve(folder / "learning_curve.png", log, errors, title)
     write_report(folder, property_report(folder, metrics, splits, test, computed, QM9.unit(learned.name)))
-    print(error_lines(metrics, folder), flush=True)
+    say(error_lines(metrics, folder))
     return metrics
 
 

@@ -24,6 +24,7 @@ from train.outputs import dated_folder, make_folder, writing_to, written_whole
 from train.plots import learning_curve, parity_plot, validation_errors
 from train.potential_report import training_report
 from train.report import error_table, versions, write_json
+from train.run_log import say
 from train.statistics import collect_statistics, elements_without_energy
 from train.trained import CONFIG, POTENTIAL
 
@@ -88,19 +89,17 @@ def train(
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
         statistics = collect_statistics(splits.train, fit.atom_energies, isolated)
         if splits.isolated:
-            print_once(
-                describe_isolated(splits.isolated, given, [chemical_symbols[number] for number in statistics.species])
-            )
-        print_once(describe_labels(splits.parts()))
+            say(describe_isolated(splits.isolated, given, [chemical_symbols[number] for number in statistics.species]))
+        say(describe_labels(splits.parts()))
         if unknown := elements_without_energy(splits.train, given.keys() | isolated.keys()):
-            print_once(f"energies of atoms: none for {', '.join(unknown)}, no training frame tells them: 0 eV is taken")
+            say(f"energies of atoms: none for {', '.join(unknown)}, no training frame tells them: 0 eV is taken")
         quantities = quantities_of(splits.train)
         if tuning.init is None:
             module = new_module(model, fit, statistics, run.dtype, quantities)
         else:
             start = start_from(tuning.init, tuning, model, fit, run, statistics, splits.train, isolated, quantities)
             module = start.module
-            print_once(start.description)
+            say(start.description)
         about = {"data": splits.name, "labels": count_labels(splits.parts())}
         fitted = fit_module(module, data, folder, about, model, fit, run)
         if fitted is None:
@@ -112,13 +111,6 @@ def train(
         potential.metadata = describe(potential, folder / BEST)
         potential.save(folder / POTENTIAL)
     return metrics
-
-
-@rank_zero_only
-def print_once(text: str) -> None:
-    """By one of several devices, and nothing of no text."""
-    if text:
-        print(text, flush=True)
 
 
 def check_validation_labels(splits: Splits, fit: FitOptions) -> None:
@@ -178,5 +170,5 @@ def report(
     log = folder / "metrics.csv"
     learning_curve(folder / "learning_curve.png", log, validation_errors(log), title)
     write_report(folder, training_report(folder, metrics, splits, test))
-    print(error_table(metrics, folder), flush=True)
+    say(error_table(metrics, folder))
     return metrics
