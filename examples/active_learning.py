@@ -26,7 +26,7 @@ def main() -> dict[str, float]:
     write("train.xyz", frames[:40])
     write("pool.xyz", frames[40:280])
     write("test.xyz", frames[500:])
-    members, before = committee("first", epochs=15)
+    members, before = committee("first", epochs=30)
 
     # Where the members are apart, they are likely to be wrong.
     train(["predict", *members, "--data", "test.xyz", "--output", "predicted.xyz"])
@@ -35,7 +35,7 @@ def main() -> dict[str, float]:
 
     # The frames to compute next. Yours would go to the reference code now; these have labels already.
     train(["select", *members, "--pool", "pool.xyz", "--number", "40", "--run_dir", "runs/select"])
-    write("train.xyz", read("train.xyz", ":") + read("runs/select/selected.xyz", ":"))
+    write("train.xyz", read("train.xyz", ":") + read("runs/select/selected.xyz", ":"))  # twice as many: as many steps
     _, after = committee("second", epochs=15)
 
     errors = {name: test["forces_mae_meV_per_A"] for name, test in (("before", before), ("after", after))}

@@ -82,7 +82,8 @@ def written_to(folder: Path) -> Iterator[None]:
     file, used = LogFile(folder / LOG, encoding="utf-8", errors="backslashreplace"), versions()
     logger.addHandler(file)
     try:
-        note(f"{time.strftime('%Y-%m-%d %H:%M:%S')}, pyg-cgconv {used.get('pyg-cgconv')}, torch {used['torch']}")
+        begun = f"{time.strftime('%Y-%m-%d %H:%M:%S')}, pyg-cgconv {used.get('pyg-cgconv')}, torch {used['torch']}"
+        file.handle(logger.makeRecord(logger.name, logging.DEBUG, "", 0, begun, (), None))
         for record in (record for handler in said_before for record in handler.buffer):
             file.handle(record)
         yield

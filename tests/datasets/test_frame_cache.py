@@ -1,13 +1,17 @@
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Data
 
-from datasets import frame_cache
+from datasets import FrameDataset, frame_cache
 from datasets.joined import Part, joined
+from datasets.npz import Frames
+from pyg_cgconv.potential import RadiusGraph
 
 FRAME = Data(pos=torch.zeros(1, 3))
 
@@ -37,44 +41,58 @@ def test_nothing_in_a_cache_is_executed(tmp_path):
 
 # === larger than the memory ===
 
-MEGABYTE = 2**20
 
-
-def own_memory() -> int:
-    """Bytes that this process alone has, without files that it has mapped."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
-    return 1024 * int(line.split()[1])
+def file_behind(tensor: torch.Tensor) -> str:
+    """The file that its memory is mapped from; empty for memory of the process."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, _, _, _, _, *name = line.split(maxsplit=5)
+        first, end = (int(address, 16) for address in place.split("-"))
+        if first <= tensor.data_ptr() < end:
+            return "".join(name)
+    raise LookupError(tensor.data_ptr())
 
 
 def parts(count: int) -> Iterator[Part]:
-    """Sixteen frames in a part of 1.75 MB, of positions and edges: these are joined along their second dimension."""
+    """Sixteen frames in a part, of positions and edges: these are joined along their second dimension."""
     for number in range(count):
-        pos = torch.full((16 * 2**11, 3), float(number), dtype=torch.float64)
-        edges = torch.full((2, 16 * 2**12), number)
+        pos = torch.full((16 * 2**7, 3), float(number), dtype=torch.float64)
+        edges = torch.full((2, 16 * 2**8), number)
         begins = torch.arange(17)
-        yield Data(pos=pos, edge_index=edges), {"pos": 2**11 * begins, "edge_index": 2**12 * begins}
+        yield Data(pos=pos, edge_index=edges), {"pos": 2**7 * begins, "edge_index": 2**8 * begins}
 
 
-def test_frames_are_joined_saved_and_read_in_little_memory(tmp_path):
-    before, most = own_memory(), 0
+def test_joined_frames_are_in_files_and_no_part_stays(tmp_path):
+    living = []
 
     def watched():
-        nonlocal most
-        for part in parts(128):
+        for part in parts(4):
+            assert sum(tensor() is not None for tensor in living) <= 2  # the first and the last
+            living.append(weakref.ref(part[0].pos))
             yield part
-            most = max(most, own_memory() - before)
+            del part
 
-    data, slices = joined(watched(), tmp_path)
-    assert data.pos.nbytes + data.edge_index.nbytes == 224 * MEGABYTE
-    most = max(most, own_memory() - before)
+    data, _ = joined(watched(), tmp_path)
+    for value in data.to_dict().values():
+        assert file_behind(value).startswith(str(tmp_path))
+    assert not list(tmp_path.iterdir())  # they have no name
+    assert file_behind(joined(parts(1))[0].pos) in ("", "[heap]")
+
+
+def test_kept_frames_are_mapped_from_the_file(tmp_path):
     path = tmp_path / "frames.pt"
-    frame_cache.save(path, data, slices, 16 * 128)
-    del data
-    kept, _, _ = frame_cache.load(path)
-    sums = kept.pos.sum().item(), kept.edge_index.sum().item()
-    assert sums == (16 * 2**11 * 3 * 8128, 2 * 16 * 2**12 * 8128)
-    assert max(most, own_memory() - before) < 50 * MEGABYTE
-    assert list(tmp_path.iterdir()) == [path]
+    frame_cache.save(path, *joined(parts(3)), 48)
+    kept, slices, _ = frame_cache.load(path)
+    assert {file_behind(value) for value in kept.to_dict().values()} == {str(path)}
+    assert kept.pos[slices["pos"][32]].tolist() == [2.0, 2.0, 2.0]
+
+
+def test_a_data_set_with_a_cache_is_mapped_also_when_it_is_made(tmp_path):
+    water = Frames(
+        np.array([8, 1, 1]), np.random.default_rng(0).normal(size=(3, 3, 3)), np.zeros(3), np.zeros((3, 3, 3))
+    )
+    for _ in range(2):
+        dataset = FrameDataset(water, pre_transform=RadiusGraph(2.0), cache=tmp_path)
+        assert file_behind(dataset[2].edge_index).startswith(str(tmp_path))
 
 
 def test_frames_joined_in_files_are_those_joined_in_memory(tmp_path):
