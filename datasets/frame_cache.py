@@ -1,4 +1,9 @@
-"""Processed frames on disk, under a name that changes with all that they were made from."""
+"""Processed frames on disk, under a name that changes with all that they were made from.
+
+The file is one of :func:`torch.save`, which is mapped: the operating system reads what is looked at, drops it again
+where memory is short, and shares it among processes. PyG's ``OnDiskDataset``, a database, would read each frame through
+SQL, and keep attributes as pickles, which run code.
+"""
 
 import errno
 import hashlib
@@ -46,13 +51,18 @@ def fingerprint(paths: Sequence[Path], settings: tuple, **transforms) -> str:
     return digest.hexdigest()[:32]
 
 
+def make_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def save(path: Path, data: Data, slices, num_frames_read: int):
     """Whole or not at all, also where several processes of several hosts write the same.
 
     Raises:
         OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     unfinished = path.with_suffix(f".{uuid.uuid4().hex}.unfinished")
     try:
         torch.save({"data": data.to_dict(), "slices": slices, "num_frames_read": num_frames_read}, unfinished)
@@ -66,13 +76,13 @@ def save(path: Path, data: Data, slices, num_frames_read: int):
 
 
 def load(path: Path) -> tuple[Data, dict | None, int]:
-    """What :func:`save` wrote.
+    """What :func:`save` wrote, mapped. What is written to the tensors stays in this process.
 
     Raises:
         ValueError: it is broken.
     """
     try:
-        kept = torch.load(path, weights_only=True)
+        kept = torch.load(path, weights_only=True, mmap=True)
         return Data.from_dict(kept["data"]), kept["slices"], kept["num_frames_read"]
     except Exception as error:  # torch.load's are many
         raise ValueError(f"{path}: the cache file is broken ({error}); remove it, and it is made again") from error

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
 from datasets.ase_atoms import to_ase
-from datasets.frame_cache import fingerprint, load, save
+from datasets.frame_cache import fingerprint, load, make_folder, save
 from datasets.preprocessing import processed
 from datasets.spread import Statistics, statistics
 
@@ -22,7 +22,7 @@ Collated = tuple[Data, dict[str, Tensor] | None]  # all items in one, and where 
 
 
 class StructureDataset(InMemoryDataset):
-    r"""Structures, read once into memory; written to disk only where ``cache`` says.
+    r"""Structures, read once; in memory, or mapped from a file where ``cache`` says.
 
     Neighbour lists are made by ``pre_transform=pyg_cgconv.RadiusGraph(cutoff)``, once for each structure, by
     ``num_workers`` processes, and are read from ``cache`` the next time. They are the same however they were made:
@@ -36,9 +36,10 @@ class StructureDataset(InMemoryDataset):
         pre_transform: Applied to each structure once, here.
         pre_filter: Called with each structure before ``pre_transform``; only those for which it returns True are kept.
         cache: A folder in which the structures, after ``pre_filter`` and ``pre_transform``, are kept for the next time.
-            A kept file serves only the same content of ``files``, the same arguments and the same state of
-            ``pre_transform`` and ``pre_filter``; whatever else is asked for is read anew and kept beside it. Changes in
-            the code of a transform are not seen: empty the folder then.
+            They may be larger than the memory: the file is mapped, so that only what is being looked at takes memory,
+            and processes share it. A kept file serves only the same content of ``files``, the same arguments and the
+            same state of ``pre_transform`` and ``pre_filter``; whatever else is asked for is read anew and kept beside
+            it. Changes in the code of a transform are not seen: empty the folder then.
         num_workers: Processes that apply ``pre_filter`` and ``pre_transform``; 0 applies them in this one, as those
             need that change from call to call.
 
@@ -69,10 +70,12 @@ class StructureDataset(InMemoryDataset):
         self.data, self.slices = read()
         self.num_frames_read = self.len()
         if pre_filter is not None or pre_transform is not None:
-            self.data, self.slices = processed(self, pre_filter, pre_transform, num_workers)
+            folder = None if kept is None else make_folder(kept.parent)
+            self.data, self.slices = processed(self, pre_filter, pre_transform, num_workers, folder)
             self._data_list = None  # the structures as they were before
         if kept is not None:
             save(kept, self._data, self.slices, self.num_frames_read)
+            self.data, self.slices, self.num_frames_read = load(kept)
 
     def check_whole(self, wanted: str, source: object) -> None:
         """Raises ValueError, in the name of ``wanted``, where this is a selection of the structures of ``source``."""

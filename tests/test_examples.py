@@ -92,6 +92,25 @@ def test_qm9_loop_learns_more_than_the_composition_tells(tmp_path):
     assert learnt < composition / 2
 
 
+@pytest.mark.slow
+def test_fine_tuning_is_better_than_to_begin_anew(tmp_path):
+    printed = run("fine_tuning.py", tmp_path)
+    (tuned,) = numbers_after("fine-tuned: force error at the other level", printed)
+    (scratch,) = numbers_after("from-scratch: force error at the other level", printed)
+    assert tuned < 0.8 * scratch
+
+
+@pytest.mark.slow
+def test_active_learning_makes_errors_smaller(tmp_path):
+    printed = run("active_learning.py", tmp_path)
+    mean, largest = numbers_after("spread on the worst atom of a test frame:", printed)
+    assert 0 < mean < largest
+    (before,), (after,) = (
+        numbers_after(f"{name}: force error of the committee", printed) for name in ("before", "after")
+    )
+    assert after < before
+
+
 def test_every_example_is_run_here():
     tests = Path(__file__).read_text()
     scripts = [path.name for path in (ROOT / "examples").glob("*.py")]

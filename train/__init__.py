@@ -15,11 +15,13 @@ The way of a run, one module each:
 - ``module`` has errors and optimiser (``qm9_module``, with ``qm9_readout``), made of ``loss``, ``epoch_mean``,
   ``schedule`` and ``soap``;
 - ``fitting`` is one training, whatever it learns, by Lightning's ``loop`` with ``averaging``, ``checkpoints``, ``logs``
-  and ``progress``; ``resume`` says what can go on, ``termination`` ends it, ``lock`` keeps others out of its folder;
+  and ``progress``; ``run_log`` keeps what is said; ``resume`` says what can go on, ``termination`` ends it, ``lock``
+  keeps others out of its folder;
 - ``committee`` does several of them, and says what their ``spread`` is worth;
 - on a GPU, ``captured_fit`` gives that loop steps that are CUDA graphs (``captured_step``), on ``padded_frames`` of few
   sizes (``padding``);
-- ``metrics``, ``report`` and ``plots`` say what came out.
+- ``metrics``, ``report`` and ``plots`` say what came out; ``html_report`` is a page of it, filled by
+  ``potential_report`` (``report_sections``, of ``frame_errors`` and ``error_plot``) or ``property_report``.
 
 The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``select`` (which leaves
 ``near_duplicates`` out), ``export`` or ``md``. They take the model from ``trained``, structures from ``data_files`` and

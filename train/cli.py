@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 from jsonargparse import Namespace
-from lightning.pytorch.utilities import rank_zero_only
 
 from train.commands import COMMANDS, command_options, command_parser
 from train.committee import is_committee
@@ -19,6 +18,7 @@ from train.options import ModelOptions, OptimiserOptions
 from train.parser import Parser
 from train.preset_choice import AUTO
 from train.resume import check_end, check_resumed, read_last
+from train.run_log import listening, say
 from train.tasks import (
     TASKS,
     automatic_preset,
@@ -79,14 +79,10 @@ def parse(arguments: Sequence[str]) -> tuple[str, list, str]:
     return task, options, task_parser(task, values.preset).dump(config)
 
 
-@rank_zero_only
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def main(arguments: Sequence[str] | None = None) -> dict:
     """Runs a task and returns its metrics. Raises ValueError for values that cannot be used."""
-    task, options, config = parse(sys.argv[1:] if arguments is None else arguments)
-    if task in COMMANDS:
-        return COMMANDS[task].run(*options)
-    return TASKS[task].run(*options, config=config)
+    with listening():
+        task, options, config = parse(sys.argv[1:] if arguments is None else arguments)
+        if task in COMMANDS:
+            return COMMANDS[task].run(*options)
+        return TASKS[task].run(*options, config=config)

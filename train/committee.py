@@ -16,12 +16,16 @@ from pyg_cgconv.potential import Potential
 from train.checkpoints import LAST
 from train.data import Splits, labels, quantities_of
 from train.division import with_all_labels_first
+from train.html_report import write_report
 from train.lock import alone_in
-from train.metrics import MEV_PER_EV, Labels, errors
+from train.metrics import MEV_PER_EV, Labels, errors, trivial_prediction
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.outputs import writing_to, written_whole
+from train.plots import parity_plot
+from train.potential_report import committee_report
 from train.report import error_rows, versions, write_json
 from train.run import open_run_folder, train
+from train.run_log import say, written_to
 from train.spread import predict_with_spread
 from train.trained import CONFIG, POTENTIAL, written_options
 
@@ -157,10 +161,10 @@ def train_committee(
         )
     folder = open_run_folder(run, "frames", folder_name, config)
     members: list[dict] = []
-    with alone_in(folder), writing_to(folder):
+    with alone_in(folder), writing_to(folder), written_to(folder):
         for number, one in each_member(options):
             place = folder / f"member-{number}"
-            print(f"member {number} of {options.committee}", flush=True)
+            say(f"member {number} of {options.committee}")
             begin_member(place, one, config)
             resumed = place if run.resume and (place / LAST).exists() else None
             own = replace(one.seeded(run), run_dir=place, resume=resumed)
@@ -182,7 +186,7 @@ def begin_member(folder: Path, options: CommitteeOptions, config: str) -> None:
 
 
 def report(folder: Path, splits: Splits, members: list[dict], batch_size: int) -> dict:
-    """Errors of the mean of all members on the test frames, and what their spread says of them."""
+    """Errors of the mean of all members on the test frames, and what their spread says of them; writes all of it."""
     potentials = [Potential.load(folder / member["folder"] / POTENTIAL) for member in members]
     predictions = list(predict_with_spread(potentials, splits.test, batch_size))
     reference = labels(splits.test, splits.heads)
@@ -201,12 +205,16 @@ def report(folder: Path, splits: Splits, members: list[dict], batch_size: int) -
         "seconds": sum(member["seconds"] for member in members),
         "epochs": sum(member["epochs"] for member in members),
         "test": errors(predicted, reference),
+        "baseline": errors(trivial_prediction(labels(splits.train), reference), reference),
         "spread": spread_and_error(predicted, reference, np.concatenate([spread.forces for _, spread in predictions])),
         "members": [{name: member[name] for name in ("folder", "seed", "seconds", "test")} for member in members],
         "versions": versions(),
     }
     write_json(folder / "metrics.json", metrics)
-    print(describe(metrics, folder), flush=True)
+    title = f"{splits.name}: mean of {len(members)} potentials, {len(splits.test)} test frames"
+    parity_plot(folder / "parity.png", predicted, reference, title)
+    write_report(folder, committee_report(folder, metrics, splits, predicted))
+    say(describe(metrics, folder))
     return metrics
 
 

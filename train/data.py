@@ -1,6 +1,6 @@
 """Frames of a data set, ready to train on: split, with neighbour lists and labels alike, batched."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 from ase.geometry import complete_cell
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from torch_geometric.data import Data
+from torch import Tensor
+from torch_geometric.data import Data, Dataset
 from torch_geometric.loader import DataLoader
 
 from datasets.atoms_details import DEFAULT_CONFIG_TYPE
@@ -68,6 +69,14 @@ def embedded_counts(available: int) -> tuple[int, int, int]:
     """Training, validation and test frames of an embedded set, of which nobody published a split: a tenth is tested."""
     held_out = available // 10
     return available - 2 * held_out, held_out, held_out
+
+
+def numbered(dataset: Dataset, numbers: Tensor) -> Iterator[Data]:
+    """The items with these ``numbers``, each with its ``place``, which reports of the worst frames name."""
+    for number in numbers.tolist():
+        frame = dataset[number]
+        frame.place = f"number {number}"
+        yield frame
 
 
 def with_neighbors(frames: Iterable[Data], cutoff: float) -> list[Data]:

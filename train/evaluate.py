@@ -1,7 +1,7 @@
 """Errors of a trained model: energies, forces and stresses against reference values.
 
 A run folder alone repeats the errors of its own test frames. Other frames come from --data, or are those of MD17 that
---md17 names. The results folder gets metrics.json and parity.png; the table is printed.
+--md17 names. The results folder gets metrics.json, parity.png and report.html; the table is printed.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from pyg_cgconv.potential import Potential
 from train.data import EVALUATION_BATCH_FACTOR, check_label_names, has_label, labels, made_alike
 from train.data_files import DataFiles
 from train.frame_weights import drop_labels_without_weight, name_details
+from train.html_report import write_report
 from train.label_counts import describe_labels
 from train.loss import QUANTITIES
 from train.md17 import MD17Options, read_splits
@@ -26,8 +27,10 @@ from train.metrics import MEV_PER_EV, Labels, errors
 from train.options import RunOptions, require_positive
 from train.outputs import create_results_folder, writing_to
 from train.plots import parity_plot
+from train.potential_report import evaluation_report
 from train.predictions import Prediction, predict_frames
 from train.report import error_rows, versions, write_json
+from train.source_frames import name_places
 from train.tasks import TASKS, parse_config
 from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder, written_options
 
@@ -36,7 +39,10 @@ LABEL_ARGUMENTS = (
     "labels", "energy_key", "forces_key", "stress_key", "virial_key", "energies_key", "charges_key", "dipole_key",
 )  # fmt: skip
 # Options of a run that ask for its machine, of which only the frames are wanted here.
-ON_ANY_MACHINE = ["--device", "auto", "--devices", "1", "--nodes", "1", "--capture", "auto", "--tensorboard", "false"]
+ON_ANY_MACHINE = [
+    *("--device", "auto", "--devices", "1", "--nodes", "1", "--capture", "auto"),
+    *("--tensorboard", "false", "--wandb", "false", "--wandb_project", "null"),
+]
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,7 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
         files.check_elements(dataset, potential)
         frames = list(dataset)
         name_details(frames)
+        name_places(frames, files.data)
         drop_labels_without_weight(frames)
         return Frames(name, frames)
     if reference.md17 is not None:
@@ -221,7 +228,7 @@ def joined(predictions: Sequence[Prediction], name: str, num_atoms: np.ndarray) 
 
 
 def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: Labels, potential: Potential) -> dict:
-    """Writes ``metrics.json`` and the plot, prints the table."""
+    """Writes ``metrics.json``, plot and report, prints the table."""
     computed = labels(compared.frames, potential.hyperparameters["heads"] or ())
     found = errors(predicted, computed)
     metrics = {
@@ -238,6 +245,7 @@ def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: L
     with writing_to(folder):
         write_json(folder / "metrics.json", metrics)
         parity_plot(folder / "parity.png", predicted, computed, title)
+        write_report(folder, evaluation_report(folder, metrics, compared.frames, predicted))
     forces = computed.forces if computed.has("forces") else None
     mean_force = None if forces is None else MEV_PER_EV * float(np.nanmean(np.abs(forces)))
     table = error_rows({"this potential": found}, mean_force)

@@ -21,6 +21,7 @@ from train.options import FitOptions, ModelOptions, RunOptions
 from train.outputs import writing_to
 from train.report import describe_run
 from train.resume import check_end, check_same_run, read_last
+from train.run_log import note, say, written_to
 from train.schedule import training_timer
 
 Module = TypeVar("Module", bound=PotentialModule)
@@ -39,7 +40,7 @@ def session(run: RunOptions) -> Iterator[None]:
 
 @contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """Writes to a run folder, in which no other process writes then.
+    """Writes to a run folder, in which no other process writes then, and all that is said to its log.
 
     Whoever stops it is told how to go on.
 
@@ -47,13 +48,14 @@ def working_in(folder: Path) -> Iterator[None]:
         ValueError: another process writes there.
         OSError: something cannot be written, by the name of the folder.
     """
-    with alone_in(folder), writing_to(folder):
+    with alone_in(folder), writing_to(folder), written_to(folder):
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
             first = not rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it on the function
             if first and (folder / LAST).exists():
-                print(f"stopped; go on with --resume {folder}", file=sys.stderr, flush=True)
+                note(how := f"stopped; go on with --resume {folder}")
+                print(how, file=sys.stderr, flush=True)
             raise
 
 
@@ -98,8 +100,7 @@ def fit_module(
         "dtype": run.dtype,
         "padding_percent": padding_percent(frames, fit.batch_size) if captured else None,
     }
-    if trainer.is_global_zero:
-        print(describe_run(facts, folder), flush=True)
+    say(describe_run(facts, folder))
     trainer.fit(module, data, ckpt_path=last, weights_only=True)
     if not trainer.is_global_zero:
         return None

@@ -257,9 +257,11 @@ def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[
     for frame in frames:
         file, number = frame.source[0].tolist()
         option, head = owners[file]
-        sources.append(SourceFrame(frame, files[file], number, bool(frame.constrained)))
+        source = SourceFrame(frame, files[file], number, bool(frame.constrained))
+        frame.place = source.place
+        sources.append(source)
         of_files.append(head)
-        read[option].append(sources[-1])
+        read[option].append(source)
         del frame.source, frame.constrained
     give_heads(sources, of_files, options.head_names)
     return read

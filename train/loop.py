@@ -17,7 +17,7 @@ from train.checkpoints import AtomicCheckpointIO, Checkpoints
 from train.logs import run_loggers
 from train.module import MONITOR
 from train.options import FitOptions, RunOptions
-from train.progress import progress_callback
+from train.progress import progress_callbacks
 
 # Advice of Lightning that a person who trains a small potential on purpose cannot use.
 EXPECTED_WARNINGS = (
@@ -55,8 +55,7 @@ def fitting_trainer(folder: Path, fit: FitOptions, run: RunOptions, captured: bo
         callbacks.append(ExponentialMovingAverage(fit.ema_decay))
     if fit.patience:
         callbacks.append(Patience(fit.patience))
-    if run.progress:
-        callbacks.append(progress_callback())
+    callbacks += progress_callbacks(run.progress)
     return Trainer(
         accelerator=run.accelerator,
         devices=run.devices,

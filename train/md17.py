@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datasets import MD17, MD17CCSD, EthanolPBE, FrameDataset
-from train.data import Splits, embedded_counts, with_neighbors
+from train.data import Splits, embedded_counts, numbered, with_neighbors
 from train.options import FitOptions, ModelOptions, RunOptions, require_positive
 from train.run import open_run_folder, train
 
@@ -84,7 +84,7 @@ def read_splits(options: MD17Options, cutoff: float) -> Splits:
         indices = dataset.random_split(*sizes, seed=options.split_seed)
     else:
         indices = divide_published(*published, *sizes, options.split_seed)
-    return Splits(name, *(with_neighbors((dataset[i] for i in part.tolist()), cutoff) for part in indices))
+    return Splits(name, *(with_neighbors(numbered(dataset, part), cutoff) for part in indices))
 
 
 def read_dataset(options: MD17Options) -> tuple[FrameDataset, str, tuple[Tensor, Tensor] | None]:

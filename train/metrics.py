@@ -80,7 +80,7 @@ def errors(predicted: Labels, reference: Labels) -> dict:
     """
     found: dict = {}
     for name in compared(predicted, reference):
-        error = _difference(getattr(predicted, name), getattr(reference, name)) * MEV_PER_EV
+        error = difference(getattr(predicted, name), getattr(reference, name)) * MEV_PER_EV
         found |= mean_errors(name, error)
         if name == "energy":
             found["energy_mae_meV_per_atom"] = float(np.nanmean(np.abs(error / reference.num_atoms)))
@@ -104,7 +104,7 @@ def errors_by_name(predicted: Labels, reference: Labels, names: np.ndarray) -> d
     }
 
 
-def _difference(predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def difference(predicted: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """NaN where there is no label, infinite where the prediction is not a number."""
     return np.nan_to_num(predicted, nan=np.inf, posinf=np.inf, neginf=-np.inf) - reference
 

@@ -197,7 +197,10 @@ class RunOptions:
         threads: of the CPU; 0 leaves the number to torch. Small molecules in small batches are fastest with one.
         num_workers: processes that assemble batches and look for neighbours in files; 0 does both in this process.
         tensorboard: write logs for TensorBoard beside the CSV file.
-        progress: show a progress bar.
+        wandb: send logs to Weights & Biases, as a run with the name of the folder, or, with the environment variable
+            WANDB_MODE=offline, write them into the folder.
+        wandb_project: the project there (default: pyg_cgconv).
+        progress: show a progress bar in a terminal, else a line now and then; log.txt has a line for each epoch anyway.
     """
 
     run_dir: Path | None = None
@@ -212,6 +215,8 @@ class RunOptions:
     threads: int = 0
     num_workers: int = 0
     tensorboard: bool = False
+    wandb: bool = False
+    wandb_project: str | None = None
     progress: bool = True
 
     def __post_init__(self):
@@ -225,8 +230,11 @@ class RunOptions:
             raise ValueError(f"devices={self.devices}: torch finds {torch.cuda.device_count()} CUDA GPUs")
         if self.capture is True and self.accelerator != "gpu":
             raise ValueError("capture=True: CUDA graphs need a GPU, and none is used; choose --capture auto")
-        if self.tensorboard and find_spec("tensorboard") is None:
-            raise ValueError("tensorboard=True, but the package is not installed: pip install tensorboard")
+        for package in ("tensorboard", "wandb"):
+            if getattr(self, package) and find_spec(package) is None:
+                raise ValueError(f"{package}=True, but the package is not installed: pip install {package}")
+        if self.wandb_project is not None and not self.wandb:
+            raise ValueError(f"wandb_project={self.wandb_project!r}: nothing is sent there, give --wandb true, too")
 
     @property
     def accelerator(self) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 from datasets import QM9, QM9Sample
 from datasets.qm9 import USUAL_TRAIN, USUAL_VALIDATION
 from pyg_cgconv import RadiusGraph
-from train.data import Splits, embedded_counts, with_neighbors
+from train.data import Splits, embedded_counts, numbered, with_neighbors
 from train.options import FitOptions, ModelOptions, OptimiserOptions, RunOptions, require_positive
 from train.qm9_run import Property, train_property
 from train.run import open_run_folder
@@ -91,7 +91,7 @@ def read_splits(options: QM9Options, cutoff: float, num_workers: int = 0) -> Spl
         dataset = QM9(options.root, pre_transform=RadiusGraph(cutoff), cache=cache, num_workers=num_workers)
         name = f"QM9 ({dataset.source})"
     parts = dataset.random_split(*molecule_counts(options, len(dataset)), seed=options.split_seed)
-    chosen = [[dataset[i] for i in part.tolist()] for part in parts]
+    chosen = [list(numbered(dataset, part)) for part in parts]
     return Splits(name, *(chosen if options.root else [with_neighbors(part, cutoff) for part in chosen]))
 
 

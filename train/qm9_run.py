@@ -14,13 +14,16 @@ from torch_geometric.loader import DataLoader
 from datasets import QM9
 from train.data import FrameDataModule, Splits, check_species
 from train.fitting import fit_module, session, working_in
+from train.html_report import write_report
 from train.metrics import MEV_PER_EV
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.plots import DATA_COLOR, draw_parity, learning_curve, read_log
+from train.property_report import property_report
 from train.qm9_module import ERROR_COLUMN, NAME, PropertyModule, new_property_module
 from train.qm9_readout import READOUT_OF_TARGET
 from train.qm9_statistics import collect_property_statistics
 from train.report import versions, write_json
+from train.run_log import say
 from train.statistics import composition
 
 
@@ -57,7 +60,7 @@ class Property:
 def train_property(
     learned: Property, splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, run: RunOptions
 ) -> dict:
-    """Fits a model to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
+    """Fits a model to ``splits.train`` and fills ``folder`` with checkpoints, log, plots, report, ``metrics.json``.
 
     With ``run.resume`` it goes on from the last checkpoint in ``folder``. The test molecules are predicted with the
     checkpoint of least validation loss.
@@ -115,7 +118,7 @@ def composition_guess(splits: Splits, learned: Property) -> np.ndarray:
 def report(
     learned: Property, folder: Path, facts: dict, splits: Splits, validation: np.ndarray, test: np.ndarray
 ) -> dict:
-    """Writes ``metrics.json`` and the plots, prints the errors of the predictions ``validation`` and ``test``."""
+    """Writes ``metrics.json``, plots and report, prints the errors of the predictions ``validation`` and ``test``."""
     computed = learned.values(splits.test).numpy()
     metrics = facts | {
         "test": property_errors(learned, test, computed),
@@ -130,7 +133,8 @@ def report(
     epochs, mae = read_log(log, ERROR_COLUMN)
     errors = {f"{learned.name} ({learned.unit})": (epochs, learned.factor * mae)}
     learning_curve(folder / "learning_curve.png", log, errors, title)
-    print(error_lines(metrics, folder), flush=True)
+    write_report(folder, property_report(folder, metrics, splits, test, computed, QM9.unit(learned.name)))
+    say(error_lines(metrics, folder))
     return metrics
 
 

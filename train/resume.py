@@ -17,7 +17,7 @@ from train.options import OptimiserOptions
 # What a run may be given anew when it goes on: when it ends and where it runs, but not what is fitted.
 CHANGEABLE = (
     "max_epochs", "max_time", "patience", "run_dir", "resume", "device", "threads", "num_workers", "tensorboard",
-    "progress", "matmul_precision", "capture",
+    "wandb", "wandb_project", "progress", "matmul_precision", "capture",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from train.export import describe
 from train.fine_tuning import start_from
 from train.fitting import fit_module, session, working_in
 from train.heads import levels_of, statistics_of
+from train.html_report import write_report
 from train.label_counts import count_labels, describe_labels
 from train.lock import alone_in
 from train.loss import QUANTITIES
@@ -21,7 +22,9 @@ from train.module import PotentialModule, new_module, properties_for
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.outputs import dated_folder, make_folder, writing_to, written_whole
 from train.plots import learning_curve, parity_plot, validation_errors
+from train.potential_report import training_report
 from train.report import error_table, versions, write_json
+from train.run_log import say
 from train.trained import CONFIG, POTENTIAL
 
 
@@ -62,7 +65,7 @@ def train(
     run: RunOptions,
     tuning: TuningOptions = TuningOptions(),  # noqa: B008  # it is frozen
 ) -> dict:
-    """Fits a potential to ``splits.train`` and fills ``folder`` with checkpoints, log, plots and ``metrics.json``.
+    """Fits a potential to ``splits.train`` and fills ``folder``: checkpoints, log, plots, report, ``metrics.json``.
 
     With ``run.resume`` it goes on from the last checkpoint in ``folder``. The test frames are predicted with the
     checkpoint of least validation loss. Its potential alone is written to ``potential.pt``, with the metadata that
@@ -83,16 +86,16 @@ def train(
     with session(run), working_in(folder):
         data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
         statistics = statistics_of(levels)
-        print_once(describe_labels(splits.parts()))
+        say(describe_labels(splits.parts()))
         for level in levels:
-            print_once(level.describe(statistics.species))
+            say(level.describe(statistics.species))
         quantities = quantities_of(splits.train)
         if tuning.init is None:
             module = new_module(model, fit, statistics, run.dtype, quantities)
         else:
             start = start_from(tuning.init, tuning, model, fit, run, statistics, levels, quantities)
             module = start.module
-            print_once(start.description)
+            say(start.description)
         about = {"data": splits.name, "labels": count_labels(splits.parts())}
         fitted = fit_module(module, data, folder, about, model, fit, run)
         if fitted is None:
@@ -104,13 +107,6 @@ def train(
         potential.metadata = describe(potential, folder / BEST)
         potential.save(folder / POTENTIAL)
     return metrics
-
-
-@rank_zero_only
-def print_once(text: str) -> None:
-    """By one of several devices, and nothing of no text."""
-    if text:
-        print(text, flush=True)
 
 
 def check_labels(splits: Splits, fit: FitOptions, of: str = "") -> None:
@@ -154,7 +150,7 @@ def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
 def report(
     folder: Path, facts: dict, splits: Splits, validation: Labels, test: Labels, old: Labels | None = None
 ) -> dict:
-    """Writes ``metrics.json`` and the plots, prints the errors of the predictions ``validation``, ``test`` and ``old``.
+    """Writes ``metrics.json``, plots and report of the predictions ``validation``, ``test`` and ``old``, prints errors.
 
     Old frames count in the validation loss, but not in these errors.
     """
@@ -179,5 +175,6 @@ def report(
     parity_plot(folder / "parity.png", test, computed, f"{title}: {len(splits.test)} test frames")
     log = folder / "metrics.csv"
     learning_curve(folder / "learning_curve.png", log, validation_errors(log), title)
-    print(error_table(metrics, folder), flush=True)
+    write_report(folder, training_report(folder, metrics, splits, test))
+    say(error_table(metrics, folder))
     return metrics

@@ -12,6 +12,10 @@ from torch_geometric.data import Data
 SAME_PLACE = 1e-6  # Angstrom: files print as many digits
 
 
+def place_in(file: Path, number: int) -> str:
+    return f"{file}: frame {number}"
+
+
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
     """A frame and where it was read: the file, and which of its frames it is, from 0; and if atoms are held fixed."""
@@ -28,7 +32,7 @@ class SourceFrame:
 
     @property
     def place(self) -> str:
-        return f"{self.file}: frame {self.number}"
+        return place_in(self.file, self.number)
 
     def kind(self) -> tuple[bytes, bytes]:
         """Elements and periodic directions, without which two structures are not the same."""
@@ -42,6 +46,13 @@ class SourceFrame:
 
     def _periodic(self) -> bool:
         return "pbc" in self.frame and bool(self.frame.pbc.any())
+
+
+def name_places(frames: Sequence[Data], files: Sequence[Path]) -> None:
+    """Gives ``frames``, read from ``files`` with their ``source``, their ``place``, in place."""
+    for frame in frames:
+        file, number = frame.source[0].tolist()
+        frame.place = place_in(files[file], number)
 
 
 def warn_of_duplicates(

@@ -4,9 +4,10 @@
     replacement   a module's class exchanged for one that computes the same faster
     convolution   a product of e3nn on edges, summed over their targets
     linear        e3nn's linear map as one matrix product an irrep
+    spherical     e3nn's spherical harmonics in programs that are traced
     mace_products   MACE's symmetric contraction
-    captured      a whole model whose inference CUDA graphs serve; mace_model, nequip_model, sevennet_model: theirs
-    replay        inference as CUDA graphs
+    captured      a whole model whose calls CUDA graphs serve; mace_model, nequip_model, sevennet_model: theirs
+    replay        a call as a CUDA graph; gradients: those of a loss by its parameters as another one
     nequip_extension   what NequIP loads when it is imported
     versions      which versions of the packages are known
 

@@ -23,9 +23,10 @@ GEOMETRY = np.array([[0.0, 0.0, 0.0], [1.2, 0.0, 0.0], [1.8, 0.9, 0.1], [1.7, -0
 ATOM_ENERGIES = {1: -13.6, 6: -1030.1, 8: -2042.0}
 SPRING = 12.0  # eV/Angstrom^2
 PLOTS = {
-    "run": ["parity_plot", "learning_curve"],
-    "qm9_run": ["parity_plot", "learning_curve"],
-    "evaluate": ["parity_plot"],
+    "run": ["parity_plot", "learning_curve", "write_report"],
+    "qm9_run": ["parity_plot", "learning_curve", "write_report"],
+    "committee": ["parity_plot", "write_report"],
+    "evaluate": ["parity_plot", "write_report"],
     "md": ["energy_plot"],
 }
 
@@ -116,7 +117,7 @@ def trained(tmp_path_factory, one_thread, splits, model, fit, run):
 
 @pytest.fixture
 def no_plots(monkeypatch):
-    """Plots take most of the time of so short a training. Fixtures that serve a whole module make theirs."""
+    """Plots and reports take most of the time of so short a training. Fixtures of whole modules make theirs."""
     for module, plots in PLOTS.items():
         for plot in plots:
             monkeypatch.setattr(f"train.{module}.{plot}", lambda *arguments: None)

@@ -21,6 +21,8 @@ from train.data import Splits, quantities_of
 from train.frames import FramesOptions
 from train.metrics import Labels
 
+from .conftest import PLOTS
+
 TINY = (
     "--cutoff 3.5 --channels 4 --lmax 1 --layers 1 --radial_hidden [8] --batch_size 4 --max_epochs 2 --device cpu "
     "--progress false --threads 1 --lr 0.05"
@@ -58,7 +60,7 @@ def trained(files: str, folder, options: str = "") -> dict:
 def committee(files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("committee") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        for plot in ("parity_plot", "learning_curve"):
+        for plot in PLOTS["run"]:
             patch.setattr(f"train.run.{plot}", lambda *_: None)
         metrics = trained(files, folder, "--committee 2 --committee_frames shuffle --seed 5")
     return folder, metrics
@@ -74,7 +76,8 @@ def same(left, right) -> bool:
 
 def test_folder_has_the_members(committee):
     folder, metrics = committee
-    assert {path.name for path in folder.iterdir()} == {"config.yaml", "metrics.json", "member-0", "member-1"}
+    own = {"config.yaml", "metrics.json", "log.txt", "parity.png", "report.html"}
+    assert {path.name for path in folder.iterdir()} == {*own, "member-0", "member-1"}
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert [member["seed"] for member in metrics["members"]] == [5, 6]
     for number in range(2):

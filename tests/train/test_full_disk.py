@@ -11,4 +11,5 @@ def test_it_is_a_sentence(tmp_path):
     assert process.returncode == 1
     assert f"error: cannot write to '{folder}': File too large. What was whole there before still is" in mistakes
     assert "Traceback" not in mistakes
-    assert {path.name for path in folder.iterdir()} == {"best.ckpt", "config.yaml", "hparams.yaml", "metrics.csv"}
+    written = {"best.ckpt", "config.yaml", "hparams.yaml", "log.txt", "metrics.csv"}
+    assert {path.name for path in folder.iterdir()} == written

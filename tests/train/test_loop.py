@@ -34,8 +34,8 @@ def test_zero_switches_averaging_and_clipping_off(tmp_path, fit, run):
 @pytest.mark.parametrize("progress", [True, False])
 def test_progress_is_optional(tmp_path, fit, run, progress):
     trainer = fitting_trainer(tmp_path, fit, replace(run, progress=progress))
-    shown = [type(callback).__name__ for callback in trainer.callbacks if "Progress" in type(callback).__name__]
-    assert bool(shown) == progress
+    (lines,) = [each for each in trainer.callbacks if type(each).__name__ == "ProgressLines"]  # there is no terminal
+    assert lines.on_screen == progress
 
 
 def test_patience_is_optional_and_may_change_when_a_run_goes_on(tmp_path, fit, run):

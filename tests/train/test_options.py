@@ -19,11 +19,17 @@ def test_fit_options_that_make_no_sense_are_named(wrong, message):
         FitOptions(**wrong)
 
 
-def test_a_missing_tensorboard_is_named(monkeypatch):
+@pytest.mark.parametrize("package", ["tensorboard", "wandb"])
+def test_a_missing_package_is_named(monkeypatch, package):
     monkeypatch.setattr(options, "find_spec", lambda name: None)
-    assert RunOptions(device="cpu").tensorboard is False
-    with pytest.raises(ValueError, match="pip install tensorboard"):
-        RunOptions(device="cpu", tensorboard=True)
+    assert getattr(RunOptions(device="cpu"), package) is False
+    with pytest.raises(ValueError, match=f"{package}=True, .*pip install {package}"):
+        RunOptions(device="cpu", **{package: True})
+
+
+def test_a_project_to_which_nothing_is_sent_is_named():
+    with pytest.raises(ValueError, match=r"wandb_project='alloys': .* give --wandb true"):
+        RunOptions(device="cpu", wandb_project="alloys")
 
 
 def test_more_gpus_than_there_are_is_named(monkeypatch):
