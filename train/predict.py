@@ -72,8 +72,9 @@ def run(models: ModelFiles, files: DataFiles, options: PredictOptions, compute: 
     written = write_structures(options.output, labelled)
     spread = f", and the spread of {len(potentials)} models" if len(potentials) > 1 else ""
     properties = potentials[0].hyperparameters["properties"]
-    given = [*(["energy, forces and, of crystals, stress"] if "energy" in properties else []), *properties]
-    named = ", ".join(name for name in given if name != "energy")
+    has_energy = "energy" in properties
+    named = ", ".join(["energy", "forces", *properties[1:]] if has_energy else properties)
+    named += " and, of crystals, stress" if has_energy else ""
     print(f"{options.output}: {written} frames with {named} (eV, e, Angstrom){spread}")
     return {"frames": written, "output": str(options.output)}
 
