@@ -92,7 +92,7 @@ def test_qm9_loop_learns_more_than_the_composition_tells(tmp_path):
     assert learnt < composition / 2
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_fine_tuning_is_better_than_to_begin_anew(tmp_path):
     printed = run("fine_tuning.py", tmp_path)
     (tuned,) = numbers_after("fine-tuned: force error at the other level", printed)
@@ -100,7 +100,7 @@ def test_fine_tuning_is_better_than_to_begin_anew(tmp_path):
     assert tuned < 0.8 * scratch
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_active_learning_makes_errors_smaller(tmp_path):
     printed = run("active_learning.py", tmp_path)
     mean, largest = numbers_after("spread on the worst atom of a test frame:", printed)

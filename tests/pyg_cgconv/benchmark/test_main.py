@@ -51,7 +51,7 @@ def test_unknown_names_are_refused(capsys):
     assert "mace-huge: expected some of mace-large" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_problems_of_every_kind_stand_in_one_table(capsys, monkeypatch):
     """What the machine can do takes as long to measure as they do."""
     for name in ("bandwidth", "arithmetic"):
