@@ -84,7 +84,8 @@ class VerletList:
             return False
         start, room = before.positions, self.skin
         if not np.array_equal(atoms.cell.array, before.cell.array):
-            if not (has_volume(before) and has_volume(atoms)):
+            cells = before.cell, atoms.cell
+            if not all(np.isfinite(cell).all() and cell.volume > 0 for cell in cells):
                 return False
             deformation = np.linalg.solve(before.cell.array, atoms.cell.array)
             least = np.linalg.svd(deformation, compute_uv=False)[-1]
@@ -95,8 +96,16 @@ class VerletList:
 
 
 def charge_of(atoms: Atoms) -> float:
-    """The total charge, e."""
-    return float(atoms.info.get("charge", 0.0))
+    """The total charge, e.
+
+    Raises:
+        ValueError: what the atoms have for it is no number.
+    """
+    given = atoms.info.get("charge", 0.0)
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise ValueError(f"atoms.info['charge']: expected the total charge, a number in e, got {given!r}") from None
 
 
 def has_volume(atoms: Atoms) -> bool:
