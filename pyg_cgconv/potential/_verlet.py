@@ -84,8 +84,7 @@ class VerletList:
             return False
         start, room = before.positions, self.skin
         if not np.array_equal(atoms.cell.array, before.cell.array):
-            cells = before.cell, atoms.cell
-            if not all(np.isfinite(cell).all() and cell.volume > 0 for cell in cells):
+            if not (has_volume(before) and has_volume(atoms)):
                 return False
             deformation = np.linalg.solve(before.cell.array, atoms.cell.array)
             least = np.linalg.svd(deformation, compute_uv=False)[-1]
@@ -109,7 +108,8 @@ def charge_of(atoms: Atoms) -> float:
 
 
 def has_volume(atoms: Atoms) -> bool:
-    return atoms.cell.rank == 3
+    """Whether the lattice vectors span one; not so if a number is NaN or infinite."""
+    return bool(0 < atoms.cell.volume < float("inf"))
 
 
 def _edgeless(atoms: Atoms) -> Data:
