@@ -30,7 +30,7 @@ class Captured(Replacement):
     """
 
     prepared: ClassVar[tuple[str, ...]] = (
-        "_cutoff", "_replay", "_signature", "_told", "_stores", "_children", "_hooks", "_read_at"
+        "_cutoff", "_replay", "_signature", "_told", "_parts", "_stores", "_children", "_hooks", "_read_at"
     )  # fmt: skip
     told = ("cuda_graphs",)
     cuda_graphs = False
@@ -49,7 +49,8 @@ class Captured(Replacement):
         self._stores = [each for module in modules for each in (module._parameters, module._buffers)]
         self._stores += [each for module in scripted for each in (module._parameters, module._buffers) if each]
         self._children = [module._modules for module in modules if module._modules]
-        self._hooks = [hooks for module in modules if module is not self for hooks in _hooks_of(module)]
+        self._parts = modules[1:]
+        self._hooks = [hooks for module in self._parts for hooks in _hooks_of(module)]
         self._read_at = self._places()
 
     def longest_edge(self) -> float:
@@ -135,7 +136,8 @@ class Captured(Replacement):
         by_atom = self._with_room_for(inputs)
         check_numbers(inputs, self.by_edge, "edges")
         check_numbers(inputs, dict.fromkeys(by_atom, 0), "atoms")
-        found = self._replay(function, completed, inputs, tuple(sorted(options.items())), parameters, by_atom)
+        settings = tuple(sorted(options.items())), tuple([module.training for module in self._parts])
+        found = self._replay(function, completed, inputs, settings, parameters, by_atom)
         if found is None or not by_atom:
             return None if found is None else found.results
         structures = self.structures(inputs)
@@ -159,6 +161,8 @@ class Captured(Replacement):
         why = self.uncaptured(data, options)
         if why:
             return why
+        if getattr(self, "_is_replica", False):
+            return "it is a replica that DataParallel makes for a call"
         where = data[self.read[0]].device.type
         if not is_plain(data[self.read[0]]) or in_forward_mode():
             return "what it does is traced or transformed"

@@ -140,6 +140,15 @@ def test_deterministic_algorithms_have_a_graph_of_their_own(model):
     assert model._replay.captures == 2
 
 
+def test_modules_in_another_mode_have_a_graph_of_their_own(model):
+    model._captured(chain(4), {})
+    model.scale.train()
+    model._captured(chain(4), {})
+    model.scale.eval()
+    model._captured(chain(4), {})
+    assert model._replay.captures == 2
+
+
 def test_what_no_graph_knows_of_is_an_obstacle(model):
     data = chain(4)
     assert "on a CPU" in model._obstacle(data, {})
@@ -156,6 +165,7 @@ def test_what_no_graph_knows_of_is_an_obstacle(model):
     own = model.register_forward_hook(lambda *_: None)  # which is called with the results of a graph
     assert "on a CPU" in model._obstacle(data, {})
     own.remove()
+    assert "replica" in model._replicate_for_data_parallel()._obstacle(data, {})
     data["cell"].requires_grad_()
     assert "cell" in model.train()._obstacle_to_training(data)
 
