@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 
+from .._torch import in_forward_mode, is_plain
 from ._replacement import Replacement, logger
 from ._replay import Data, Replay, Results
 
@@ -27,7 +29,9 @@ class Captured(Replacement):
         read: The names of tensors that a call needs for a graph; the first one tells where they are.
     """
 
-    prepared: ClassVar[tuple[str, ...]] = ("_cutoff", "_replay", "_signature", "_told", "_stores", "_read_at")
+    prepared: ClassVar[tuple[str, ...]] = (
+        "_cutoff", "_replay", "_signature", "_told", "_parts", "_stores", "_children", "_hooks", "_read_at"
+    )  # fmt: skip
     told = ("cuda_graphs",)
     cuda_graphs = False
     by_edge: ClassVar[Mapping[str, int]]
@@ -40,7 +44,13 @@ class Captured(Replacement):
         self._cutoff = self.longest_edge()  # which a GPU may have to be asked for, and not during a capture
         self._signature = inspect.signature(self.original.forward)
         self._told: set[str] = set()
-        self._stores = [each for module in self.modules() for each in (module._parameters, module._buffers) if each]
+        modules = [module for module in self.modules() if not isinstance(module, ScriptModule)]
+        scripted = [module for module in self.modules() if isinstance(module, ScriptModule)]
+        self._stores = [each for module in modules for each in (module._parameters, module._buffers)]
+        self._stores += [each for module in scripted for each in (module._parameters, module._buffers) if each]
+        self._children = [module._modules for module in modules if module._modules]
+        self._parts = modules[1:]
+        self._hooks = [hooks for module in self._parts for hooks in _hooks_of(module)]
         self._read_at = self._places()
 
     def longest_edge(self) -> float:
@@ -95,15 +105,15 @@ class Captured(Replacement):
         return self.training
 
     def forward(self, data: Any, *arguments: Any, **named: Any) -> Any:
-        if self.cuda_graphs:
+        if self.cuda_graphs and not torch.compiler.is_compiling():
             _, _, *bound = self._signature.bind(self, data, *arguments, **named).arguments.items()
             options = dict(bound)
-            why = self._obstacle(data, options)
-            if not why:
-                found = self._captured(data, options)
-                if found is not None:
-                    return self.results(data, found)
-                why = "too many graphs were captured for the calls that they served"
+            with self._replay.lock:
+                why = self._obstacle(data, options)
+                found = None if why else self._captured(data, options)
+            if found is not None:
+                return self.results(data, found)
+            why = why or "too many graphs were captured for the calls that they served"
             if why not in self._told:
                 self._told.add(why)
                 logger.info("%s: not by a CUDA graph, because %s", type(self).__name__, why)
@@ -111,7 +121,7 @@ class Captured(Replacement):
 
     def _captured(self, data: Any, options: dict[str, Any]) -> dict | None:
         if self._read_at != self._places():
-            self.prepare()  # others have been put into the place of parameters that graphs read
+            self.prepare()  # others are in the place of parameters or modules that graphs were made of
         forward: Callable = partial(super().forward, **options)
         parameters = self._trained() if self.is_training(options) else []
 
@@ -123,13 +133,23 @@ class Captured(Replacement):
             return self.completed(self.with_one_more(given, atoms) if by_atom else given, edges, self._cutoff)
 
         inputs = self.inputs(data)
-        by_atom = [name for name in self.by_atom if name in inputs] if self.serves_other_numbers() else []
-        found = self._replay(function, completed, inputs, tuple(sorted(options.items())), parameters, by_atom)
+        by_atom = self._with_room_for(inputs)
+        check_numbers(inputs, self.by_edge, "edges")
+        check_numbers(inputs, dict.fromkeys(by_atom, 0), "atoms")
+        settings = tuple(sorted(options.items())), tuple([module.training for module in self._parts])
+        found = self._replay(function, completed, inputs, settings, parameters, by_atom)
         if found is None or not by_atom:
             return None if found is None else found.results
         structures = self.structures(inputs)
         own = {found.atoms: inputs[by_atom[0]].shape[0], structures + 1: structures}
         return {name: _first(value, own) for name, value in found.results.items()}
+
+    def _with_room_for(self, inputs: Data) -> list[str]:
+        """The names of what a graph has room for more atoms of. Without atoms in some structures, there may be as many
+        rows of atoms as of structures, and results do not tell which they have."""
+        if not self.serves_other_numbers() or self.structures(inputs) > inputs[self.by_atom[0]].shape[0]:
+            return []
+        return [name for name in self.by_atom if name in inputs]
 
     def _trained(self) -> list[Tensor]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -141,18 +161,28 @@ class Captured(Replacement):
         why = self.uncaptured(data, options)
         if why:
             return why
-        if not data[self.read[0]].is_cuda:
+        if getattr(self, "_is_replica", False):
+            return "it is a replica that DataParallel makes for a call"
+        where = data[self.read[0]].device.type
+        if not is_plain(data[self.read[0]]) or in_forward_mode():
+            return "what it does is traced or transformed"
+        if torch.is_autocast_enabled(where):
+            return "autocast is on, which keeps converted parameters for some calls"
+        if any(self._hooks):
+            return "modules in it have hooks, which a graph does not call"
+        if where != "cuda":
             return "its data are on a CPU"
         edges, dim = next(iter(self.by_edge.items()))
         if not data[edges].shape[dim]:
             return "there are no edges"
-        if torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
-            return "it is part of a larger program"
+        if torch.cuda.is_current_stream_capturing():
+            return "it is part of a larger graph"
         return self._obstacle_to_training(data) if self.is_training(options) else ""
 
     def _obstacle_to_training(self, data: Any) -> str:
-        if any(data[name].requires_grad for name in self.read):
-            return f"gradients may be asked of it by {', '.join(self.read)}"
+        asked_for = [name for name, value in self.inputs(data).items() if _requires_grad(value)]
+        if asked_for:
+            return f"gradients may be asked of it by {', '.join(asked_for)}"
         if not torch.is_grad_enabled():
             return "gradients are off, though it is in training"
         parameters = self._trained()
@@ -160,9 +190,10 @@ class Captured(Replacement):
             return "its parameters are not leaves that ask for gradients"
         return "gradients of an earlier call may still be asked for" if self._replay.is_taken else ""
 
-    def _places(self) -> list[int]:
-        """Where in memory the parameters and buffers are."""
-        return [tensor.data_ptr() for store in self._stores for tensor in store.values() if tensor is not None]
+    def _places(self) -> tuple[list[int], list[nn.Module | None]]:
+        """Where in memory the parameters and buffers are, and the modules that have them."""
+        places = [tensor.data_ptr() for store in self._stores for tensor in store.values() if tensor is not None]
+        return places, [module for children in self._children for module in children.values()]
 
     def _apply(self, *arguments: Any, **named: Any) -> Any:
         """Moved or converted: captured graphs would read where the parameters were."""
@@ -177,11 +208,30 @@ class Captured(Replacement):
         return result
 
 
+def check_numbers(inputs: Data, dims: Mapping[str, int], what: str) -> None:
+    """Raises a ValueError unless all tensors have as many rows as the first: those left are an earlier call's."""
+    numbers = {name: tuple(inputs[name].shape[dim : dim + 1]) for name, dim in dims.items() if name in inputs}
+    for name, number in numbers.items():
+        if number != next(iter(numbers.values())):
+            first = next(iter(numbers))
+            raise ValueError(
+                f"{name}: expected the {what} of {first}, {tuple(inputs[first].shape)}, got {tuple(inputs[name].shape)}"
+            )
+
+
 def _first(value: Tensor | None, lengths: Mapping[int, int]) -> Tensor | None:
     """As many rows as belong to those that there are."""
     if value is None or not value.dim() or value.shape[0] not in lengths:
         return value
     return value[: lengths[value.shape[0]]]
+
+
+def _requires_grad(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _hooks_of(module: nn.Module) -> tuple[Mapping, ...]:
+    return module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
 
 
 @contextmanager

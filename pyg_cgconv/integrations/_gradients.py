@@ -73,9 +73,17 @@ class Differentiable(torch.autograd.Function):
     that autograd knows on what they depend."""
 
     @staticmethod
-    def forward(ctx: Any, forward: torch.cuda.CUDAGraph, read: Sequence[Tensor], backward: Backward, turn: Turn, *_):
+    def forward(
+        ctx: Any,
+        forward: torch.cuda.CUDAGraph,
+        read: Sequence[Tensor],
+        backward: Backward,
+        turn: Turn,
+        *parameters: Tensor,
+    ):
         """Copies of the results in ``read``, after a replay."""
         ctx.backward, ctx.turn = backward, turn
+        ctx.save_for_backward(*parameters)
         ctx.set_materialize_grads(False)
         forward.replay()
         return tuple([result.clone() for result in read])
@@ -88,6 +96,7 @@ class Differentiable(torch.autograd.Function):
                 "cuda_graphs: the gradients of this call have been computed, and what they are computed from is gone. "
                 "Call the model again, or accelerate it with cuda_graphs=False, which knows retain_graph"
             )
+        ctx.saved_tensors  # noqa: B018  (an error if parameters have changed since, which the graph reads again)
         ctx.turn.is_over = True
         graph, _, given, results = ctx.backward
         for target, gradient in zip(given, incoming, strict=True):

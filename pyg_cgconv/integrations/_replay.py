@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -73,13 +74,17 @@ class Replay:
     Args:
         by_edge: The names of tensors that have a number for each edge, and their dimension of edges. The first one
             tells how many edges there are.
+
+    Attributes:
+        lock: To be held from the question whether it is taken to the end of a call: its memory serves one at a time.
     """
 
     def __init__(self, by_edge: Mapping[str, int]):
-        self._by_edge = by_edge
+        self._by_edge, self.lock = by_edge, threading.RLock()
         self._known: OrderedDict[tuple[Hashable, Sizes], _Captured] = OrderedDict()
         self._stream: torch.cuda.Stream | None = None
         self._pools: dict[bool, Any] = {}
+        self._used_on: torch.cuda.Stream | None = None
         self._turns = Turns()
         self._told = False
         self.captures = self.replays = 0
@@ -112,7 +117,8 @@ class Replay:
         tensors = {name: value for name, value in data.items() if isinstance(value, Tensor)}
         sizes = self._sizes(tensors, by_atom)
         asked_for = tuple([parameter.data_ptr() for parameter in parameters])
-        key = options, asked_for, tuple([self._signature(name, value, by_atom) for name, value in tensors.items()])
+        settings = options, torch.are_deterministic_algorithms_enabled()
+        key = settings, asked_for, tuple([self._signature(name, value, by_atom) for name, value in tensors.items()])
         near = [known for known in self._known if known[0] == key and sizes.near(known[1])]
         place = next((known for known in near if sizes.fit(known[1])), None)
         if place is None:
@@ -125,6 +131,7 @@ class Replay:
             self._known[place] = self._capture(function, completed, tensors, rooms, parameters, by_atom)
         self._known.move_to_end(place)
         captured = self._known[place]
+        self._after_the_last_call(captured.counts.device)
         self._fill(captured, tensors, sizes)
         self.replays += 1
         return Found(_replayed(captured, self._turns, parameters), captured.rooms.atoms)
@@ -145,6 +152,15 @@ class Replay:
     def _sizes(self, tensors: Data, by_atom: Sequence[str]) -> Sizes:
         name, dim = next(iter(self._by_edge.items()))
         return Sizes(tensors[name].shape[dim], tensors[by_atom[0]].shape[0] if by_atom else 0)
+
+    def _after_the_last_call(self, device: torch.device) -> None:
+        """A call on another stream than the last one waits for it: both use the same memory."""
+        if device.type != "cuda":
+            return
+        stream = torch.cuda.current_stream(device)
+        if self._used_on is not None and self._used_on != stream:
+            stream.wait_stream(self._used_on)
+        self._used_on = stream
 
     def _signature(self, name: str, value: Tensor, by_atom: Sequence[str]) -> tuple:
         """What must be the same of a tensor for the same graph."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -159,9 +160,11 @@ def readout_features(irreps: o3.Irreps, readout_irreps: o3.Irreps | str) -> o3.I
 
 def positive_or_none(name: str, given: int | None) -> int | None:
     """The number; raises a ValueError unless it is a positive whole one, or None."""
-    if given is not None and (type(given) is not int or given < 1):
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 1:
         raise ValueError(f"{name}: expected a positive whole number, or None, got {given!r}")
-    return given
+    return int(given)
 
 
 def checked_properties(given: Sequence[str], readout_irreps: str, lmax: int) -> list[str]:

@@ -37,7 +37,7 @@ def radius_graph(
     with the lattice vectors as the rows of the cell :math:`\mathbf{h}`. Atoms may lie outside the cell, the cell may be
     smaller than the cutoff, and an atom is a neighbour of its own images (never of itself at :math:`\mathbf{S} = 0`).
     Distances are compared in float64. The search over the atoms and the images near them is scipy's k-d tree, or on a
-    GPU, for 2,000 atoms and more, one in bins.
+    GPU, for 400 atoms and more, one in bins.
 
     Args:
         pos: Positions (n, 3), array or tensor on any device, Angstrom.

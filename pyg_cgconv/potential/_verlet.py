@@ -95,12 +95,21 @@ class VerletList:
 
 
 def charge_of(atoms: Atoms) -> float:
-    """The total charge, e."""
-    return float(atoms.info.get("charge", 0.0))
+    """The total charge, e.
+
+    Raises:
+        ValueError: what the atoms have for it is no number.
+    """
+    given = atoms.info.get("charge", 0.0)
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise ValueError(f"atoms.info['charge']: expected the total charge, a number in e, got {given!r}") from None
 
 
 def has_volume(atoms: Atoms) -> bool:
-    return atoms.cell.rank == 3
+    """Whether the lattice vectors span one; not so if a number is NaN or infinite."""
+    return bool(0 < atoms.cell.volume < float("inf"))
 
 
 def _edgeless(atoms: Atoms) -> Data:

@@ -304,6 +304,34 @@ def test_images_that_a_smaller_cell_brings_into_reach_are_seen(calculator, fresh
     close(energy, fresh.get_potential_energy(atoms), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_cell_that_is_not_finite_is_an_error_also_of_a_used_list(calculator, number):
+    atoms = crystal()
+    calculator.get_forces(atoms)
+    atoms.cell.array[0, 0] = number
+    with pytest.raises(ValueError, match="cell: expected finite"):
+        calculator.get_forces(atoms)
+
+
+def test_a_molecule_in_a_cell_without_volume(calculator):
+    """Which changes, as a box around it may."""
+    atoms = molecule()
+    expected = calculator.get_forces(atoms)
+    for height in (5.0, 6.0):
+        atoms.cell = [[5, 0, 0], [5, 0, 0], [0, 0, height]]
+        close(calculator.get_forces(atoms), expected)
+    with pytest.raises(Exception, match="volume"):
+        calculator.get_stress(atoms)
+
+
+@pytest.mark.parametrize("charge", [None, "one", [1.0, 2.0]])
+def test_a_charge_that_is_no_number_is_named(calculator, charge):
+    atoms = molecule()
+    atoms.info["charge"] = charge
+    with pytest.raises(ValueError, match=r"atoms.info\['charge'\]: expected the total charge"):
+        calculator.get_forces(atoms)
+
+
 def moved_far(atoms):
     atoms.positions[1] += [0.0, 0.51 * SKIN, 0.0]
 

@@ -166,6 +166,12 @@ def test_atoms_of_other_processes():
     np.testing.assert_allclose(found[1].eatoms, found[0].eatoms, rtol=0, atol=1e-12)
 
 
+def test_whole_numbers_of_numpy():
+    potential = make()
+    potential.edges_at_a_time = np.int64(20)
+    assert type(potential.edges_at_a_time) is int
+
+
 @pytest.mark.parametrize("given", [0, -5, 1e6, "all", True])
 def test_numbers_that_make_no_sense(given):
     with pytest.raises(ValueError, match=r"^edges_at_a_time: expected a positive whole number, or None, got "):
