@@ -14,21 +14,19 @@ import torch
 from torch_geometric.data import Data
 
 from datasets.atoms_details import DEFAULT_HEAD
-from datasets.label_names import item_shape
 from pyg_cgconv.potential import Potential
 from train.data import EVALUATION_BATCH_FACTOR, check_label_names, has_label, labels, made_alike
 from train.data_files import DataFiles
 from train.frame_weights import drop_labels_without_weight, name_details
 from train.html_report import write_report
 from train.label_counts import describe_labels
-from train.loss import QUANTITIES
 from train.md17 import MD17Options, read_splits
 from train.metrics import MEV_PER_EV, Labels, errors
 from train.options import RunOptions, require_positive
 from train.outputs import create_results_folder, writing_to
 from train.plots import parity_plot
 from train.potential_report import evaluation_report
-from train.predictions import Prediction, predict_frames
+from train.predictions import as_labels, predict_frames
 from train.report import error_rows, versions, write_json
 from train.source_frames import name_places
 from train.tasks import TASKS, parse_config
@@ -208,23 +206,9 @@ def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
 
 
 def predicted_labels(potential: Potential, frames: Sequence[Data], batch_size: int) -> Labels:
-    """What ``potential`` gives for ``frames``; a stress is NaN where there is none, None if no frame has one."""
-    predictions = list(predict_frames(potential, frames, batch_size, any(has_label(f, "energies") for f in frames)))
-    num_atoms = np.array([frame.num_nodes for frame in frames])
-    return Labels(
-        **{name: joined(predictions, name, num_atoms) for name in QUANTITIES},
-        num_atoms=num_atoms,
-        numbers=torch.cat([frame.z for frame in frames]).numpy(),
-    )
-
-
-def joined(predictions: Sequence[Prediction], name: str, num_atoms: np.ndarray) -> np.ndarray | None:
-    """The quantity ``name`` of all frames, NaN where one has none; None if no frame has it."""
-    known = [prediction.known().get(name) for prediction in predictions]
-    if all(value is None for value in known):
-        return None
-    missing = [np.full(item_shape(name, n), np.nan) for n in num_atoms.tolist()]
-    return np.concatenate([m if v is None else np.reshape(v, m.shape) for v, m in zip(known, missing, strict=True)])
+    """What ``potential`` gives for ``frames``, energies of atoms only if they have such labels."""
+    of_atoms = any(has_label(frame, "energies") for frame in frames)
+    return as_labels(list(predict_frames(potential, frames, batch_size, of_atoms)), frames)
 
 
 def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: Labels, potential: Potential) -> dict:

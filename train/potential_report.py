@@ -9,6 +9,7 @@ from train.data import Splits, labels
 from train.html_report import REPORT, Cell, Link, Number, Report, Section, Table, embedded_png, shown
 from train.metrics import Labels
 from train.progress import clock
+from train.report import trivial_model
 from train.report_sections import data_table, error_sections, facts_table, headlines, same_size
 from train.trained import CONFIG
 
@@ -25,7 +26,7 @@ def training_report(folder: Path, metrics: Mapping, splits: Splits, predicted: L
     computed, baseline = labels(splits.test), metrics["baseline"]
     rows = {"test frames": metrics["test"], "validation frames": metrics["validation"]}
     rows |= {"old frames": metrics["replay"]} if "replay" in metrics else {}
-    rows |= {"energies of atoms, no forces": baseline}
+    rows |= {trivial_model(baseline): baseline}
     return Report(
         title=f"Potential of {splits.name}",
         summary=(
@@ -102,7 +103,7 @@ def committee_report(folder: Path, metrics: Mapping, splits: Splits, predicted: 
         sections=[
             Section("Members", tables=[Table(["member", "seed", "time"], members)]),
             *error_sections(folder, test, rows, splits.test, predicted, computed),
-            Section("Spread and error of the forces on atoms", tables=[facts_table(told)]),
+            *([Section("Spread and error of the forces on atoms", tables=[facts_table(told)])] if told else []),
             Section("What was trained", tables=[data_table(splits.parts()), facts_table(metrics["versions"])]),
         ],
         options=options_of(folder),

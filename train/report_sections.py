@@ -101,10 +101,16 @@ def distribution_section(predicted: Labels, computed: Labels) -> list[Section]:
 
 
 def worst_section(frames: Sequence[Data], predicted: Labels, computed: Labels) -> list[Section]:
-    """The frames with the largest errors of the force on an atom, and of the energy."""
+    """The frames with the largest errors of the force on an atom, of the energy, of charges and of the dipole."""
     errors = frame_errors(predicted, computed)
     tables = []
-    for title, by in (("By the force on an atom", errors.largest_force), ("By the energy", errors.energy)):
+    ranked = {
+        "By the force on an atom": errors.largest_force,
+        "By the energy": errors.energy,
+        "By the charges": errors.charges,
+        "By the dipole": errors.dipole,
+    }
+    for title, by in ranked.items():
         if worst := largest_of(by, WORST):
             tables.append(worst_table(title, worst, frames, errors))
     text = "Look here for wrong reference values, and for structures that the training frames have too few of."
@@ -117,6 +123,8 @@ def worst_table(title: str, worst: Sequence[int], frames: Sequence[Data], errors
         "forces MAE (meV/Å)": errors.forces,
         "energy error (meV/atom)": errors.energy,
         "stress MAE (meV/Å³)": errors.stress,
+        "charges MAE (me)": errors.charges,
+        "dipole error (me Å)": errors.dipole,
     }
     columns = {name: values for name, values in columns.items() if not np.isnan(values).all()}
     rows: list[list[Cell]] = []

@@ -109,6 +109,15 @@ def test_energies_of_atoms_and_scales_are_those_of_each_head(files):
     assert given.shift == (found.shift[0], (-1.0, -2.0))
 
 
+def test_a_head_without_energies_and_forces_has_the_scale_of_the_others(files):
+    """A weight of 0 takes its labels away; another way is a head of charges alone."""
+    weighed = read_splits(FramesOptions(by_head(files), head_weights={"pbe": 0.0}), CUTOFF)
+    found = statistics_of(levels_of(weighed, None))
+    forces = torch.cat([frame.forces for frame in weighed.by_head()[1].train])
+    assert found.scale == pytest.approx((forces.square().mean().sqrt().item(),) * 2)
+    assert np.isfinite(found.numbers()).all()
+
+
 def test_heads_may_be_named_by_the_frames(files):
     sizes = dict(val_size=2, test_size=3)
     splits = read_splits(FramesOptions(files["both"], heads=["r2scan", "pbe"], **sizes), CUTOFF)
