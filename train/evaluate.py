@@ -11,9 +11,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from ase import Atoms
 from torch_geometric.data import Data
 
 from datasets.atoms_details import DEFAULT_HEAD
+from datasets.atoms_file import read_atoms
+from datasets.atoms_stress import stress_of
+from datasets.label_names import names_like, value_of
 from pyg_cgconv.potential import Potential
 from train.data import EVALUATION_BATCH_FACTOR, check_label_names, has_label, labels, made_alike
 from train.data_files import DataFiles
@@ -33,6 +37,8 @@ from train.tasks import TASKS, parse_config
 from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder, written_options
 
 BATCH_SIZE = 32
+STRESS_NAMES = ("stress", "virial")
+OF_ENERGY = ("energy", "forces", "stress", "energies")  # what comes with an energy
 LABEL_ARGUMENTS = (
     "labels", "energy_key", "forces_key", "stress_key", "virial_key", "energies_key", "charges_key", "dipole_key",
 )  # fmt: skip
@@ -49,8 +55,8 @@ class ReferenceOptions:
 
     Args:
         labels: those of energy, forces, stress, energies (of atoms), charges and dipole that are compared, such as
-            [energy]; default energy and forces, and stress if any frame of --data has it. What a frame lacks is not
-            compared.
+            [energy]; default energy and forces, and stress if any frame of --data has it, and so charges and dipole of
+            a model that gives them. What a frame lacks is not compared.
         energy_key: name of the energy in the files, eV (default: what ASE takes for the energy).
         forces_key: name of the forces, eV/Angstrom.
         stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
@@ -177,6 +183,7 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
         raise ValueError("data and md17: give one of them")
     if files.data:
         keys = {name: getattr(reference, name) for name in LABEL_ARGUMENTS}
+        keys["labels"] = compared_labels(potential, files, reference)
         name = ", ".join(path.name for path in files.data)
         dataset = files.read(cutoff, details=True, **keys)
         files.check_elements(dataset, potential)
@@ -189,6 +196,34 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
         splits = read_splits(reference.md17, cutoff)
         return Frames(f"{splits.name}, {reference.part}", getattr(splits, reference.part))
     return frames_of_run(run_folder(model), cutoff, reference.part)
+
+
+def compared_labels(potential: Potential, files: DataFiles, reference: ReferenceOptions) -> Sequence[str] | None:
+    """The labels that are read of the files: those asked for, or what ``potential`` gives and a frame has; None for the
+    usual ones of energies.
+
+    Raises:
+        ValueError: a label is asked for that ``potential`` does not give.
+    """
+    properties = potential.hyperparameters["properties"]
+    given = [*(OF_ENERGY if "energy" in properties else ()), *properties]
+    if lacking := [name for name in reference.labels or () if name not in given]:
+        raise ValueError(f"labels: {', '.join(lacking)}: the model gives {', '.join(dict.fromkeys(given))} only")
+    moments = [name for name in properties if name != "energy"]
+    if reference.labels is not None or not moments:
+        return reference.labels
+    keys = {name: getattr(reference, f"{name}_key") for name in (*STRESS_NAMES, *moments)}
+    images = [atoms for path in files.files for atoms in read_atoms(path, files.format)]
+    found = [name for name in moments if any(may_have(atoms, name, keys[name]) for atoms in images)]
+    if "energy" not in properties:
+        return found or moments
+    stressed = any(stress_of(atoms, keys, files.OPTION) is not None for atoms in images)
+    return ["energy", "forces", *(["stress"] if stressed else []), *found] if found else None
+
+
+def may_have(atoms: Atoms, name: str, key: str | None) -> bool:
+    """Whether a frame has the label ``name``, or one that sounds like it, which then has to be named."""
+    return value_of(atoms, name, key) is not None or (key is None and bool(names_like(atoms, name)))
 
 
 def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:

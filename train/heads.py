@@ -149,8 +149,10 @@ def _tables(heads: Sequence[str], atom_energies: Mapping | None) -> list[Mapping
 
 
 def statistics_of(levels: Sequence[Level]) -> Statistics:
-    """Of the training frames; with heads, energies of atoms and scales of each, the mean scale of the others for one whose
-    frames have neither energies nor forces."""
+    """Of the training frames; with heads, energies of atoms and scales of each.
+
+    A head whose frames have neither energies nor forces gets the mean scale of the others.
+    """
     frames = [frame for level in levels for frame in level.splits.train]
     species = np.unique(torch.cat([frame.z for frame in frames]).numpy())
     each = [collect_statistics(level.splits.train, level.given, level.isolated, species) for level in levels]

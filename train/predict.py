@@ -66,9 +66,7 @@ def run(models: ModelFiles, files: DataFiles, options: PredictOptions, compute: 
         files.check_elements(frames, potential)
     structures = read_structures(frames.files, files.format)
     if len(potentials) > 1:
-        predictions: Iterable = predict_with_spread(
-            potentials, frames, options.batch_size, options.energies
-        )
+        predictions: Iterable = predict_with_spread(potentials, frames, options.batch_size, options.energies)
     else:
         each = predict_frames(potentials[0], frames, options.batch_size, options.energies)
         predictions = ((prediction, None) for prediction in each)
