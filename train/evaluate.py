@@ -264,7 +264,7 @@ def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: L
     with writing_to(folder):
         write_json(folder / "metrics.json", metrics)
         parity_plot(folder / "parity.png", predicted, computed, title)
-        write_report(folder, evaluation_report(folder, metrics, compared.frames, predicted))
+        write_report(folder, evaluation_report(folder, metrics, compared.frames, predicted, computed))
     forces = computed.forces if computed.has("forces") else None
     mean_force = None if forces is None else MEV_PER_EV * float(np.nanmean(np.abs(forces)))
     table = error_rows({"this potential": found}, mean_force)

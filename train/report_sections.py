@@ -112,12 +112,14 @@ def worst_section(frames: Sequence[Data], predicted: Labels, computed: Labels) -
     }
     for title, by in ranked.items():
         if worst := largest_of(by, WORST):
-            tables.append(worst_table(title, worst, frames, errors))
+            tables.append(worst_table(title, worst, frames, errors, computed.heads))
     text = "Look here for wrong reference values, and for structures that the training frames have too few of."
     return [Section("Worst frames", text, tables=tables)] if tables else []
 
 
-def worst_table(title: str, worst: Sequence[int], frames: Sequence[Data], errors: FrameErrors) -> Table:
+def worst_table(
+    title: str, worst: Sequence[int], frames: Sequence[Data], errors: FrameErrors, heads: np.ndarray | None
+) -> Table:
     columns = {
         "largest force error (meV/Å)": errors.largest_force,
         "forces MAE (meV/Å)": errors.forces,
@@ -130,8 +132,8 @@ def worst_table(title: str, worst: Sequence[int], frames: Sequence[Data], errors
     rows: list[list[Cell]] = []
     for i in worst:
         numbers = [Number("" if np.isnan(values[i]) else shown(values[i])) for values in columns.values()]
-        rows.append([*described(frames[i], i), *numbers])
-    return Table(["frame", "config_type", "formula", *columns], rows, title)
+        rows.append([*described(frames[i], i), *([] if heads is None else [str(heads[i])]), *numbers])
+    return Table(["frame", "config_type", "formula", *([] if heads is None else ["head"]), *columns], rows, title)
 
 
 def described(frame: Data, number: int) -> list[Cell]:

@@ -289,7 +289,7 @@ def test_frames_and_tables_without_their_head_are_named(files, tmp_path, fit):
         levels_of(replace(splits, heads=()), {"pbe": {"Al": -1.0}})
     write(tmp_path / "one.xyz", alloys(1))
     few = table({"pbe": files["pbe"], "r2scan": tmp_path / "one.xyz"})
-    with pytest.raises(ValueError, match=r"train_file: 1 frames, of which 2 are to be held out"):
+    with pytest.raises(ValueError, match=r"train_file of head r2scan: 1 frames, of which 2 are to be held out"):
         main(["frames", "--train_file", few, "--run_dir", str(tmp_path / "run"), *TINY.split()])
     validation = table({"pbe": files["test_pbe"]})
     with pytest.raises(ValueError, match="there are no validation frames of head r2scan"):

@@ -113,6 +113,10 @@ def test_the_worst_charges_and_dipoles_are_listed(random_labels):
     assert section.tables[0].columns[-2:] == ["charges MAE (me)", "dipole error (me Å)"]
     assert section.tables[0].rows[0][0] == f"frame {np.nanargmax(found.charges)}"
     assert section.tables[1].rows[0][0] == f"frame {np.nanargmax(found.dipole)}"
+    named = replace(reference, heads=np.array(["pbe", "<b>", "pbe", "pbe", "r2scan"]))
+    first = worst_section(frames, predicted, named)[0].tables[1]
+    assert first.columns[3] == "head"
+    assert first.rows[0][3] == named.heads[np.nanargmax(found.dipole)]
 
 
 def test_the_worst_come_first_and_missing_labels_never():
