@@ -23,6 +23,7 @@ from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.outputs import writing_to, written_whole
 from train.plots import parity_plot
 from train.potential_report import committee_report
+from train.predictions import as_labels
 from train.report import error_rows, versions, write_json
 from train.run import open_run_folder, train
 from train.run_log import say, written_to
@@ -188,16 +189,10 @@ def begin_member(folder: Path, options: CommitteeOptions, config: str) -> None:
 def report(folder: Path, splits: Splits, members: list[dict], batch_size: int) -> dict:
     """Errors of the mean of all members on the test frames, and what their spread says of them; writes all of it."""
     potentials = [Potential.load(folder / member["folder"] / POTENTIAL) for member in members]
-    predictions = list(predict_with_spread(potentials, splits.test, batch_size))
     reference = labels(splits.test, splits.heads)
-    stresses = [np.full((3, 3), np.nan) if mean.stress is None else mean.stress for mean, _ in predictions]
-    predicted = Labels(
-        energy=np.array([mean.energy for mean, _ in predictions]),
-        forces=np.concatenate([mean.forces for mean, _ in predictions if mean.forces is not None]),
-        num_atoms=reference.num_atoms,
-        stress=np.stack(stresses),
-        numbers=reference.numbers,
-    )
+    predictions = list(predict_with_spread(potentials, splits.test, batch_size, reference.has("energies")))
+    predicted = as_labels([mean for mean, _ in predictions], splits.test)
+    spread = [of_frame.forces for _, of_frame in predictions if of_frame.forces is not None]
     metrics = {
         "data": splits.name,
         "committee": len(members),
@@ -205,8 +200,8 @@ def report(folder: Path, splits: Splits, members: list[dict], batch_size: int) -
         "seconds": sum(member["seconds"] for member in members),
         "epochs": sum(member["epochs"] for member in members),
         "test": errors(predicted, reference),
-        "baseline": errors(trivial_prediction(labels(splits.train), reference), reference),
-        "spread": spread_and_error(predicted, reference, np.concatenate([spread.forces for _, spread in predictions])),
+        "baseline": errors(trivial_prediction(labels(splits.train, splits.heads), reference), reference),
+        "spread": spread_and_error(predicted, reference, np.concatenate(spread)) if spread else {},
         "members": [{name: member[name] for name in ("folder", "seed", "seconds", "test")} for member in members],
         "versions": versions(),
     }

@@ -11,30 +11,34 @@ from typing import Literal
 
 import numpy as np
 import torch
+from ase import Atoms
 from torch_geometric.data import Data
 
 from datasets.atoms_details import DEFAULT_HEAD
-from datasets.label_names import item_shape
+from datasets.atoms_file import read_atoms
+from datasets.atoms_stress import stress_of
+from datasets.label_names import names_like, value_of
 from pyg_cgconv.potential import Potential
 from train.data import EVALUATION_BATCH_FACTOR, check_label_names, has_label, labels, made_alike
 from train.data_files import DataFiles
 from train.frame_weights import drop_labels_without_weight, name_details
 from train.html_report import write_report
 from train.label_counts import describe_labels
-from train.loss import QUANTITIES
 from train.md17 import MD17Options, read_splits
 from train.metrics import MEV_PER_EV, Labels, errors
 from train.options import RunOptions, require_positive
 from train.outputs import create_results_folder, writing_to
 from train.plots import parity_plot
 from train.potential_report import evaluation_report
-from train.predictions import Prediction, predict_frames
+from train.predictions import as_labels, predict_frames
 from train.report import error_rows, versions, write_json
 from train.source_frames import name_places
 from train.tasks import TASKS, parse_config
 from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder, written_options
 
 BATCH_SIZE = 32
+STRESS_NAMES = ("stress", "virial")
+OF_ENERGY = ("energy", "forces", "stress", "energies")  # what comes with an energy
 LABEL_ARGUMENTS = (
     "labels", "energy_key", "forces_key", "stress_key", "virial_key", "energies_key", "charges_key", "dipole_key",
 )  # fmt: skip
@@ -51,8 +55,8 @@ class ReferenceOptions:
 
     Args:
         labels: those of energy, forces, stress, energies (of atoms), charges and dipole that are compared, such as
-            [energy]; default energy and forces, and stress if any frame of --data has it. What a frame lacks is not
-            compared.
+            [energy]; default energy and forces, and stress if any frame of --data has it, and so charges and dipole of
+            a model that gives them. What a frame lacks is not compared.
         energy_key: name of the energy in the files, eV (default: what ASE takes for the energy).
         forces_key: name of the forces, eV/Angstrom.
         stress_key: name of the stress, eV/Angstrom^3, positive where the structure wants to shrink.
@@ -179,6 +183,7 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
         raise ValueError("data and md17: give one of them")
     if files.data:
         keys = {name: getattr(reference, name) for name in LABEL_ARGUMENTS}
+        keys["labels"] = compared_labels(potential, files, reference)
         name = ", ".join(path.name for path in files.data)
         dataset = files.read(cutoff, details=True, **keys)
         files.check_elements(dataset, potential)
@@ -191,6 +196,34 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
         splits = read_splits(reference.md17, cutoff)
         return Frames(f"{splits.name}, {reference.part}", getattr(splits, reference.part))
     return frames_of_run(run_folder(model), cutoff, reference.part)
+
+
+def compared_labels(potential: Potential, files: DataFiles, reference: ReferenceOptions) -> Sequence[str] | None:
+    """The labels that are read of the files: those asked for, or what ``potential`` gives and a frame has; None for the
+    usual ones of energies.
+
+    Raises:
+        ValueError: a label is asked for that ``potential`` does not give.
+    """
+    properties = potential.hyperparameters["properties"]
+    given = [*(OF_ENERGY if "energy" in properties else ()), *properties]
+    if lacking := [name for name in reference.labels or () if name not in given]:
+        raise ValueError(f"labels: {', '.join(lacking)}: the model gives {', '.join(dict.fromkeys(given))} only")
+    moments = [name for name in properties if name != "energy"]
+    if reference.labels is not None or not moments:
+        return reference.labels
+    keys = {name: getattr(reference, f"{name}_key") for name in (*STRESS_NAMES, *moments)}
+    images = [atoms for path in files.files for atoms in read_atoms(path, files.format)]
+    found = [name for name in moments if any(may_have(atoms, name, keys[name]) for atoms in images)]
+    if "energy" not in properties:
+        return found or moments
+    stressed = any(stress_of(atoms, keys, files.OPTION) is not None for atoms in images)
+    return ["energy", "forces", *(["stress"] if stressed else []), *found] if found else None
+
+
+def may_have(atoms: Atoms, name: str, key: str | None) -> bool:
+    """Whether a frame has the label ``name``, or one that sounds like it, which then has to be named."""
+    return value_of(atoms, name, key) is not None or (key is None and bool(names_like(atoms, name)))
 
 
 def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
@@ -208,23 +241,9 @@ def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
 
 
 def predicted_labels(potential: Potential, frames: Sequence[Data], batch_size: int) -> Labels:
-    """What ``potential`` gives for ``frames``; a stress is NaN where there is none, None if no frame has one."""
-    predictions = list(predict_frames(potential, frames, batch_size, any(has_label(f, "energies") for f in frames)))
-    num_atoms = np.array([frame.num_nodes for frame in frames])
-    return Labels(
-        **{name: joined(predictions, name, num_atoms) for name in QUANTITIES},
-        num_atoms=num_atoms,
-        numbers=torch.cat([frame.z for frame in frames]).numpy(),
-    )
-
-
-def joined(predictions: Sequence[Prediction], name: str, num_atoms: np.ndarray) -> np.ndarray | None:
-    """The quantity ``name`` of all frames, NaN where one has none; None if no frame has it."""
-    known = [prediction.known().get(name) for prediction in predictions]
-    if all(value is None for value in known):
-        return None
-    missing = [np.full(item_shape(name, n), np.nan) for n in num_atoms.tolist()]
-    return np.concatenate([m if v is None else np.reshape(v, m.shape) for v, m in zip(known, missing, strict=True)])
+    """What ``potential`` gives for ``frames``, energies of atoms only if they have such labels."""
+    of_atoms = any(has_label(frame, "energies") for frame in frames)
+    return as_labels(list(predict_frames(potential, frames, batch_size, of_atoms)), frames)
 
 
 def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: Labels, potential: Potential) -> dict:
@@ -245,7 +264,7 @@ def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: L
     with writing_to(folder):
         write_json(folder / "metrics.json", metrics)
         parity_plot(folder / "parity.png", predicted, computed, title)
-        write_report(folder, evaluation_report(folder, metrics, compared.frames, predicted))
+        write_report(folder, evaluation_report(folder, metrics, compared.frames, predicted, computed))
     forces = computed.forces if computed.has("forces") else None
     mean_force = None if forces is None else MEV_PER_EV * float(np.nanmean(np.abs(forces)))
     table = error_rows({"this potential": found}, mean_force)

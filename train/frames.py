@@ -201,7 +201,8 @@ def divide_head(
         )
     test = own.get("test_file", frame_count(options.test_size, frames))
     validation = own.get("val_file", frame_count(options.val_size, frames))
-    return divide(frames, validation, test, options.split_seed, labels_of)
+    of_head = f" of head {options.head_names[head]}" if options.head_names else ""
+    return divide(frames, validation, test, options.split_seed, labels_of, option=f"train_file{of_head}")
 
 
 def divide_old(sources: list[SourceFrame], options: FramesOptions) -> tuple[list[SourceFrame], ...]:

@@ -149,16 +149,20 @@ def _tables(heads: Sequence[str], atom_energies: Mapping | None) -> list[Mapping
 
 
 def statistics_of(levels: Sequence[Level]) -> Statistics:
-    """Of the training frames; with heads, energies of atoms and scales of each."""
+    """Of the training frames; with heads, energies of atoms and scales of each.
+
+    A head whose frames have neither energies nor forces gets the mean scale of the others.
+    """
     frames = [frame for level in levels for frame in level.splits.train]
     species = np.unique(torch.cat([frame.z for frame in frames]).numpy())
     each = [collect_statistics(level.splits.train, level.given, level.isolated, species) for level in levels]
     if levels[0].head is None:
         return each[0]
+    scales = np.array([one.scale for one in each])
     return replace(
         each[0],
         shift=tuple(one.shift for one in each),
-        scale=tuple(one.scale for one in each),
+        scale=tuple(np.where(np.isnan(scales), np.nanmean(scales), scales).tolist()),
         num_neighbors=sum(frame.num_edges for frame in frames) / sum(frame.num_nodes for frame in frames),
         heads=tuple(str(level.head) for level in levels),
         units=label_units(frames),

@@ -9,6 +9,7 @@ from train.data import Splits, labels
 from train.html_report import REPORT, Cell, Link, Number, Report, Section, Table, embedded_png, shown
 from train.metrics import Labels
 from train.progress import clock
+from train.report import trivial_model
 from train.report_sections import data_table, error_sections, facts_table, headlines, same_size
 from train.trained import CONFIG
 
@@ -22,10 +23,10 @@ def training_report(folder: Path, metrics: Mapping, splits: Splits, predicted: L
         metrics: what is written to ``metrics.json``.
         predicted: what the potential gives for the test frames.
     """
-    computed, baseline = labels(splits.test), metrics["baseline"]
+    computed, baseline = labels(splits.test, splits.heads), metrics["baseline"]
     rows = {"test frames": metrics["test"], "validation frames": metrics["validation"]}
     rows |= {"old frames": metrics["replay"]} if "replay" in metrics else {}
-    rows |= {"energies of atoms, no forces": baseline}
+    rows |= {trivial_model(baseline): baseline}
     return Report(
         title=f"Potential of {splits.name}",
         summary=(
@@ -60,15 +61,18 @@ def facts(metrics: Mapping) -> dict[str, object]:
     }
 
 
-def evaluation_report(folder: Path, metrics: Mapping, frames: Sequence[Data], predicted: Labels) -> Report:
+def evaluation_report(
+    folder: Path, metrics: Mapping, frames: Sequence[Data], predicted: Labels, computed: Labels
+) -> Report:
     """The report of ``python -m train evaluate``, whose plot lies in ``folder``.
 
     Args:
         metrics: what is written to ``metrics.json``.
         frames: those that were computed.
         predicted: what the potential gives for them.
+        computed: their labels.
     """
-    computed, test = labels(frames), metrics["errors"]
+    test = metrics["errors"]
     known = {"model": metrics["model"], "data": metrics["data"], "dtype": metrics["dtype"], **metrics["versions"]}
     return Report(
         title=f"{metrics['model']} on {metrics['data']}",
@@ -88,7 +92,7 @@ def committee_report(folder: Path, metrics: Mapping, splits: Splits, predicted: 
         metrics: what is written to ``metrics.json``.
         predicted: the mean of the members' predictions of the test frames.
     """
-    computed, test, spread = labels(splits.test), metrics["test"], metrics["spread"]
+    computed, test, spread = labels(splits.test, splits.heads), metrics["test"], metrics["spread"]
     rows = {"mean of all": test} | {member["folder"]: member["test"] for member in metrics["members"]}
     members: list[list[Cell]] = [
         [Link(member["folder"], f"{member['folder']}/{REPORT}"), Number(str(member["seed"])), clock(member["seconds"])]
@@ -102,7 +106,7 @@ def committee_report(folder: Path, metrics: Mapping, splits: Splits, predicted: 
         sections=[
             Section("Members", tables=[Table(["member", "seed", "time"], members)]),
             *error_sections(folder, test, rows, splits.test, predicted, computed),
-            Section("Spread and error of the forces on atoms", tables=[facts_table(told)]),
+            *([Section("Spread and error of the forces on atoms", tables=[facts_table(told)])] if told else []),
             Section("What was trained", tables=[data_table(splits.parts()), facts_table(metrics["versions"])]),
         ],
         options=options_of(folder),

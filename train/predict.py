@@ -4,7 +4,8 @@ The output holds the structures of all files in order, with energy (eV), forces 
 are periodic, stress (eV/Angstrom^3) as ASE reads them; and with charges (e) and, of molecules, dipole (e Angstrom), if
 the model has them. What the input had under these names is kept as ref_energy, ref_forces, ref_stress ...; all else it
 had is kept as it was. Several models are a committee: values are their mean, and
-energy_std (eV), forces_std (of each atom, eV/Angstrom) and stress_std say how far they are apart.
+energy_std (eV), forces_std (of each atom, eV/Angstrom), stress_std, charges_std and dipole_std say how far they are
+apart.
 """
 
 import os
@@ -18,6 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import per_atom_properties
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from datasets.label_names import OF_ATOMS
 from train.data_files import DataFiles
 from train.options import require_positive
 from train.outputs import refuse_existing
@@ -26,7 +28,7 @@ from train.spread import Spread, predict_with_spread
 from train.trained import ComputeOptions, ModelFiles
 
 PREDICTED = ("energy", "free_energy", "forces", "stress")
-SPREAD = ("energy_std", "forces_std", "stress_std")
+SPREAD = ("energy", "forces", "stress", "charges", "dipole")  # with _std, how far members are apart
 REFERENCE_PREFIX = "ref_"
 EXTENDED_XYZ = (".xyz", ".extxyz")
 
@@ -38,7 +40,7 @@ class PredictOptions:
     Args:
         output: the extended XYZ to write; an existing one is not overwritten.
         batch_size: structures computed at a time; fewer take less memory.
-        energies: write energies of atoms, too, of a single model.
+        energies: write energies of atoms, too.
     """
 
     output: Path
@@ -64,14 +66,15 @@ def run(models: ModelFiles, files: DataFiles, options: PredictOptions, compute: 
         files.check_elements(frames, potential)
     structures = read_structures(frames.files, files.format)
     if len(potentials) > 1:
-        predictions: Iterable = predict_with_spread(potentials, frames, options.batch_size)
+        predictions: Iterable = predict_with_spread(potentials, frames, options.batch_size, options.energies)
     else:
         each = predict_frames(potentials[0], frames, options.batch_size, options.energies)
         predictions = ((prediction, None) for prediction in each)
     labelled = (with_prediction(atoms, *found) for atoms, found in zip(structures, predictions, strict=True))
     written = write_structures(options.output, labelled)
     spread = f", and the spread of {len(potentials)} models" if len(potentials) > 1 else ""
-    properties = potentials[0].hyperparameters["properties"]
+    of_each = [potential.hyperparameters["properties"] for potential in potentials]
+    properties = [name for name in of_each[0] if all(name in others for others in of_each)]
     has_energy = "energy" in properties
     named = ", ".join(["energy", "forces", *properties[1:]] if has_energy else properties)
     named += " and, of crystals, stress" if has_energy else ""
@@ -89,8 +92,8 @@ def read_structures(files: Iterable[Path], format: str | None) -> Iterator[Atoms
 def with_prediction(atoms: Atoms, prediction: Prediction, spread: Spread | None = None) -> Atoms:
     """``atoms`` with the prediction as results of its calculator, and with those it had as ``ref_...``.
 
-    The spread of a committee is in ``info`` and ``arrays``: ``energy_std``, ``forces_std`` (n,) and, of crystals,
-    ``stress_std`` (6,), in Voigt order.
+    The spread of a committee is in ``info`` and ``arrays``: ``energy_std``, ``forces_std`` (n,), ``charges_std`` (n,),
+    ``dipole_std`` (3,) and, of crystals, ``stress_std`` (6,), in Voigt order.
 
     Raises:
         ValueError: a name for the reference is taken already.
@@ -98,7 +101,8 @@ def with_prediction(atoms: Atoms, prediction: Prediction, spread: Spread | None 
     labelled = atoms.copy()
     known = prediction.known()
     usual = PREDICTED if prediction.energy is not None else ()
-    names = (*usual, *(name for name in known if name not in PREDICTED), *(SPREAD if spread is not None else ()))
+    deviations = () if spread is None else tuple(f"{name}_std" for name in SPREAD if usual or name in known)
+    names = (*usual, *(name for name in known if name not in PREDICTED), *deviations)
     for name, value in reference_results(atoms, names).items():
         of_atoms = name in per_atom_properties or name in atoms.arrays
         kept, reference = labelled.arrays if of_atoms else labelled.info, REFERENCE_PREFIX + name
@@ -117,9 +121,11 @@ def with_prediction(atoms: Atoms, prediction: Prediction, spread: Spread | None 
             del results["stress"]
     labelled.calc = SinglePointCalculator(labelled, **results)
     if spread is not None:
-        labelled.info["energy_std"], labelled.arrays["forces_std"] = spread.energy, spread.forces
-        if "stress" in results:
-            labelled.info["stress_std"] = full_3x3_to_voigt_6_stress(spread.stress)
+        for name in SPREAD:
+            if name in results:
+                value = getattr(spread, name)
+                place = labelled.arrays if name in OF_ATOMS else labelled.info
+                place[f"{name}_std"] = full_3x3_to_voigt_6_stress(value) if name == "stress" else value
     return labelled
 
 

@@ -11,9 +11,10 @@ import torch
 from torch_geometric.data import Batch, Data
 from tqdm import tqdm
 
-from datasets.label_names import OF_ATOMS
+from datasets.label_names import OF_ATOMS, item_shape
 from pyg_cgconv.potential import Potential
 from train.loss import QUANTITIES
+from train.metrics import Labels
 
 SECONDS_BEFORE_A_BAR = 2
 
@@ -100,3 +101,22 @@ def predict_frames(
             for i in range(len(batch)):
                 yield _prediction({name: values[i].numpy() for name, values in rows.items()})
             bar.update(len(batch))
+
+
+def as_labels(predictions: Sequence[Prediction], frames: Sequence[Data]) -> Labels:
+    """``predictions`` of ``frames`` together; a stress is NaN where there is none, None if no frame has one."""
+    num_atoms = np.array([frame.num_nodes for frame in frames])
+    return Labels(
+        **{name: _joined(predictions, name, num_atoms) for name in QUANTITIES},
+        num_atoms=num_atoms,
+        numbers=torch.cat([frame.z for frame in frames]).numpy(),
+    )
+
+
+def _joined(predictions: Sequence[Prediction], name: str, num_atoms: np.ndarray) -> np.ndarray | None:
+    """The quantity ``name`` of all frames, NaN where one has none; None if no frame has it."""
+    known = [prediction.known().get(name) for prediction in predictions]
+    if all(value is None for value in known):
+        return None
+    missing = [np.full(item_shape(name, n), np.nan) for n in num_atoms.tolist()]
+    return np.concatenate([m if v is None else np.reshape(v, m.shape) for v, m in zip(known, missing, strict=True)])

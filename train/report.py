@@ -70,13 +70,17 @@ def _cell(errors: dict, name: str, unit: str) -> str:
     return (f"{errors[name]:.2f} {unit}" if name in errors else "").rjust(COLUMN)
 
 
+def trivial_model(baseline: Mapping) -> str:
+    """What the model without physics says of which ``baseline`` are the errors."""
+    return "energies of atoms, no forces" if "energy_mae_meV" in baseline else "zero"
+
+
 def error_table(metrics: dict, folder: Path) -> str:
     """Test errors beside those of a trivial model; ``of |F|`` is relative to the mean absolute force component."""
     baseline = {
         name: value for name, value in metrics["baseline"].items() if name not in ("species", "config_types", "heads")
     }
     replay = {"this potential, old frames": metrics["replay"]} if "replay" in metrics else {}
-    trivial = "energies of atoms, no forces" if "energy_mae_meV" in baseline else "zero"
-    rows = {"this potential, test frames": metrics["test"]} | replay | {trivial: baseline}
+    rows = {"this potential, test frames": metrics["test"]} | replay | {trivial_model(baseline): baseline}
     effort = f"{metrics['epochs']} epochs, {metrics['steps']} steps in {metrics['seconds']:.0f} s"
     return "\n".join(["", error_rows(rows, baseline.get("forces_mae_meV_per_A")), "", f"{effort}; results in {folder}"])

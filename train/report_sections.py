@@ -101,29 +101,39 @@ def distribution_section(predicted: Labels, computed: Labels) -> list[Section]:
 
 
 def worst_section(frames: Sequence[Data], predicted: Labels, computed: Labels) -> list[Section]:
-    """The frames with the largest errors of the force on an atom, and of the energy."""
+    """The frames with the largest errors of the force on an atom, of the energy, of charges and of the dipole."""
     errors = frame_errors(predicted, computed)
     tables = []
-    for title, by in (("By the force on an atom", errors.largest_force), ("By the energy", errors.energy)):
+    ranked = {
+        "By the force on an atom": errors.largest_force,
+        "By the energy": errors.energy,
+        "By the charges": errors.charges,
+        "By the dipole": errors.dipole,
+    }
+    for title, by in ranked.items():
         if worst := largest_of(by, WORST):
-            tables.append(worst_table(title, worst, frames, errors))
+            tables.append(worst_table(title, worst, frames, errors, computed.heads))
     text = "Look here for wrong reference values, and for structures that the training frames have too few of."
     return [Section("Worst frames", text, tables=tables)] if tables else []
 
 
-def worst_table(title: str, worst: Sequence[int], frames: Sequence[Data], errors: FrameErrors) -> Table:
+def worst_table(
+    title: str, worst: Sequence[int], frames: Sequence[Data], errors: FrameErrors, heads: np.ndarray | None
+) -> Table:
     columns = {
         "largest force error (meV/Å)": errors.largest_force,
         "forces MAE (meV/Å)": errors.forces,
         "energy error (meV/atom)": errors.energy,
         "stress MAE (meV/Å³)": errors.stress,
+        "charges MAE (me)": errors.charges,
+        "dipole error (me Å)": errors.dipole,
     }
     columns = {name: values for name, values in columns.items() if not np.isnan(values).all()}
     rows: list[list[Cell]] = []
     for i in worst:
         numbers = [Number("" if np.isnan(values[i]) else shown(values[i])) for values in columns.values()]
-        rows.append([*described(frames[i], i), *numbers])
-    return Table(["frame", "config_type", "formula", *columns], rows, title)
+        rows.append([*described(frames[i], i), *([] if heads is None else [str(heads[i])]), *numbers])
+    return Table(["frame", "config_type", "formula", *([] if heads is None else ["head"]), *columns], rows, title)
 
 
 def described(frame: Data, number: int) -> list[Cell]:

@@ -110,6 +110,12 @@ def run(models: ModelFiles, pool: PoolFiles, options: SelectOptions, compute: Co
         raise ValueError(f"model: got {len(models.model)}, expected two or more, whose spread tells what they know")
     compute.use_threads()
     potentials = models.load(compute)
+    for number, potential in enumerate(potentials):
+        if "energy" not in (properties := potential.hyperparameters["properties"]):
+            raise ValueError(
+                f"model: frames are selected by the spread of forces or energies, but {models.model[number]} gives "
+                f"{', '.join(properties)} only"
+            )
     cutoff = max(potential.cutoff for potential in potentials)
     structures = read_pool(pool, potentials, cutoff)
     folder = create_results_folder(options.run_dir, "select", pool.pool[0].stem)
@@ -149,6 +155,8 @@ def scored(
     predictions = predict_with_spread(potentials, structures, options.batch_size)
     frames = []
     for place, (mean, spread) in zip(places, predictions, strict=True):
+        assert spread.energy is not None  # of models with an energy
+        assert spread.forces is not None
         energy = MEV_PER_EV * spread.energy / max(1, len(spread.forces))
         worst = spread.forces.max(initial=0.0)
         frame = Frame(*place, len(spread.forces), finite(worst), finite(energy))
@@ -164,8 +172,9 @@ def finite(value: float) -> float | None:
 
 def fault(mean: Prediction, spread: Spread, max_force: float) -> str:
     """What is wrong with the predictions of a frame; empty if nothing is."""
-    assert mean.energy is not None  # a spread is of these
+    assert mean.energy is not None
     assert mean.forces is not None
+    assert spread.forces is not None
     if not (np.isfinite(mean.energy) and np.isfinite(mean.forces).all()):
         return "energy or forces are not finite"
     largest = np.linalg.norm(mean.forces, axis=1).max(initial=0.0)

@@ -18,11 +18,15 @@ class Spread:
         energy: standard deviation, eV.
         forces: (n,) root mean square distance of the members' forces on an atom from their mean, eV/Angstrom.
         stress: (3, 3) standard deviation, eV/Angstrom^3; None without a volume.
+        charges: (n,) likewise, e; None unless all members have them.
+        dipole: (3,) likewise, e Angstrom; None also of a periodic structure.
     """
 
-    energy: float
-    forces: np.ndarray
-    stress: np.ndarray | None
+    energy: float | None = None
+    forces: np.ndarray | None = None
+    stress: np.ndarray | None = None
+    charges: np.ndarray | None = None
+    dipole: np.ndarray | None = None
 
 
 def mean_and_spread(members: Sequence[Prediction]) -> tuple[Prediction, Spread]:
@@ -30,25 +34,27 @@ def mean_and_spread(members: Sequence[Prediction]) -> tuple[Prediction, Spread]:
     names = set.intersection(*(set(one.known()) for one in members))
     values = {name: np.stack([one.known()[name] for one in members]) for name in names}
     mean = Prediction(**{name: value.mean(axis=0) for name, value in values.items()})
-    forces_spread = np.sqrt(values["forces"].var(axis=0).sum(axis=1))
-    stress_spread = values["stress"].std(axis=0) if "stress" in values else None
-    return mean, Spread(values["energy"].std(), forces_spread, stress_spread)
+    spread = {name: value.std(axis=0) for name, value in values.items() if name not in ("forces", "energies")}
+    if "forces" in values:
+        spread["forces"] = np.sqrt(values["forces"].var(axis=0).sum(axis=1))
+    return mean, Spread(**spread)
 
 
 def predict_with_spread(
-    potentials: Sequence[Potential], frames: Sequence[Data], batch_size: int
+    potentials: Sequence[Potential], frames: Sequence[Data], batch_size: int, energies: bool = False
 ) -> Iterator[tuple[Prediction, Spread]]:
-    """Mean and spread for each frame, in order; arguments as in :func:`train.predictions.predict_frames`.
+    """Mean and spread for each frame, in order, of what all ``potentials`` give; arguments as in
+    :func:`train.predictions.predict_frames`.
 
     Args:
         potentials: two or more.
         frames: with neighbours within the largest of their cutoffs.
 
     Raises:
-        ValueError: one of them has no energy.
+        ValueError: they have nothing in common.
     """
-    for number, potential in enumerate(potentials):
-        if "energy" not in (properties := potential.hyperparameters["properties"]):
-            raise ValueError(f"model: the spread is that of energies and forces, but model {number} gives {properties}")
-    each = [predict_frames(potential, frames, batch_size) for potential in potentials]
+    properties = [potential.hyperparameters["properties"] for potential in potentials]
+    if not set.intersection(*map(set, properties)):
+        raise ValueError(f"model: expected models that give the same, but they give {properties}")
+    each = [predict_frames(potential, frames, batch_size, energies) for potential in potentials]
     return (mean_and_spread(members) for members in zip(*each, strict=True))

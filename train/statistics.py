@@ -20,7 +20,7 @@ class Statistics:
         species: atomic numbers present, ascending.
         shift: energy of one atom of each species, eV, in the order of ``species``.
         scale: root-mean-square force component, eV/Angstrom; of frames without forces, root-mean-square energy of an
-            atom relative to ``shift``, eV.
+            atom relative to ``shift``, eV; NaN of frames without both.
         num_neighbors: edges per atom.
         heads: names of levels of theory; ``shift`` and ``scale`` are then tuples with an item for each.
         units: root mean square of charges, e, and of components of dipoles, e Angstrom, as far as there are.
@@ -161,6 +161,8 @@ def elements_without_energy(
 def _scale(frames: Sequence[Data], energy_of_atom: np.ndarray) -> float:
     """The unit of errors: see :class:`Statistics`."""
     forces = [frame.forces for frame in frames if "forces" in frame and not frame.forces.isnan().all()]
+    if not forces and not len(energy_of_atom):
+        return np.nan
     if not forces:
         scale, name = float(np.sqrt(np.square(energy_of_atom).mean())), "energies other than their reference"
     else:

@@ -11,6 +11,7 @@ from torch_geometric.data import Batch
 
 from pyg_cgconv import ASECalculator, Potential
 from train.cli import main, parse
+from train.committee import report
 from train.fine_tuning import with_heads_of
 from train.frames import FramesOptions, read_splits
 from train.heads import levels_of, statistics_of
@@ -107,6 +108,36 @@ def test_energies_of_atoms_and_scales_are_those_of_each_head(files):
         assert len(part.validation) >= 1
     given = statistics_of(levels_of(splits, {"r2scan": {"Al": -1.0, "Cu": -2.0}}))
     assert given.shift == (found.shift[0], (-1.0, -2.0))
+
+
+def test_a_head_without_energies_and_forces_has_the_scale_of_the_others(files):
+    """A weight of 0 takes its labels away; another way is a head of charges alone."""
+    weighed = read_splits(FramesOptions(by_head(files), head_weights={"pbe": 0.0}), CUTOFF)
+    found = statistics_of(levels_of(weighed, None))
+    forces = torch.cat([frame.forces for frame in weighed.by_head()[1].train])
+    assert found.scale == pytest.approx((forces.square().mean().sqrt().item(),) * 2)
+    assert np.isfinite(found.numbers()).all()
+
+
+def test_a_committee_is_compared_with_the_energies_of_atoms_of_each_head(files, tmp_path, capsys):
+    splits = read_splits(FramesOptions(by_head(files)), CUTOFF)
+    for number in range(2):
+        torch.manual_seed(number)
+        (tmp_path / f"member-{number}").mkdir()
+        potential = Potential([13, 29], CUTOFF, channels=2, layers=1, heads=splits.heads)
+        potential.save(tmp_path / f"member-{number}" / "potential.pt")
+    told = [{"folder": f"member-{n}", "seed": n, "seconds": 0.0, "epochs": 0, "test": {}} for n in range(2)]
+    baseline, expected = report(tmp_path, splits, told, 4)["baseline"], []
+    for part in splits.by_head():
+        counts = [
+            torch.stack([(frame.z == number).sum() for number in (13, 29)]).double()
+            for frame in (*part.train, *part.test)
+        ]
+        energy = torch.cat([frame.energy for frame in part.train])
+        fitted = torch.linalg.lstsq(torch.stack(counts[: len(energy)]), energy[:, None], driver="gelsd").solution
+        tested = torch.cat([frame.energy for frame in part.test])
+        expected.append(torch.stack(counts[len(energy) :]) @ fitted[:, 0] - tested)
+    assert baseline["energy_mae_meV"] == pytest.approx(MEV_PER_EV * torch.cat(expected).abs().mean().item(), rel=1e-6)
 
 
 def test_heads_may_be_named_by_the_frames(files):
@@ -258,7 +289,7 @@ def test_frames_and_tables_without_their_head_are_named(files, tmp_path, fit):
         levels_of(replace(splits, heads=()), {"pbe": {"Al": -1.0}})
     write(tmp_path / "one.xyz", alloys(1))
     few = table({"pbe": files["pbe"], "r2scan": tmp_path / "one.xyz"})
-    with pytest.raises(ValueError, match=r"train_file: 1 frames, of which 2 are to be held out"):
+    with pytest.raises(ValueError, match=r"train_file of head r2scan: 1 frames, of which 2 are to be held out"):
         main(["frames", "--train_file", few, "--run_dir", str(tmp_path / "run"), *TINY.split()])
     validation = table({"pbe": files["test_pbe"]})
     with pytest.raises(ValueError, match="there are no validation frames of head r2scan"):

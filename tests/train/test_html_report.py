@@ -7,12 +7,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
+from torch_geometric.data import Data
 
 from train.cli import main
 from train.error_plot import error_figure
 from train.frame_errors import frame_errors, largest_of
 from train.html_report import REPORT, Headline, Report, Section, Table, shown, write_report
 from train.metrics import Labels
+from train.report_sections import worst_section
 
 FOREIGN = '<script>alert("x")</script> & "quoted"'
 
@@ -60,13 +63,23 @@ def random_labels():
     atoms = sizes.sum()
     numbers = random.choice([1, 8], atoms)
     reference, predicted = (
-        Labels(random.normal(size=5), random.normal(size=(atoms, 3)), sizes, random.normal(size=(5, 3, 3)), numbers)
+        Labels(
+            random.normal(size=5),
+            random.normal(size=(atoms, 3)),
+            sizes,
+            random.normal(size=(5, 3, 3)),
+            numbers,
+            charges=random.normal(size=atoms),
+            dipole=random.normal(size=(5, 3)),
+        )
         for _ in range(2)
     )
     reference.energy[1] = np.nan
     reference.forces[3] = np.nan  # the whole frame of one atom
     reference.forces[4, 0] = np.nan
     reference.stress[2] = np.nan
+    reference.charges[3] = np.nan
+    reference.dipole[0] = np.nan
     return predicted, reference
 
 
@@ -83,6 +96,27 @@ def test_errors_of_a_frame_are_those_of_its_labels(random_labels):
         np.testing.assert_allclose(found.largest_force[i], max(whole, default=np.nan))
         np.testing.assert_allclose(found.energy[i], 1000 * (predicted.energy[i] - reference.energy[i]) / count)
         np.testing.assert_allclose(found.stress[i], 1000 * np.abs(predicted.stress[i] - reference.stress[i]).mean())
+        charges = 1000 * np.abs(predicted.charges[atoms] - reference.charges[atoms])
+        np.testing.assert_allclose(found.charges[i], np.nan if i == 1 else charges.mean())
+        dipole = predicted.dipole[i] - reference.dipole[i]
+        np.testing.assert_allclose(found.dipole[i], 1000 * np.sqrt(dipole @ dipole))
+
+
+def test_the_worst_charges_and_dipoles_are_listed(random_labels):
+    predicted, reference = (
+        replace(each, energy=None, forces=None, stress=None, energies=None) for each in random_labels
+    )
+    frames = [Data(z=torch.ones(n, dtype=torch.int64), place=f"frame {i}") for i, n in enumerate(reference.num_atoms)]
+    (section,) = worst_section(frames, predicted, reference)
+    found = frame_errors(predicted, reference)
+    assert [table.title for table in section.tables] == ["By the charges", "By the dipole"]
+    assert section.tables[0].columns[-2:] == ["charges MAE (me)", "dipole error (me Å)"]
+    assert section.tables[0].rows[0][0] == f"frame {np.nanargmax(found.charges)}"
+    assert section.tables[1].rows[0][0] == f"frame {np.nanargmax(found.dipole)}"
+    named = replace(reference, heads=np.array(["pbe", "<b>", "pbe", "pbe", "r2scan"]))
+    first = worst_section(frames, predicted, named)[0].tables[1]
+    assert first.columns[3] == "head"
+    assert first.rows[0][3] == named.heads[np.nanargmax(found.dipole)]
 
 
 def test_the_worst_come_first_and_missing_labels_never():
@@ -91,7 +125,7 @@ def test_the_worst_come_first_and_missing_labels_never():
 
 def test_every_error_is_in_a_histogram_of_its_element(random_labels):
     figure = error_figure(*random_labels)
-    energy, forces, stress = figure.axes
+    energy, forces, stress, *_ = figure.axes
     assert [text.get_text() for text in forces.get_legend().get_texts()] == ["H", "O"]
     assert "meV/atom" in energy.get_xlabel()
     assert "meV/Å³" in stress.get_xlabel()
@@ -100,7 +134,8 @@ def test_every_error_is_in_a_histogram_of_its_element(random_labels):
 def test_nothing_is_drawn_of_nothing(random_labels):
     predicted, reference = random_labels
     nothing = np.full_like(reference.energy, np.nan)
-    assert error_figure(predicted, replace(reference, energy=nothing, forces=None, stress=None)) is None
+    absent = replace(reference, energy=nothing, forces=None, stress=None, charges=None, dipole=None)
+    assert error_figure(predicted, absent) is None
 
 
 def test_text_of_files_is_shown_and_not_obeyed(tmp_path):

@@ -9,8 +9,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from torch_geometric.data import Batch
 
-from pyg_cgconv import ASECalculator, Potential
+from pyg_cgconv import ASECalculator, CommitteeCalculator, Potential
 from train.cli import main
+from train.committee import report
 from train.data import has_label
 from train.frames import FramesOptions, read_splits
 from train.heads import levels_of, statistics_of
@@ -181,6 +182,73 @@ def test_a_dipole_alone(files, tmp_path, capsys):
         main(["md", str(tmp_path / "run"), *structure])
     with pytest.raises(ValueError, match=r"properties: this potential has no energy"):
         main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "a.pt"), "--format", "lammps"])
+
+
+def test_an_evaluation_compares_all_that_model_and_file_have(trained, files, tmp_path):
+    folder, metrics = trained
+    own = ["--data", files["test"], "--device", "cpu", "--run_dir"]
+    found = main(["evaluate", str(folder), *own, str(tmp_path / "all")])["errors"]
+    for name in ("energy_mae_meV", "forces_mae_meV_per_A", "charges_mae_me", "dipole_mae_me_A"):
+        assert found[name] == pytest.approx(metrics["test"][name], rel=1e-3)
+    found = main(["evaluate", str(folder), *own, str(tmp_path / "one"), "--labels", "[dipole]"])["errors"]
+    assert {name.split("_")[0] for name in found} == {"dipole"}
+
+
+def test_an_evaluation_of_charges_needs_no_energy(members, files, tmp_path):
+    model, images = members / "member-0", read(files["test"], ":")
+    for atoms in images:
+        atoms.calc = SinglePointCalculator(atoms, charges=atoms.calc.results["charges"])
+    given = ["evaluate", str(model), "--device", "cpu", "--data", written(tmp_path / "charges.xyz", images)]
+    found = main([*given, "--run_dir", str(tmp_path / "run")])["errors"]
+    assert {name.split("_")[0] for name in found} == {"charges"}
+    with pytest.raises(ValueError, match="labels: energy: the model gives charges, dipole only"):
+        main([*given, "--labels", "[energy]"])
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory):
+    """A folder with two random potentials of charges and dipoles alone, as a committee has them."""
+    folder = tmp_path_factory.mktemp("committee")
+    for number in range(2):
+        torch.manual_seed(number)
+        potential = Potential(["H", "C", "O"], CUTOFF, channels=4, layers=1, properties=["charges", "dipole"])
+        (folder / f"member-{number}").mkdir()
+        potential.save(folder / f"member-{number}" / "potential.pt")
+    return folder
+
+
+def test_a_committee_of_charges_has_a_mean_and_a_spread(members, files, tmp_path):
+    models, output = [members / "member-0", members / "member-1"], tmp_path / "out.xyz"
+    main(["predict", *map(str, models), "--data", files["test"], "--output", str(output), "--device", "cpu"])
+    calculator = CommitteeCalculator(models)
+    for atoms, predicted in zip(read(files["test"], ":"), read(output, ":"), strict=True):
+        for name in ("charges", "dipole"):
+            expected = calculator.get_property(name, atoms)
+            np.testing.assert_allclose(predicted.calc.results[name], expected, atol=1e-5)
+        spread = calculator.results
+        np.testing.assert_allclose(predicted.arrays["charges_std"], spread["charges_std"], atol=1e-5)
+        np.testing.assert_allclose(predicted.info["dipole_std"], spread["dipole_std"], atol=1e-5)
+        assert "energy_std" not in predicted.info
+        assert spread["charges_std"].max() > 1e-3
+
+
+def test_a_committee_of_charges_is_compared_with_its_labels(members, files, capsys):
+    splits = read_splits(FramesOptions(files["train"], test_file=files["test"], labels=["charges", "dipole"]), CUTOFF)
+    told = [{"folder": f"member-{n}", "seed": n, "seconds": 0.0, "epochs": 0, "test": {}} for n in range(2)]
+    metrics = report(members, splits, told, 4)
+    calculator, errors = CommitteeCalculator([members / one["folder"] for one in told]), []
+    for atoms in read(files["test"], ":"):
+        errors.append(calculator.get_charges(atoms) - atoms.calc.results["charges"])
+    assert metrics["test"]["charges_mae_me"] == pytest.approx(1000 * np.abs(np.concatenate(errors)).mean(), rel=1e-4)
+    assert metrics["spread"] == {}
+
+
+def test_frames_are_not_selected_by_charges(members, files, tmp_path):
+    models = [str(members / f"member-{number}") for number in range(2)]
+    with pytest.raises(ValueError, match=r"spread of forces or energies, but .*charges, dipole only"):
+        main(
+            ["select", *models, "--pool", files["test"], "--number", "2", "--run_dir", str(tmp_path), "--device", "cpu"]
+        )
 
 
 def test_predictions_have_all_of_them(trained, files, tmp_path):
