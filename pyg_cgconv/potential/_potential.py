@@ -149,7 +149,7 @@ class Potential(nn.Module):
 
     @property
     def edges_at_a_time(self) -> int | None:
-        """How many edges are computed together: a large system takes the memory of so many, and 1.4 times the time.
+        """How many edges are computed together: a large system takes the memory of so many, and 1.6 times the time.
 
         With None, the default, a GPU in evaluation mode takes as many as fit, which is all of them up to half of its
         memory; a CPU takes all. Results differ by rounding. Compiled programs, CUDA graphs, forward mode and transforms
