@@ -41,6 +41,12 @@ def pytest_configure(config):
         config.option.hypothesis_seed = secrets.randbits(32)
 
 
+def pytest_runtest_setup(item):
+    """The mark `cuda` is enough: such tests are skipped where there is no GPU."""
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+
+
 def pytest_collection_finish():
     """What is imported stays to the end: Python need not look for garbage among it again, half a second each time."""
     gc.collect()
@@ -67,6 +73,4 @@ def fresh_kernel_cache(tmp_path_factory):
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request) -> torch.device:
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no GPU")
     return torch.device(request.param)

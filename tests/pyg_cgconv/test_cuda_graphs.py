@@ -16,7 +16,6 @@ def test_outside_of_a_capture_the_function_is_done_at_once(device):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_graph_with_branches_computes_the_same_with_its_derivatives():
     torch.manual_seed(0)
     x = torch.randn(300, 300, dtype=torch.float64, device="cuda", requires_grad=True)

@@ -83,7 +83,6 @@ def test_a_potential_learns_the_same_by_either(monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_captured_graph_gets_the_short_derivatives():
     x = random(20).detach().cuda().requires_grad_()
 

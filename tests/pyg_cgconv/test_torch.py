@@ -250,7 +250,6 @@ def test_other_modules_are_not_scripted_either(module):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_current_device_and_stream_are_torchs():
     assert _torch.current_device() == torch.cuda.current_device()
     stream = torch.cuda.Stream()

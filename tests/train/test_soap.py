@@ -126,8 +126,6 @@ def test_bases_stay_orthonormal_where_gradients_span_few_directions():
 
 @pytest.mark.cuda
 def test_a_gpu_takes_the_same_steps():
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     weights = random_weights()
     others = [torch.nn.Parameter(weight.detach().cuda()) for weight in weights]
     for each in (weights, others):

@@ -363,8 +363,6 @@ assert not {"mace", "torch_geometric"}.intersection(sys.modules)
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_cuda_graphs_agree(dtype):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     with default_dtype(dtype):
         original = model().cuda().requires_grad_(False)
         fast = mace.accelerate(copy.deepcopy(original), cuda_graphs=True)
@@ -382,8 +380,6 @@ def test_cuda_graphs_agree(dtype):
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_trained_by_cuda_graphs(dtype):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     with default_dtype(dtype):
         original = model().cuda()
         fast = mace.accelerate(copy.deepcopy(original), cuda_graphs=True)

@@ -289,8 +289,6 @@ def test_parameters_that_others_replace_are_noticed(original):
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_cuda_graphs_agree(dtype):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     original = model(dtype).cuda().eval()
     fast = nequip.accelerate(copy.deepcopy(original), cuda_graphs=True)
     molecule = without_cell(frames(1))
@@ -307,8 +305,6 @@ def test_cuda_graphs_agree(dtype):
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_trained_by_cuda_graphs(dtype):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     original = model(dtype).cuda().train()
     fast = nequip.accelerate(copy.deepcopy(original), cuda_graphs=True)
     fewer = frames(2)

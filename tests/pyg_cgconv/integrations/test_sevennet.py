@@ -245,8 +245,6 @@ def test_energies_of_atoms_and_stresses_of_one_structure(original, volume):
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("seeds", [(1,), (1, 2)], ids=["one", "two"])
 def test_cuda_graphs_agree(dtype, seeds):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     with default_dtype(dtype):
         original = in_float(model()).cuda().eval()
         fast = sevennet.accelerate(copy.deepcopy(original), cuda_graphs=True)
@@ -262,8 +260,6 @@ def test_cuda_graphs_agree(dtype, seeds):
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_trained_by_cuda_graphs(dtype):
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     with default_dtype(dtype):
         original = in_float(model()).cuda().train()
         fast = sevennet.accelerate(copy.deepcopy(original), cuda_graphs=True)

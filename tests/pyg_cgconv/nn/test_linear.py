@@ -25,7 +25,6 @@ def test_linear_equals_e3nn(layout):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize(
     ("irreps_in", "irreps_out", "n"),
     [

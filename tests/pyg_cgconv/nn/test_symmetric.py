@@ -162,8 +162,6 @@ def test_derivatives(device, irreps, correlation, dtype):
 @pytest.mark.cuda
 def test_derivatives_of_the_largest_in_use():
     """MACE's, whose coefficients are many chunks of the kernel."""
-    if not torch.cuda.is_available():
-        pytest.skip("no GPU")
     layer = contraction((o3.Irreps("2x0e+2x1o+2x2e+2x3o"), o3.Irreps("2x0e+2x1o+2x2e")))
     x = features(layer.irreps_in)
     expected = all_orders(reference(layer), x, ELEMENTS)

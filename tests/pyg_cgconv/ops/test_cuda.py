@@ -12,7 +12,7 @@ from pyg_cgconv.ops import _run, sorted_edges
 from tests.problems import error
 from tests.pyg_cgconv import test_calls as calls
 
-pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+pytestmark = pytest.mark.cuda
 IRREPS = ("32x0e+32x1o", "0e+1o+2e", "0e+1o+2e")
 
 

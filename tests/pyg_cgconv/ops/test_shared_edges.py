@@ -66,11 +66,7 @@ def test_flows_do_not_share_a_sort():
     assert torch.equal(edges.target, reverse.source)
 
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
 @pytest.mark.cuda
-@needs_gpu
 class TestCheckedOnAGPU:
     """With PYG_CGCONV_CHECK=1 a GPU says what a CPU says."""
 

@@ -18,10 +18,6 @@ from pyg_cgconv.potential._replay import padded
 CUTOFF = 3.0  # between two shells of copper
 
 
-def on_gpu(test):
-    return pytest.mark.cuda(pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")(test))
-
-
 def potential(dtype="float64"):
     torch.manual_seed(0)
     return Potential(
@@ -103,7 +99,7 @@ def test_padding_is_shared_out_to_all_atoms():
     assert (after - before).tolist() == [3] * 6 + [2] * 6
 
 
-@on_gpu
+@pytest.mark.cuda
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 2e-5)])
 def test_replayed_are_the_results_without_a_graph(structure, dtype, tolerance):
@@ -120,7 +116,7 @@ def test_replayed_are_the_results_without_a_graph(structure, dtype, tolerance):
             np.testing.assert_allclose(replayed.results[name], value, rtol=tolerance, atol=10 * tolerance)
 
 
-@on_gpu
+@pytest.mark.cuda
 def test_one_graph_serves_a_trajectory_with_many_lists():
     atoms = crystal().repeat(2)
     atoms.calc = ASECalculator(potential(), device="cuda", skin=0.1)
@@ -134,7 +130,7 @@ def test_one_graph_serves_a_trajectory_with_many_lists():
     np.testing.assert_allclose(atoms.get_forces(), fresh.get_forces(atoms), rtol=1e-9, atol=1e-10)
 
 
-@on_gpu
+@pytest.mark.cuda
 def test_other_structures_get_graphs_of_their_own():
     calculator = ASECalculator(potential(), device="cuda")
     fresh = ASECalculator(potential(), device="cpu")
@@ -144,7 +140,7 @@ def test_other_structures_get_graphs_of_their_own():
     assert calculator._replay.captures == len(structures) - 1  # an atom without neighbours needs no graph
 
 
-@on_gpu
+@pytest.mark.cuda
 def test_results_outlast_the_next_call():
     calculator, atoms = ASECalculator(potential(), device="cuda"), molecule()
     first = calculator.get_forces(atoms)
@@ -154,7 +150,7 @@ def test_results_outlast_the_next_call():
     np.testing.assert_array_equal(first, kept)
 
 
-@on_gpu
+@pytest.mark.cuda
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda calculator: pickle.loads(pickle.dumps(calculator))])
 def test_copies_work(copied):
     calculator, atoms = ASECalculator(potential(), device="cuda"), molecule()
@@ -162,7 +158,7 @@ def test_copies_work(copied):
     np.testing.assert_allclose(copied(calculator).get_forces(atoms), expected, rtol=1e-12, atol=1e-12)
 
 
-@on_gpu
+@pytest.mark.cuda
 def test_without_capture_there_is_no_graph():
     calculator, atoms = ASECalculator(potential(), device="cuda", capture=False), molecule()
     expected = ASECalculator(potential(), device="cuda").get_forces(atoms)

@@ -139,7 +139,6 @@ def trained(potential, data):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("what", [energy, forces], ids=lambda what: what.__name__)
 @pytest.mark.parametrize("transform", [hessian, mapped, lambda f: lambda x: jvp(f, (x,), (change(x.cpu()).to(x),))[1]])
 def test_transforms_on_a_gpu(what, transform):
