@@ -55,11 +55,14 @@ class CapturedStep:
             raise ValueError(f"capture: the frames lie on {frames.device}, CUDA graphs need a GPU; use capture=False")
         self.loss, self.clip, self.optimizer, self.frames = loss, clip, optimizer, frames
         self.capture = capture
+        self._weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}  # None: the first step is done
         self._numbers: dict[int, Tensor] = {}
         self._rates = [torch.zeros((), device=frames.device) for _ in optimizer.param_groups]
         self._result = torch.zeros((), dtype=torch.float64, device=frames.device)
         if capture:
+            if isinstance(optimizer, Soap):
+                optimizer.captures = True
             self._stream, self._pool = torch.cuda.Stream(frames.device), torch.cuda.graph_pool_handle()
 
     def __call__(self, numbers: Tensor, constants: Hashable = None) -> Tensor:
@@ -74,7 +77,9 @@ class CapturedStep:
         size = self.frames.size_of(numbers)
         if size.frames not in self._numbers:
             self._numbers[size.frames] = torch.empty_like(numbers, device=self.frames.device)
-        self._numbers[size.frames].copy_(numbers, non_blocking=True)
+        # Numbers in pageable memory would make the host wait for the steps before.
+        pinned = numbers.pin_memory() if self.frames.device.type == "cuda" else numbers
+        self._numbers[size.frames].copy_(pinned, non_blocking=True)
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         if self.capture:
@@ -102,7 +107,7 @@ class CapturedStep:
         self.optimizer.zero_grad()
         with torch.enable_grad():
             loss = self.loss(self.frames.batch(self._numbers[size.frames], size), constants)
-        loss.backward()
+        loss.backward(inputs=self._weights)  # and by nothing else that was differentiated on the way
         self.clip()
         with self._rates_on_device(capturable):
             self.optimizer.step()

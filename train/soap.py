@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pyg_cgconv.cuda_graphs import aside
+from pyg_cgconv.cuda_graphs import aside, capturing, side_by_side
 
 # Steps between two turns of the bases; errors were the same with 10, a fifteenth larger with 50.
 TURN_EVERY = 20
@@ -48,13 +49,20 @@ class Soap(Optimizer):
         betas: :math:`\beta_1, \beta_2`.
         eps: :math:`\epsilon`, in units of the gradient.
 
+    Attributes:
+        captures: Whether :meth:`turn` of weights on a GPU becomes a CUDA graph at its second call: it is some thousand
+            launches.
+
     Raises:
         ValueError: a weight is no matrix.
     """
 
+    captures = False
+
     def __init__(self, params, lr: float | Tensor = 0.03, betas: tuple[float, float] = (0.95, 0.95), eps: float = 1e-8):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
         self._stacks: dict[int, tuple[list[int], list[_Stack]]] = {}
+        self._turning: _Turning | None = None
         for weight in (weight for group in self.param_groups for weight in group["params"]):
             if weight.ndim != 2:
                 raise ValueError(f"params: expected matrices, got a weight of shape {tuple(weight.shape)}; use Adam")
@@ -76,13 +84,21 @@ class Soap(Optimizer):
     @torch.no_grad()
     def turn(self) -> None:
         """Turns the bases towards the eigenvectors of the covariances; to be called every :data:`TURN_EVERY` steps."""
+        stacks: list[_Stack] = []
         for place, group in enumerate(self.param_groups):
-            for stack in self._stacks_of(place, [weight for weight in group["params"] if weight in self.state]):
-                stack.turn()
+            stacks += self._stacks_of(place, [weight for weight in group["params"] if weight in self.state])
+        if not self.captures or not stacks:
+            _turn(stacks)
+            return
+        if self._turning is None or self._turning.stacks != stacks:
+            _turn(stacks)
+            self._turning = _Turning(stacks)
+        else:
+            self._turning.again()
 
     def __setstate__(self, state) -> None:
         super().__setstate__(state)  # which loads a checkpoint, too
-        self._stacks = {}
+        self._stacks, self._turning = {}, None
 
     def _stacks_of(self, group: int, weights: Sequence[Tensor]) -> list[_Stack]:
         """The stacks of these weights of a group: those of the last call, unless weights or states are others now."""
@@ -130,11 +146,11 @@ class _Stack:
         pieces = [_pieces(weight) for weight in self.weights]  # views
         torch._foreach_sub_(pieces, change.split(self.counts))
 
-    def turn(self) -> None:
-        for side, covariance in self.covariance.items():
-            basis = self.basis[side]
-            trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-            basis.copy_(_orthonormal(covariance @ basis + DAMPING * trace * basis, otherwise=basis))
+    def turn(self, side: int) -> None:
+        """Turns the bases of this side."""
+        covariance, basis = self.covariance[side], self.basis[side]
+        trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+        basis.copy_(_orthonormal(covariance @ basis + DAMPING * trace * basis, otherwise=basis))
 
     def _rotated(self, x: Tensor, back: bool = False) -> Tensor:
         """x (k, r, c) with its rows and columns in the bases, or back from there."""
@@ -149,6 +165,27 @@ class _Stack:
         for state, view in zip(self.states, together.split(self.counts), strict=True):
             state[name] = view
         return together
+
+
+def _turn(stacks: Sequence[_Stack]) -> None:
+    turns = [partial(stack.turn, side) for stack in stacks for side in stack.basis]
+    if turns:
+        side_by_side(turns, stacks[0].momentum.device)
+
+
+class _Turning:
+    """A CUDA graph that turns the bases of stacks, which have been turned without one before."""
+
+    def __init__(self, stacks: Sequence[_Stack]):
+        self.stacks = list(stacks)
+        self._stream = torch.cuda.Stream(stacks[0].momentum.device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def again(self) -> None:
+        if self._graph is None:
+            with capturing(self._stream) as self._graph:
+                _turn(self.stacks)
+        self._graph.replay()
 
 
 def _pieces(matrix: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from numba.cuda import types
 from ..linear import FOUR, TILE, Part
 from .binary import Binary
 from .compile import assembly, machine_code
-from .linear_parts import ACROSS, COLUMNS, DEEP, DEPTH, DOWN, READ_BYTES, ROWS, STAGE, WIDE, Parts
+from .linear_parts import ACROSS, COLUMNS, DEEP, DEPTH, READ_BYTES, ROWS, STAGE, WIDE, Parts
 from .staging import LANES
 
 i32, u32 = np.int32, np.uint32  # an index without sign does not count from the end
@@ -33,7 +33,7 @@ def linear_kernel(number: types.Type, warps: int, parts: Parts) -> Callable:
     """
     zero, size = number(0), warps * STAGE
     none, nothing = (zero,) * (ROWS * COLUMNS), (zero,) * DEPTH
-    transposed, multiply = parts.right_deep, parts.multiply()
+    transposed, multiply, spread = parts.right_deep, parts.multiply(), parts.spread()
     fetch_left, put_left = parts.fetch(deep=True), parts.put(deep=True)
     fetch_right, put_right = parts.fetch(deep=transposed), parts.put(deep=transposed)
 
@@ -83,10 +83,7 @@ def linear_kernel(number: types.Type, warps: int, parts: Parts) -> Callable:
             cuda.syncwarp()
 
         cuda.syncthreads()
-        for i in range(ROWS):
-            for j in range(COLUMNS):
-                row, column = down + DOWN * i, across + ACROSS * j if transposed else COLUMNS * across + j
-                memory[u32((warp * TILE + row) * WIDE + column)] = sums[COLUMNS * i + j]
+        spread(memory, i32(warp * TILE * WIDE), sums, down, across)
         cuda.syncthreads()
         if lane < channels:
             factor, row = factors[i32(cuda.blockIdx.y)], warp
@@ -106,7 +103,8 @@ def weight_gradient_kernel(number: types.Type, warps: int, parts: Parts) -> Call
     """
     zero, size = number(0), warps * STAGE
     none, nothing = (zero,) * (ROWS * COLUMNS), (zero,) * DEPTH
-    fetch, put, multiply = parts.fetch(deep=False), parts.put(deep=False), parts.multiply()
+    fetch, put = parts.fetch(deep=False), parts.put(deep=False)
+    multiply, spread = parts.multiply(), parts.spread()
 
     def kernel(x, g, gradient, tiles, terms, factors, nodes, x_length, g_length):
         memory = cuda.shared.array(size, number, alignment=READ_BYTES)
@@ -147,9 +145,7 @@ def weight_gradient_kernel(number: types.Type, warps: int, parts: Parts) -> Call
             cuda.syncwarp()
 
         cuda.syncthreads()
-        for i in range(ROWS):
-            for j in range(COLUMNS):
-                memory[u32((warp * TILE + ROWS * down + i) * WIDE + COLUMNS * across + j)] = sums[COLUMNS * i + j]
+        spread(memory, i32(warp * TILE * WIDE), sums, down, across)
         cuda.syncthreads()
         if lane < columns:
             factor, row = factors[i32(cuda.blockIdx.x)], warp

@@ -115,6 +115,33 @@ class Parts:
 
         return multiply
 
+    def spread(self):
+        """(memory, place, sums, down, across): the thread's sums where they belong in a tile that begins at this place,
+        whose rows are `WIDE` apart."""
+        parts = self
+
+        @intrinsic
+        def spread(typingctx, memory, place, sums, down, across):
+            def codegen(context, builder, signature, arguments):
+                memory, place, sums, down, across = arguments
+                down = builder.mul(down, I32(WIDE if parts.left_deep else WIDE * ROWS))
+                across = builder.mul(across, I32(1 if parts.right_deep else COLUMNS))
+                place = builder.add(place, builder.add(down, across))
+                address = parts._address(context, builder, signature.args[0], memory, place)
+                for i in range(ROWS):
+                    for j in range(COLUMNS):
+                        row, column = i * (DOWN if parts.left_deep else 1), j * (ACROSS if parts.right_deep else 1)
+                        offset = I32((row * WIDE + column) * parts.size)
+                        pointer = builder.inttoptr(
+                            builder.add(address, offset), ir.PointerType(parts.scalar, SHARED)
+                        )
+                        builder.store(builder.extract_value(sums, COLUMNS * i + j), pointer, align=parts.size)
+                return context.get_dummy_value()
+
+            return types.void(memory, types.int32, sums, types.int32, types.int32), codegen
+
+        return spread
+
     def _terms(self, builder, address, begin: int, count: int, deep: bool, apart: int) -> list:
         """Of terms begin to begin + 3 the thread's `count` numbers each."""
         if deep:

@@ -25,7 +25,7 @@ from ._linear import Linear, SpeciesLinear, fused_as_on_gpus
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._species import one_hot, prepared_species
-from ._spherical import harmonics_by_degree, spherical_harmonics
+from ._spherical import harmonic_slopes, harmonics_by_degree, spherical_harmonics
 from ._symmetric import SymmetricContraction, checked_channels, contract_polynomial
 from ._tensor_products import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorSquare
 
@@ -52,6 +52,7 @@ __all__ = [
     "checked_channels",
     "contract_polynomial",
     "fused_as_on_gpus",
+    "harmonic_slopes",
     "harmonics_by_degree",
     "one_hot",
     "prepared_species",

@@ -54,6 +54,15 @@ class BesselBasis(NotScripted, nn.Module):
         phase = distance * (self.order.to(distance.dtype) * (math.pi / self.cutoff))
         return math.sqrt(2 / self.cutoff) * torch.sin(phase) / distance
 
+    def slope(self, distance: Tensor) -> Tensor:
+        r""":math:`db_n/dr` (E, num_basis) at distances (E,); zero where r is."""
+        apart = distance[:, None] > 1e-6 * self.cutoff
+        distance = distance.clamp(min=1e-6 * self.cutoff)[:, None]
+        wave = self.order.to(distance.dtype) * (math.pi / self.cutoff)
+        phase = distance * wave
+        slope = math.sqrt(2 / self.cutoff) * (wave * torch.cos(phase) - torch.sin(phase) / distance) / distance
+        return slope * apart
+
     def extra_repr(self) -> str:
         return f"cutoff={self.cutoff}, num_basis={self.num_basis}"
 
@@ -91,6 +100,12 @@ class PolynomialCutoff(NotScripted, nn.Module):
         for k in reversed(range(self.power - 1)):
             series = series * d + (k + 1) * (k + 2) / 2
         return functional.relu(1 - d) ** 3 * series
+
+    def slope(self, distance: Tensor) -> Tensor:
+        r""":math:`du/dr = -\tfrac{p (p+1) (p+2)}{2 r_c} \, d^{p-1} (1-d)^2` (E,) at distances (E,)."""
+        d = distance / self.cutoff
+        factor = -self.power * (self.power + 1) * (self.power + 2) / (2 * self.cutoff)
+        return factor * d ** (self.power - 1) * functional.relu(1 - d) ** 2
 
     def extra_repr(self) -> str:
         return f"cutoff={self.cutoff}, power={self.power}"

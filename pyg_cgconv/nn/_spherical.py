@@ -43,6 +43,27 @@ def harmonics_by_degree(directions: Tensor, lmax: int) -> list[Tensor]:
     return degrees
 
 
+def harmonic_slopes(harmonics: Tensor, directions: Tensor, lmax: int) -> Tensor:
+    r"""Derivatives of the harmonics of unit vectors :math:`\hat{\mathbf{r}} = \mathbf{r} / r` by :math:`\mathbf{r}`, at
+    r = 1:
+
+    .. math::
+        \frac{\partial Y_{l, k}}{\partial r_j} = g_l \sum_i C^{l,1,l-1}_{kji} \, Y_{l-1, i} - l \, Y_{l, k} \, \hat r_j
+
+    since :math:`r^l Y_l` is a homogeneous polynomial, whose gradient is harmonic, too.
+
+    Args:
+        harmonics: Those of the ``directions`` (E, (lmax + 1)^2), as :func:`spherical_harmonics` gives them.
+        directions: Unit vectors (E, 3).
+
+    Returns:
+        (E, (lmax + 1)^2, 3)
+    """
+    gradients, degrees = _gradients(lmax, harmonics.dtype, harmonics.device)
+    outward = (harmonics * degrees)[:, :, None] * directions[:, None]
+    return (harmonics @ gradients).view(-1, harmonics.shape[1], 3) - outward
+
+
 # torch.compile names a constant tensor by the function that returns it, and two of one name are an error. Those in a
 # tuple have names of their own: so this is one tuple, also where there is one step.
 @torch.compiler.assume_constant_result
@@ -62,3 +83,20 @@ def _step(degree: int) -> Tensor:
     # Along e3nn's axis, y, only the middle components are not zero: Y_l is sqrt(2l+1) there.
     on_axis = coupling[degree, 1, degree + 1] * (2 * degree + 1) ** 0.5
     return coupling.flatten(0, 1) * ((2 * degree + 3) ** 0.5 / on_axis)
+
+
+@cache
+def _gradients(lmax: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Harmonics to the gradients of all :math:`r^l Y_l`, as a matrix (K, 3 K), and the degree of each harmonic (K,)."""
+    count = (lmax + 1) ** 2
+    gradients = torch.zeros(count, count, 3, dtype=torch.float64)
+    with without_modes():
+        for degree in range(1, lmax + 1):
+            coupling = o3.wigner_3j(degree - 1, degree, 1, dtype=torch.float64)
+            # Along e3nn's axis the slope of r^l Y_l is l Y_l, and only middle components are not zero.
+            on_axis = coupling[degree - 1, degree, 1] * (2 * degree - 1) ** 0.5
+            slope = degree * (2 * degree + 1) ** 0.5
+            before, of_degree = slice((degree - 1) ** 2, degree**2), slice(degree**2, (degree + 1) ** 2)
+            gradients[before, of_degree] = coupling * (slope / on_axis)
+        degrees = torch.arange(count, dtype=torch.float64).sqrt().floor()
+        return gradients.flatten(1).to(device, dtype), degrees.to(device, dtype)

@@ -19,6 +19,7 @@ from cuda_kernels.passes import owned_passes, single_pass, zeroed_outputs
 from cuda_kernels.problem import Index, Problem
 
 from .._torch import current_device, current_stream
+from ..cuda_graphs import aside
 from ._edges import Graph
 from ._plan import Plan, Widened
 from ._shapes import ROWS, Shapes, outputs
@@ -111,18 +112,28 @@ class _Products(_OnDevice):
 
     def run(self, inputs: list[Tensor], graph: Graph | None, stream: int) -> list[Tensor]:
         rows = self._shapes.rows(inputs, graph)
-        results: list[Tensor] = []
-        for part, left, right, number, launch, tables in self._steps:  # one output after the other
-            out = inputs[0].new_empty(self._shapes.result(self._shapes.outputs[number], rows))
-            other = inputs[right] if part is Part.WEIGHTS else out
-            operands = inputs[left].data_ptr(), inputs[right].data_ptr(), out.data_ptr()
-            addresses = [table.data_ptr() for table in tables]
-            launch(operands, addresses, rows[-1], inputs[left].shape[1], other.shape[1], stream)
+        first, *others = self._steps
+        begun = [aside(self._product, step, rows, *inputs) for step in others]
+        results = [self._product(first, rows, *inputs)]
+        for (*_, number, _, _), product in zip(others, begun, strict=True):  # one output after the other
             if number == len(results):
-                results.append(out)
+                results.append(product())
             else:
-                results[number] = results[number] + out
+                results[number] = results[number] + product()
         return results
+
+    def _product(self, step: _Step, rows: Sequence[int], *inputs: Tensor) -> Tensor:
+        part, left, right, number, launch, tables = step
+        out = inputs[0].new_empty(self._shapes.result(self._shapes.outputs[number], rows))
+        other = inputs[right] if part is Part.WEIGHTS else out
+        operands = inputs[left].data_ptr(), inputs[right].data_ptr(), out.data_ptr()
+        addresses = [table.data_ptr() for table in tables]
+        launch(operands, addresses, rows[-1], inputs[left].shape[1], other.shape[1], current_stream(self.device))
+        return out
+
+
+_Step = tuple[Part, int, int, int, LinearPart, list[Tensor]]
+"""A part, the numbers of the two inputs that it reads and of its output, its kernel and what that reads, too."""
 
 
 @cache

@@ -30,6 +30,8 @@ class Atoms:
         num_structures: B.
         cell: Lattice vectors (B, 3, 3) in the dtype of the positions, or None.
         head: The number of each structure's head (B,) int64, or None of a potential without heads.
+        functions: Spherical harmonics (E, (lmax + 1)^2) and radial functions (E, num_radial) of the edge vectors, or
+            None as long as nobody has made them.
     """
 
     species: Tensor
@@ -41,6 +43,7 @@ class Atoms:
     num_structures: int
     cell: Tensor | None
     head: Tensor | None = None
+    functions: tuple[Tensor, Tensor] | None = None
 
     @property
     def head_of_atom(self) -> Tensor:

@@ -11,12 +11,15 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from .._torch import is_plain, is_transformed
+from .._torch import in_forward_mode, is_plain, is_transformed
+from ..cuda_graphs import aside, is_captured
 from ._atoms import Atoms
+from ._edge_functions import EdgeFunctions
 
 
 def with_derivatives(
     results: Callable[[Atoms], dict[str, Tensor]],
+    functions: EdgeFunctions | None,
     atoms: Atoms,
     create_graph: bool,
     compute_forces: bool,
@@ -25,12 +28,14 @@ def with_derivatives(
 ) -> dict[str, Tensor]:
     """``results(atoms)``, which have an energy, with those of its derivatives that are asked for.
 
+    ``functions(vectors)`` are ``atoms.functions``; without them the energy is differentiated by the edge vectors.
+
     Raises:
         ValueError: stresses are asked for, and there is no volume.
     """
     if compute_stress or compute_stresses:
         cell_volume = volume(atoms.cell)
-    out, gradient = with_slope(results, atoms, create_graph)
+    out, gradient = with_slope(results, functions, atoms, create_graph)
     if compute_forces:
         out["forces"] = forces(gradient, atoms)
     if compute_stress:
@@ -41,18 +46,50 @@ def with_derivatives(
 
 
 def with_slope(
-    energies: Callable[[Atoms], dict[str, Tensor]], atoms: Atoms, create_graph: bool
+    energies: Callable[[Atoms], dict[str, Tensor]], functions: EdgeFunctions | None, atoms: Atoms, create_graph: bool
 ) -> tuple[dict[str, Tensor], Tensor]:
     """What ``energies(atoms)`` gives, and dE/dr_ij (E, 3): forces and stress are sums of it."""
     if is_transformed():  # torch.func has its own record, and forbids to begin another
         return _transformed_slope(energies, atoms)
     vectors = atoms.vectors
+    if functions is not None and _by_functions(vectors, create_graph):
+        return _slope_by_functions(energies, functions, atoms, create_graph)
     if not vectors.requires_grad:
         vectors.requires_grad_()
     out = energies(atoms)
     if not len(vectors):
         return out, torch.zeros_like(vectors)
     return out, torch.autograd.grad(out["energy"].sum(), vectors, create_graph=create_graph)[0]
+
+
+def _by_functions(vectors: Tensor, create_graph: bool) -> bool:
+    """Whether :func:`_slope_by_functions` serves, and is the faster."""
+    if vectors.requires_grad or not len(vectors) or not is_plain(vectors) or in_forward_mode():
+        return False
+    return create_graph or is_captured(vectors)
+
+
+def _slope_by_functions(
+    energies: Callable[[Atoms], dict[str, Tensor]], functions: EdgeFunctions, atoms: Atoms, create_graph: bool
+) -> tuple[dict[str, Tensor], Tensor]:
+    r"""The same by the chain rule,
+
+    .. math:: \frac{dE}{d\mathbf{r}} = \sum_k \frac{dE}{d\phi_k} \frac{d\phi_k}{d\mathbf{r}}
+
+    with the slopes of the functions :math:`\phi_k` as numbers: no weight changes them, so that a training step, which
+    differentiates forces by weights, does not differentiate the functions twice. Nor can anyone differentiate the
+    forces by these vectors, which therefore must not ask for gradients.
+    """
+    vectors = atoms.vectors.detach()
+    slopes = aside(functions.slopes, vectors)
+    leaves = [value.requires_grad_() for value in (*functions(vectors), vectors)]
+    sh, radial, _ = leaves
+    out = energies(replace(atoms, vectors=vectors, functions=(sh, radial)))
+    found = torch.autograd.grad(out["energy"].sum(), leaves, create_graph=create_graph, allow_unused=True)
+    by_sh, by_radial, by_vectors = found  # the last of a repulsion
+    by_functions = torch.cat([by_sh, by_radial], dim=1)
+    gradient = (by_functions[:, None] @ slopes())[:, 0]
+    return out, gradient if by_vectors is None else gradient + by_vectors
 
 
 def _transformed_slope(

@@ -25,7 +25,7 @@ from ._derivatives import with_derivatives
 from ._ghosts import Ghosts
 from ._heads import heads_of, with_head
 from ._moments import Moments
-from ._rounds import rounds
+from ._rounds import functions_at_once, rounds
 from ._zbl import ZBL
 
 
@@ -216,7 +216,8 @@ class Potential(nn.Module):
         if not any(wanted):
             return results(self._read(data, head))
         with torch.inference_mode(False), torch.enable_grad():
-            out = with_derivatives(results, self._read(data, head), create_graph, *wanted)
+            atoms = self._read(data, head)
+            out = with_derivatives(results, functions_at_once(self, atoms), atoms, create_graph, *wanted)
         return out if create_graph else {name: value.detach() for name, value in out.items()}
 
     @without_autocast

@@ -19,9 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from .._torch import in_forward_mode, is_plain
 from ..cuda_graphs import is_captured
-from ..nn import InteractionBlock, prepared_species, spherical_harmonics
+from ..nn import InteractionBlock, prepared_species
 from ..ops import Edges
-from ._atoms import Atoms, edge_lengths
+from ._atoms import Atoms
+from ._edge_functions import EdgeFunctions
 
 if TYPE_CHECKING:
     from ._potential import Potential
@@ -92,7 +93,8 @@ def _sizes(block: Any) -> tuple[int, int, int]:
 
 
 def _at_once(potential: Potential, atoms: Atoms, owned: int | None) -> Update:
-    features = _edge_features(potential, atoms.vectors, atoms.species, atoms.source)
+    functions = _functions(potential)(atoms.vectors) if atoms.functions is None else atoms.functions
+    features = *functions, _edge_species(potential, atoms.species, atoms.source)
     species = _prepared(potential, atoms.species if owned is None else atoms.species[:owned])
     return lambda block, x: block(x, species, atoms.edge_index, *features)
 
@@ -101,7 +103,8 @@ def _in_pieces(potential: Potential, atoms: Atoms, owned: int | None, most: int)
     pieces = list(_pieces(atoms, atoms.species.shape[0] if owned is None else owned, most))
 
     def received(block: InteractionBlock, sent: Tensor, x: Tensor, piece: Piece) -> Tensor:
-        features = _edge_features(potential, piece.vectors, atoms.species, piece.edges.source)
+        functions = _functions(potential)(piece.vectors)
+        features = *functions, _edge_species(potential, atoms.species, piece.edges.source)
         return block.receive(sent, x, _prepared(potential, piece.species), piece.edges, *features)
 
     def update(block: InteractionBlock, x: Tensor | tuple[Tensor, Tensor]) -> Tensor:
@@ -116,16 +119,20 @@ def _in_pieces(potential: Potential, atoms: Atoms, owned: int | None, most: int)
     return update
 
 
-def _edge_features(
-    potential: Potential, vectors: Tensor, species: Tensor, source: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Spherical harmonics and radial functions of edges, and the sources' species if radial networks know them."""
-    distance = edge_lengths(vectors)
-    sh = spherical_harmonics(vectors / distance[:, None], potential.hyperparameters["lmax"])
-    radial = potential.basis(distance) * potential.envelope(distance)[:, None]
+def functions_at_once(potential: Potential, atoms: Atoms) -> EdgeFunctions | None:
+    """The functions of all edges, None where they are made piece by piece."""
+    return _functions(potential) if edges_at_a_time(potential, atoms) is None else None
+
+
+def _functions(potential: Potential) -> EdgeFunctions:
+    return EdgeFunctions(potential.hyperparameters["lmax"], potential.basis, potential.envelope)
+
+
+def _edge_species(potential: Potential, species: Tensor, source: Tensor):
+    """The sources' species, if radial networks know them."""
     if not potential.hyperparameters["radial_species"]:
-        return sh, radial, None
-    return sh, radial, _prepared(potential, species[source], groups=False)
+        return None
+    return _prepared(potential, species[source], groups=False)
 
 
 def _prepared(potential: Potential, species: Tensor, groups: bool = True):
