@@ -32,6 +32,14 @@ def on_stream(stream: torch.cuda.Stream) -> Iterator[None]:
 
 
 @contextmanager
+def beside(stream: torch.cuda.Stream) -> Iterator[None]:
+    """After what the current stream has been given, and at the same time as what it will be given."""
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        yield
+
+
+@contextmanager
 def capturing(stream: torch.cuda.Stream, pool=None) -> Iterator[torch.cuda.CUDAGraph]:
     """A graph of what is done on this stream, in memory of this pool."""
     # Leaves of earlier derivatives that only garbage still holds would draw in the streams which they were made on.

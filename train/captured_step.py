@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch_geometric.data import Batch
 
-from pyg_cgconv.cuda_graphs import capturing, on_stream
+from pyg_cgconv.cuda_graphs import beside, capturing, on_stream
 from train.padded_frames import PaddedFrames
 from train.padding import PaddedSize
 from train.soap import Soap
@@ -60,9 +60,11 @@ class CapturedStep:
         self._numbers: dict[int, Tensor] = {}
         self._rates = [torch.zeros((), device=frames.device) for _ in optimizer.param_groups]
         self._result = torch.zeros((), dtype=torch.float64, device=frames.device)
+        self._observed = optimizer if capture and isinstance(optimizer, Soap) else None
+        if isinstance(optimizer, Soap):
+            optimizer.captures = capture
         if capture:
-            if isinstance(optimizer, Soap):
-                optimizer.captures = True
+            self._side = torch.cuda.Stream(frames.device)
             self._stream, self._pool = torch.cuda.Stream(frames.device), torch.cuda.graph_pool_handle()
 
     def __call__(self, numbers: Tensor, constants: Hashable = None) -> Tensor:
@@ -105,12 +107,17 @@ class CapturedStep:
 
     def _step(self, size: PaddedSize, constants: Hashable, capturable: bool = False) -> None:
         self.optimizer.zero_grad()
+        if self._observed is not None:
+            with beside(self._side):
+                self._observed.observe()
         with torch.enable_grad():
             loss = self.loss(self.frames.batch(self._numbers[size.frames], size), constants)
         loss.backward(inputs=self._weights)  # and by nothing else that was differentiated on the way
         self.clip()
         with self._rates_on_device(capturable):
             self.optimizer.step()
+        if self._observed is not None:
+            torch.cuda.current_stream(self.frames.device).wait_stream(self._side)
         self._result.copy_(loss.detach())
 
     @contextmanager

@@ -24,8 +24,8 @@ class Soap(Optimizer):
     r"""Adam in a basis that turns (Vyas et al., `SOAP <https://arxiv.org/abs/2409.11321>`_).
 
     .. math::
-        \mathbf{L} \leftarrow \beta_2 \mathbf{L} + (1 - \beta_2) \mathbf{G} \mathbf{G}^T, \qquad
-        \mathbf{R} \leftarrow \beta_2 \mathbf{R} + (1 - \beta_2) \mathbf{G}^T \mathbf{G}
+        \mathbf{L} \leftarrow \beta_2 \mathbf{L} + (1 - \beta_2) \mathbf{G}' \mathbf{G}'^T, \qquad
+        \mathbf{R} \leftarrow \beta_2 \mathbf{R} + (1 - \beta_2) \mathbf{G}'^T \mathbf{G}'
 
     .. math::
         \mathbf{M} \leftarrow \beta_1 \mathbf{M} + (1 - \beta_1) \mathbf{G}, \qquad
@@ -35,7 +35,7 @@ class Soap(Optimizer):
         \mathbf{W} \leftarrow \mathbf{W} - \eta \, \mathbf{P}
             \frac{\mathbf{P}^T \mathbf{M} \mathbf{Q}}{\sqrt{\mathbf{V}} + \epsilon} \mathbf{Q}^T
 
-    for each weight W (r, c) with gradient G, where the columns of P (r, r) and Q (c, c) are eigenvectors of L and R as
+    for each weight W (r, c) with gradient G, and G' at the step before, where the columns of P (r, r) and Q (c, c) are eigenvectors of L and R as
     they were at the last :meth:`turn`. Until the first this is Adam, without its correction of the first steps' bias:
     the moments' ratio hardly has one.
 
@@ -50,8 +50,8 @@ class Soap(Optimizer):
         eps: :math:`\epsilon`, in units of the gradient.
 
     Attributes:
-        captures: Whether :meth:`turn` of weights on a GPU becomes a CUDA graph at its second call: it is some thousand
-            launches.
+        captures: Whether steps are held by a CUDA graph. Then whoever captures them calls :meth:`observe`, and
+            :meth:`turn`, which is some thousand launches, becomes a graph at its second call.
 
     Raises:
         ValueError: a weight is no matrix.
@@ -73,6 +73,8 @@ class Soap(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if not self.captures:
+            self.observe()
         for place, group in enumerate(self.param_groups):
             weights = [weight for weight in group["params"] if weight.grad is not None and weight.numel()]
             options = group["lr"], *group["betas"], group["eps"]
@@ -82,11 +84,16 @@ class Soap(Optimizer):
         return loss
 
     @torch.no_grad()
+    def observe(self) -> None:
+        """Covariances take up the gradients of the last step; nothing but :meth:`turn` waits for it."""
+        for place, group in enumerate(self.param_groups):
+            for stack in self._stacks_with_states(place):
+                stack.observe(group["betas"][1])
+
+    @torch.no_grad()
     def turn(self) -> None:
         """Turns the bases towards the eigenvectors of the covariances; to be called every :data:`TURN_EVERY` steps."""
-        stacks: list[_Stack] = []
-        for place, group in enumerate(self.param_groups):
-            stacks += self._stacks_of(place, [weight for weight in group["params"] if weight in self.state])
+        stacks = [stack for place in range(len(self.param_groups)) for stack in self._stacks_with_states(place)]
         if not self.captures or not stacks:
             _turn(stacks)
             return
@@ -99,6 +106,9 @@ class Soap(Optimizer):
     def __setstate__(self, state) -> None:
         super().__setstate__(state)  # which loads a checkpoint, too
         self._stacks, self._turning = {}, None
+
+    def _stacks_with_states(self, group: int) -> list[_Stack]:
+        return self._stacks_of(group, [weight for weight in self.param_groups[group]["params"] if weight in self.state])
 
     def _stacks_of(self, group: int, weights: Sequence[Tensor]) -> list[_Stack]:
         """The stacks of these weights of a group: those of the last call, unless weights or states are others now."""
@@ -123,6 +133,7 @@ class _Stack:
     def __init__(self, weights: Sequence[Tensor], states: Sequence[dict]):
         self.weights, self.states, pieces = weights, states, [_pieces(weight) for weight in weights]
         self.counts, shape = [len(cut) for cut in pieces], pieces[0].shape[1:]
+        self.gradient = self._together("gradient", [torch.zeros_like(cut) for cut in pieces])
         self.momentum = self._together("momentum", [torch.zeros_like(cut) for cut in pieces])
         self.second_moment = self._together("second_moment", [torch.zeros_like(cut) for cut in pieces])
         self.covariance, self.basis = {}, {}
@@ -135,16 +146,20 @@ class _Stack:
 
     def step(self, lr: float | Tensor, beta1: float, beta2: float, eps: float) -> None:
         """One step of weights that all have gradients."""
-        gradient = torch.cat([_pieces(weight.grad) for weight in self.weights if weight.grad is not None])
+        pieces = [_pieces(weight.grad) for weight in self.weights if weight.grad is not None]
+        gradient = torch.cat(pieces, out=self.gradient)
         self.momentum.lerp_(gradient, 1 - beta1)
-        for side, covariance in self.covariance.items():
-            a, b = (gradient, gradient.mT) if side == 0 else (gradient.mT, gradient)
-            covariance.baddbmm_(a, b, beta=beta2, alpha=1 - beta2)
         self.second_moment.lerp_(self._rotated(gradient).square_(), 1 - beta2)
         change = self._rotated(self.momentum) / (self.second_moment.sqrt() + eps)
         change = self._rotated(change, back=True) * lr
         pieces = [_pieces(weight) for weight in self.weights]  # views
         torch._foreach_sub_(pieces, change.split(self.counts))
+
+    def observe(self, beta2: float) -> None:
+        """Covariances take up the gradient of the last step."""
+        for side, covariance in self.covariance.items():
+            a, b = (self.gradient, self.gradient.mT) if side == 0 else (self.gradient.mT, self.gradient)
+            covariance.baddbmm_(a, b, beta=beta2, alpha=1 - beta2)
 
     def turn(self, side: int) -> None:
         """Turns the bases of this side."""

@@ -132,9 +132,7 @@ class Parts:
                     for j in range(COLUMNS):
                         row, column = i * (DOWN if parts.left_deep else 1), j * (ACROSS if parts.right_deep else 1)
                         offset = I32((row * WIDE + column) * parts.size)
-                        pointer = builder.inttoptr(
-                            builder.add(address, offset), ir.PointerType(parts.scalar, SHARED)
-                        )
+                        pointer = builder.inttoptr(builder.add(address, offset), ir.PointerType(parts.scalar, SHARED))
                         builder.store(builder.extract_value(sums, COLUMNS * i + j), pointer, align=parts.size)
                 return context.get_dummy_value()
 

@@ -35,15 +35,16 @@ def random_gradient(weight: Tensor, place: int, step: int) -> Tensor:
 
 
 def published(weight: Tensor, gradients: list[Tensor], lr: float, beta1: float, beta2: float, eps: float) -> Tensor:
-    """Algorithm 3 of the paper, with the identity as the first basis and without correction of the bias."""
+    """Algorithm 3 of the paper, with the identity as the first basis and without correction of the bias; covariances
+    take up a gradient at the step after its own."""
     weight = weight.detach().clone()
     momentum, second_moment = torch.zeros_like(weight), torch.zeros_like(weight)
     left, right = (torch.zeros(n, n, dtype=weight.dtype) for n in weight.shape)
     u, w = (torch.eye(n, dtype=weight.dtype) for n in weight.shape)
-    for k, gradient in enumerate(gradients):
+    for k, (gradient, last) in enumerate(zip(gradients, [torch.zeros_like(weight), *gradients[:-1]], strict=True)):
         if k % TURN_EVERY == 0 and k:
             u, w = qr(left @ u), qr(right @ w)
-        left, right = left.lerp(gradient @ gradient.T, 1 - beta2), right.lerp(gradient.T @ gradient, 1 - beta2)
+        left, right = left.lerp(last @ last.T, 1 - beta2), right.lerp(last.T @ last, 1 - beta2)
         momentum = momentum.lerp(gradient, 1 - beta1)
         second_moment = second_moment.lerp((u.T @ gradient @ w) ** 2, 1 - beta2)
         weight -= lr * u @ ((u.T @ momentum @ w) / (second_moment.sqrt() + eps)) @ w.T
