@@ -29,4 +29,6 @@ The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``
 
 The way of a dynamics: ``md`` reads ``md_options``, ``md_setup`` makes what moves by ``dynamics`` (``barostat``,
 ``replicas``), ``md_record`` writes what ``dynamics_plot`` shows, ``md_state`` lets it go on after an interruption.
+
+``side_by_side`` trains other codes as well, and compares.
 """

@@ -78,13 +78,17 @@ def run(data: MD17Options, model: ModelOptions, fit: FitOptions, run: RunOptions
 
 def read_splits(options: MD17Options, cutoff: float) -> Splits:
     """The chosen frames with their neighbour lists."""
+    dataset, name, indices = choose_frames(options)
+    return Splits(name, *(with_neighbors(numbered(dataset, part), cutoff) for part in indices))
+
+
+def choose_frames(options: MD17Options) -> tuple[FrameDataset, str, tuple[Tensor, Tensor, Tensor]]:
+    """All frames, what they are called, and the numbers of those to train on, to validate and to test."""
     dataset, name, published = read_dataset(options)
     sizes = frame_counts(options, dataset)
     if published is None:
-        indices = dataset.random_split(*sizes, seed=options.split_seed)
-    else:
-        indices = divide_published(*published, *sizes, options.split_seed)
-    return Splits(name, *(with_neighbors(numbered(dataset, part), cutoff) for part in indices))
+        return dataset, name, dataset.random_split(*sizes, seed=options.split_seed)
+    return dataset, name, divide_published(*published, *sizes, options.split_seed)
 
 
 def read_dataset(options: MD17Options) -> tuple[FrameDataset, str, tuple[Tensor, Tensor] | None]:

@@ -52,7 +52,9 @@ class VerletList:
             self._data.pos = torch.tensor(atoms.positions, device=self.device)
             self._put_cell(self._data, atoms.cell.array)
         else:
-            self._data = self._neighbors(_edgeless(atoms).to(self.device))
+            data = _edgeless(atoms)
+            data.pos = data.pos.to(self.device)  # the rest later: the search has its cell from the host
+            self._data = self._neighbors(data).to(self.device)
             self.made_for, self._cell = atoms.copy(), atoms.cell.array.copy()
             self.builds += 1
             self._charge = 0.0
