@@ -35,9 +35,10 @@ class Soap(Optimizer):
         \mathbf{W} \leftarrow \mathbf{W} - \eta \, \mathbf{P}
             \frac{\mathbf{P}^T \mathbf{M} \mathbf{Q}}{\sqrt{\mathbf{V}} + \epsilon} \mathbf{Q}^T
 
-    for each weight W (r, c) with gradient G, and G' at the step before, where the columns of P (r, r) and Q (c, c) are eigenvectors of L and R as
-    they were at the last :meth:`turn`. Until the first this is Adam, without its correction of the first steps' bias:
-    the moments' ratio hardly has one.
+    for each weight W (r, c) with gradient G, and G' at the step before, where the columns of P (r, r) and Q (c, c) are
+    eigenvectors of L and R as they were at the last :meth:`turn`. Until the first this is Adam, without its correction
+    of the first steps' bias: the moments' ratio hardly has one. L and R are a step behind the published ones, so that
+    a CUDA graph can bring them up to date while it does other things.
 
     Weights of one shape are taken together, and the learning rate may be a tensor: a CUDA graph can hold a step, in few
     kernels, which the authors' implementation does not allow.
