@@ -25,6 +25,8 @@ def take_steps(optimizer: Soap, steps: range) -> None:
             weight.grad = random_gradient(weight.cpu(), place, k).to(weight.device)
         if k % TURN_EVERY == 0:
             optimizer.turn()
+        if optimizer.captures:
+            optimizer.observe()
         optimizer.step()
 
 
@@ -126,11 +128,14 @@ def test_bases_stay_orthonormal_where_gradients_span_few_directions():
 
 
 @pytest.mark.cuda
-def test_a_gpu_takes_the_same_steps():
+@pytest.mark.parametrize("captures", [False, True])
+def test_a_gpu_takes_the_same_steps(captures):
     weights = random_weights()
     others = [torch.nn.Parameter(weight.detach().cuda()) for weight in weights]
-    for each in (weights, others):
-        take_steps(Soap(each, 0.1), range(2 * TURN_EVERY + 5))
+    take_steps(Soap(weights, 0.1), range(3 * TURN_EVERY + 5))
+    optimizer = Soap(others, 0.1)
+    optimizer.captures = captures
+    take_steps(optimizer, range(3 * TURN_EVERY + 5))  # of the turns of a graph, the second and the third are its own
     for weight, other in zip(weights, others, strict=True):
         torch.testing.assert_close(other.detach().cpu(), weight.detach(), rtol=1e-7, atol=1e-7)
 

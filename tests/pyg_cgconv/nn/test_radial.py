@@ -71,6 +71,22 @@ def test_cutoff_does_not_cancel_in_float32():
     assert (PolynomialCutoff(CUTOFF)(r).double() - exact).abs().max() < 1e-7
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("function", [BesselBasis(CUTOFF, 8), PolynomialCutoff(CUTOFF, 3), PolynomialCutoff(CUTOFF, 6)])
+def test_slopes_are_derivatives(function, dtype):
+    r = torch.tensor([0.0, 1e-7, 0.3, 1.0, 2.5, 3.9, CUTOFF, 1.2 * CUTOFF], dtype=dtype)
+    exact = r.double()
+    values = function(exact).reshape(len(r), -1)
+    columns = [
+        derivatives(lambda r, n=n: function(r).reshape(len(r), -1)[:, n], exact, 1)[1] for n in range(values.shape[1])
+    ]
+    found = function.slope(r)
+    assert found.dtype == dtype
+    expected = torch.stack(columns, 1).reshape(found.shape).to(dtype)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-11
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
 def test_silu_gain_normalises_the_second_moment():
     z = torch.linspace(-12, 12, 100001, dtype=torch.float64)
     density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)

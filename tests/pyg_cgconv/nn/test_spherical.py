@@ -2,7 +2,7 @@ import pytest
 import torch
 from e3nn import o3
 
-from pyg_cgconv.nn import spherical_harmonics
+from pyg_cgconv.nn import harmonic_slopes, spherical_harmonics
 
 
 @pytest.mark.parametrize("lmax", range(7))
@@ -26,3 +26,16 @@ def test_second_derivatives():
 
 def test_no_edges():
     assert spherical_harmonics(torch.zeros(0, 3), 2).shape == (0, 9)
+
+
+@pytest.mark.parametrize("lmax", range(5))
+def test_slopes(lmax):
+    """By e3nn's harmonics of vectors of any length, which it normalises, and by autograd."""
+    vectors = torch.nn.functional.normalize(torch.randn(20, 3, dtype=torch.float64), dim=-1)
+
+    def e3nns(vector):
+        return o3.spherical_harmonics(list(range(lmax + 1)), vector, normalize=True, normalization="component")
+
+    expected = torch.stack([torch.autograd.functional.jacobian(e3nns, vector) for vector in vectors])
+    found = harmonic_slopes(spherical_harmonics(vectors, lmax), vectors, lmax)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

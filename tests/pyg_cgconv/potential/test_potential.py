@@ -230,6 +230,20 @@ def test_every_weight_is_trained(options):
         assert weight.grad.any() or not weight.numel(), name
 
 
+@pytest.mark.parametrize("options", [{"lmax": 3}, {"zbl": True}, {"products": True, "radial_species": True}], ids=str)
+def test_weights_get_the_same_gradients_whether_positions_get_some(options):
+    """Only where nobody differentiates by positions are the slopes of the edges' functions numbers."""
+    model, found = make(**options).train(), []
+    for asked in (False, True):
+        data = Batch.from_data_list([crystal(0), crystal(1)])
+        data.pos.requires_grad_(asked)
+        out = model(data, compute_stress=True, compute_energies=True)
+        loss = out["forces"].square().sum() + out["stress"].square().sum() + out["energies"].square().sum()
+        found.append((loss, *torch.autograd.grad(loss, list(model.parameters()))))
+    for direct, by_positions in zip(*found, strict=True):
+        close(direct, by_positions, rtol=1e-10, atol=1e-10)
+
+
 def test_hessian_through_the_positions(potential):
     data, step = molecule(n=3), 1e-5
     data.pos.requires_grad_()
