@@ -122,7 +122,7 @@ class _Products(_OnDevice):
                 results[number] = results[number] + product()
         return results
 
-    def _product(self, step: _Step, rows: Sequence[int], *inputs: Tensor) -> Tensor:
+    def _product(self, step: _Step, rows: tuple[int, int, int], *inputs: Tensor) -> Tensor:
         part, left, right, number, launch, tables = step
         out = inputs[0].new_empty(self._shapes.result(self._shapes.outputs[number], rows))
         other = inputs[right] if part is Part.WEIGHTS else out

@@ -3,6 +3,7 @@
     potential     Potential: the model; blocks: its network
     rounds        all edges at once, or piece by piece in large systems
     atoms         what it reads of a batch, checked
+    edge_functions  spherical harmonics and radial functions of edges, and their slopes
     zbl           ZBL: the repulsion of nuclei
     moments       Moments: charges and dipoles
     derivatives   forces, virial, volume, Hessian
