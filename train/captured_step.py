@@ -114,10 +114,10 @@ class CapturedStep:
             loss = self.loss(self.frames.batch(self._numbers[size.frames], size), constants)
         loss.backward(inputs=self._weights)  # and by nothing else that was differentiated on the way
         self.clip()
+        if self._observed is not None:  # before there are other gradients
+            torch.cuda.current_stream(self.frames.device).wait_stream(self._side)
         with self._rates_on_device(capturable):
             self.optimizer.step()
-        if self._observed is not None:
-            torch.cuda.current_stream(self.frames.device).wait_stream(self._side)
         self._result.copy_(loss.detach())
 
     @contextmanager
