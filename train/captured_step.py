@@ -55,7 +55,8 @@ class CapturedStep:
             raise ValueError(f"capture: the frames lie on {frames.device}, CUDA graphs need a GPU; use capture=False")
         self.loss, self.clip, self.optimizer, self.frames = loss, clip, optimizer, frames
         self.capture = capture
-        self._weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self._weights = [weight for weight in weights if weight.requires_grad]
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}  # None: the first step is done
         self._numbers: dict[int, Tensor] = {}
         self._rates = [torch.zeros((), device=frames.device) for _ in optimizer.param_groups]

@@ -88,7 +88,8 @@ class Soap(Optimizer):
     def observe(self) -> None:
         """Covariances take up the gradients of the last step; nothing but :meth:`turn` waits for it."""
         for place, group in enumerate(self.param_groups):
-            for stack in self._stacks_with_states(place):
+            _, stacks = self._stacks.get(place) or (None, self._stacks_with_states(place))
+            for stack in stacks:
                 stack.observe(group["betas"][1])
 
     @torch.no_grad()
@@ -157,10 +158,11 @@ class _Stack:
         torch._foreach_sub_(pieces, change.split(self.counts))
 
     def observe(self, beta2: float) -> None:
-        """Covariances take up the gradient of the last step."""
+        """Covariances take up the gradient of the last step, once."""
         for side, covariance in self.covariance.items():
             a, b = (self.gradient, self.gradient.mT) if side == 0 else (self.gradient.mT, self.gradient)
             covariance.baddbmm_(a, b, beta=beta2, alpha=1 - beta2)
+        self.gradient.zero_()
 
     def turn(self, side: int) -> None:
         """Turns the bases of this side."""
