@@ -244,6 +244,13 @@ def _quotient(kind: str, instruction: Instruction, registers: Registers) -> Step
     return quotient
 
 
+def _remainder(kind: str, instruction: Instruction, registers: Registers) -> Step:
+    """With the sign of the dividend; any number where the divisor is zero."""
+    target = registers.target(instruction.operands[0], kind)
+    a, b = (registers.source(operand, kind) for operand in instruction.operands[1:])
+    return lambda lanes: _copy(target, np.fmod(a, np.where(b == 0, 1, b)), lanes)
+
+
 def _bit_field(kind: str, instruction: Instruction, registers: Registers) -> Step:
     """The lowest `count` bits of a put into b at bit `start`."""
     target = registers.target(instruction.operands[0], kind)
@@ -267,5 +274,6 @@ _OTHERS = {
     "shl": _shift(np.left_shift),
     "shr": _shift(np.right_shift),
     "div": _quotient,
+    "rem": _remainder,
     "bfi": _bit_field,
 }

@@ -64,6 +64,7 @@ def test_instructions_are_parsed():
         ("min.s32 %r4, %r3, 2", np.minimum(INTEGERS, 2)),
         ("min.u32 %r4, %r3, 2", np.where(INTEGERS < 0, 2, np.minimum(INTEGERS, 2))),
         ("div.s32 %r4, %r3, 3", np.trunc(INTEGERS / 3).astype(np.int32)),
+        ("rem.s32 %r4, %r3, 3", INTEGERS - 3 * np.trunc(INTEGERS / 3).astype(np.int32)),
         ("mad.lo.s32 %r4, %r3, %r3, 1", INTEGERS**2 + 1),
         ("setp.lt.s32 %p1, %r3, 0; selp.b32 %r4, 5, 6, %p1", np.where(INTEGERS < 0, 5, 6)),
         ("setp.lt.u32 %p1, %r3, 3; @!%p1 mov.u32 %r4, 9", np.where((INTEGERS >= 0) & (INTEGERS < 3), 0, 9)),

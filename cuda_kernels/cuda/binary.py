@@ -26,12 +26,15 @@ class Binary:
         channel_parts: blocks that share out the channels of a row.
         block: its dimensions; the last one is its rows.
         shared_bytes: a block's.
+        together: successive rows that are walked as one where they are of one node; a block has so many for each of
+            its own.
     """
 
     cubin: bytes
     channel_parts: int
     block: tuple[int, int, int]
     shared_bytes: int
+    together: int = 1
 
     @property
     def registers(self) -> int:

@@ -177,7 +177,8 @@ class Walk:
         for n, partial in partial_rows.items():
             warps = continuing * -(-self._lengths[n] // LANES)
             grid = min(FOLD_BLOCKS, -(-warps // FOLD_WARPS)), 1
-            parameters = outputs[n], partial, continuing_nodes, continuing, nodes, self._lengths[n]
+            together = self._kernels[0].binary.together
+            parameters = outputs[n], partial, continuing_nodes, continuing, nodes, self._lengths[n], together
             self._fold.launch(grid, pack(parameters), stream)
 
     def over_rows(self, inputs: Sequence[int], outputs: Sequence[int], sites: int, stream: int) -> None:
@@ -192,7 +193,7 @@ class Walk:
         packed = pack(parameters)
         for kernel in self._kernels:
             binary = kernel.binary
-            kernel.launch((-(-rows // binary.block[2]) * binary.channel_parts, 1), packed, stream)
+            kernel.launch((-(-rows // (binary.block[2] * binary.together)) * binary.channel_parts, 1), packed, stream)
 
 
 class LinearPart:

@@ -1,8 +1,9 @@
-"""The CUDA kernel of polynomials of features: a block of threads takes some sites of one target, 32 channels of them.
+"""The CUDA kernels of polynomials of features: a block of threads takes some sites of one target, 32 channels of them.
 
-The polynomials are long: hundreds of coefficients for each channel, which all sites of a target share. A warp keeps
-its sites' features in shared memory. It goes through the coefficients in chunks. A chunk waits in registers while the
-warp's sites pass it one after the other. So machine code and coefficients are read once for several sites.
+The polynomials are long: hundreds of coefficients for each channel, which all sites of a target share. Sites' features
+lie in shared memory. The coefficients are gone through in chunks, whose numbers wait in registers while one site passes
+after the other: so machine code and coefficients are read once for several sites. Where a number is written for each
+site, each warp has sites of its own. Where numbers are summed over sites, each warp has chunks of its own.
 """
 
 from __future__ import annotations
@@ -23,41 +24,48 @@ from .staging import LANES
 WITHOUT_SUMS = Shape(coefficients=96, warps=4, blocks=3)
 """H100, 4,096 nodes, l = 3 to l = 2, 128 channels: forward 0.079 ms, gradient by features 0.127. With 64 coefficients
 0.084 and 0.138, with 8 warps and 2 blocks 0.082 and 0.134."""
-WITH_SUMS = Shape(coefficients=48, warps=8, blocks=1)
-"""For sums over nodes, which wait in registers, too: all nodes of a row should find room at once. The same, gradient by
-coefficients: 0.19 ms; with 4 warps and 2 blocks 0.32."""
+WITH_SUMS = Shape(coefficients=48, warps=8, blocks=2)
+TOGETHER = 4
+"""Rows that a block walks together where it sums over nodes: each block writes all sums."""
 FEWEST = 12
 """Coefficients of a chunk."""
 
 
 def kernel_of(parts: PowersParts) -> Callable:
-    """The kernel, for numba.cuda; grid: rows times parts of their channels, block: (a warp, warps). Its arguments are
-    those of `kernel.kernel_of`."""
+    """The kernel, for numba.cuda; grid: rows, `parts.together` to a block, times parts of their channels; block: (a
+    warp, warps). Its arguments are those of `kernel.kernel_of`."""
     read_index, read_start, shared_address = parts.read_index(), parts.read_start(), parts.shared_address()
     contract_sites, number, u32 = parts.contract_sites(), parts.number, np.uint32
-    channel_parts, lanes, one = u32(parts.channel_parts), u32(LANES), u32(1)
+    channel_parts, lanes, one, together = u32(parts.channel_parts), u32(LANES), u32(1), u32(parts.together)
 
     def kernel(inputs, outputs, partials, starts, owners, edges, others, rows, nodes):
         lane, warp = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
-        row = u32(cuda.blockIdx.x // channel_parts)
-        channel = u32((cuda.blockIdx.x - row * channel_parts) * lanes)
-        node, begin, end = read_index(owners, row), read_start(starts, row, nodes), read_start(starts, row + one, nodes)
-        if node >= nodes:
-            return
+        group = u32(cuda.blockIdx.x // channel_parts)
+        channel = u32((cuda.blockIdx.x - group * channel_parts) * lanes)
         memory = u32(shared_address(cuda.shared.array(0, number, alignment=16)))
-        sums, place = outputs, node
-        if row > u32(0) and read_index(owners, u32(row - one)) == node:
-            sums, place = partials, u32(row - node - one)
-        contract_sites(inputs, outputs, sums, memory, edges, node, place, begin, end, channel, warp, lane)
+        row = u32(group * together)
+        limit = min(u32(row + together), u32(rows))
+        while row < limit:
+            node, following = read_index(owners, row), u32(row + one)
+            if node >= nodes:
+                return
+            while following < limit and read_index(owners, following) == node:
+                following = u32(following + one)
+            begin, end = read_start(starts, row, nodes), read_start(starts, following, nodes)
+            sums, place = outputs, node
+            if row > u32(0) and read_index(owners, u32(row - one)) == node:
+                sums, place = partials, u32(row - node - one)
+            contract_sites(inputs, outputs, sums, memory, edges, node, place, begin, end, channel, warp, lane)
+            row = following
 
     return kernel
 
 
 def compile_pass(problem: Problem, walk: Pass, compute_capability: tuple[int, int]) -> list[Binary]:
     """The kernel of one pass, its chunks as long as registers allow; needs no GPU."""
-    shape = WITH_SUMS if has_sums(problem, walk.contraction) else WITHOUT_SUMS
+    shape, together = (WITH_SUMS, TOGETHER) if has_sums(problem, walk.contraction) else (WITHOUT_SUMS, 1)
     while True:
-        binary = _compiled(PowersParts(problem, walk.contraction, shape), compute_capability)
+        binary = _compiled(PowersParts(problem, walk.contraction, shape, together), compute_capability)
         if not binary.stack_bytes or shape.coefficients <= FEWEST:
             return [binary]
         shape = shape._replace(coefficients=shape.coefficients * 3 // 4)
@@ -65,7 +73,7 @@ def compile_pass(problem: Problem, walk: Pass, compute_capability: tuple[int, in
 
 def _compiled(parts: PowersParts, compute_capability: tuple[int, int]) -> Binary:
     code = machine_code(powers_assembly(parts, compute_capability), compute_capability)
-    return Binary(code, parts.channel_parts, (LANES, parts.shape.warps, 1), parts.shared_bytes)
+    return Binary(code, parts.channel_parts, (LANES, parts.shape.warps, 1), parts.shared_bytes, parts.together)
 
 
 def powers_assembly(parts: PowersParts, compute_capability: tuple[int, int]) -> str:

@@ -22,7 +22,7 @@ from .ptx import GLOBAL, I32, I64, SHARED
 from .staging import LANES, WIDE
 
 MOST_SITES = 8
-"""Of a warp at a time."""
+"""Of a block at a time, for each of its warps."""
 
 
 SHARED_BYTES = 216 * 1024
@@ -45,11 +45,18 @@ def has_sums(problem: Problem, contraction: Contraction) -> bool:
 class PowersParts(Lists):
     """What `powers.kernel_of` is written with.
 
-    In shared memory a warp has for each of its sites the numbers of all operands that have a row for each site, those
-    that are read and then those that are written; a number is a row of lanes.
+    A site has in shared memory the numbers of all operands that have a row for each site, those that are read and then
+    those that are written; a number is a row of lanes. A contraction either writes such operands, and warps have sites
+    of their own, or sums over sites, and all warps share them.
+
+    Args:
+        together: rows that a block walks, those of one node as one.
+
+    Raises:
+        ValueError: the contraction has outputs of both kinds.
     """
 
-    def __init__(self, problem: Problem, contraction: Contraction, shape: Shape):
+    def __init__(self, problem: Problem, contraction: Contraction, shape: Shape, together: int = 1):
         super().__init__(problem)
         self.contraction, self.shape, self.warps = contraction, shape, shape.warps
         self.scalar, self.number, self.item = SCALAR[problem.dtype], getattr(types, problem.dtype), problem.item_bytes
@@ -60,21 +67,37 @@ class PowersParts(Lists):
         for use, names in (("read", self.read), ("written", self.written)):
             for element in self.elements(names):
                 self.slots[use, element] = len(self.slots)
+        if self.written and self.summed:
+            raise ValueError(f"contraction: {contraction.spec} has outputs of sites and sums over them; split it")
+        self.together = together
         kept = sum(map(self.is_coefficient, (*contraction.inputs, *contraction.outputs))) * self.item // 4
-        self.chunks = chunks(problem, max(1, shape.coefficients // kept))
-        most = max(sum(len(monomial.entries) for monomial in chunk) for chunk in self.chunks)
+        self.chunks = self._chunks(max(1, shape.coefficients // kept))
         self.lane_bytes = LANES * self.item
-        self.sum_bytes = most * self.lane_bytes if self.summed else 0
         self.site_bytes = len(self.slots) * self.lane_bytes
-        room = SHARED_BYTES // (shape.blocks * shape.warps) - self.sum_bytes
-        self.sites = max(1, min(MOST_SITES, room // self.site_bytes))
-        self.warp_bytes = self.sites * self.site_bytes
+        room, most = SHARED_BYTES // shape.blocks, MOST_SITES * shape.warps
+        self.sites = max(1, min(most, room // self.site_bytes) // self.sharing)
         self.channels = problem.multiplicity(problem.paths[0])
         self.channel_parts = -(-self.channels // LANES)
 
     @property
+    def sharing(self) -> int:
+        """Warps that share out the sites of a block."""
+        return 1 if self.summed else self.warps
+
+    @property
     def shared_bytes(self) -> int:
-        return self.warps * (self.warp_bytes + self.sum_bytes)
+        return self.sharing * self.sites * self.site_bytes
+
+    def _chunks(self, coefficients: int) -> list[tuple[Monomial, ...]]:
+        """Of so many coefficients at most, about; where warps share them out, as many for each."""
+        found = chunks(self.problem, coefficients)
+        if not self.summed:
+            return found
+        rounds = -(-len(found) // self.warps)
+        count = sum(len(monomial.entries) for chunk in found for monomial in chunk)
+        fewest = -(-count // (rounds * self.warps))
+        even = (chunks(self.problem, size) for size in range(fewest, coefficients + 1))
+        return next((each for each in even if len(each) <= rounds * self.warps), found)
 
     def is_coefficient(self, name: str) -> bool:
         return base(name) == self.problem.form[COEFFICIENT]
@@ -105,6 +128,17 @@ class PowersParts(Lists):
         return contract_sites
 
 
+class _Sites(NamedTuple):
+    """Sites that a warp walks: those at positions first, first + step, ... below stop. The lane has a place for the
+    first one, and after so many places one for the next."""
+
+    first: ir.Value
+    stop: ir.Value
+    step: int
+    place: ir.Value
+    places: int
+
+
 class _Emitted:
     """Emits what a warp does with the sites of a row."""
 
@@ -115,46 +149,68 @@ class _Emitted:
         self.inputs, self.outputs, self.sums, self.edges = inputs, outputs, sums, edges
         self.node, self.row, self.begin, self.end, self.warp, self.lane = node, row, begin, end, warp, lane
         self.arithmetic = Arithmetic(builder, parts.problem.dtype)
-        self.own = builder.add(memory, builder.mul(warp, I32(parts.warp_bytes)))
-        self.own_lane = builder.add(self.own, builder.mul(lane, I32(parts.item)))
-        self.scratch = builder.add(memory, I32(parts.warps * parts.warp_bytes))
+        self.lane_place = builder.add(memory, builder.mul(lane, I32(parts.item)))
         own_channel, last = builder.add(channel, lane), I32(parts.channels - 1)
         self.exists = None if parts.channels % LANES == 0 else builder.icmp_unsigned("<=", own_channel, last)
         self.channel = own_channel if self.exists is None else builder.select(self.exists, own_channel, last)
 
     def emit(self) -> None:
         """Rounds of as many sites as the block has room for; one at least, so that sums are written."""
+        if self.parts.summed:
+            self._sums()
+        else:
+            self._numbers_of_sites()
+
+    def _numbers_of_sites(self) -> None:
         parts, builder = self.parts, self.builder
-        all_sites = I32(parts.warps * parts.sites)
-        stop = self.end
-        if parts.summed:
-            after = builder.add(self.begin, I32(1))
-            stop = builder.select(builder.icmp_unsigned("<", self.end, after), after, self.end)
-        rounds = Loop(builder, self.begin, stop, all_sites)
+        rounds = Loop(builder, self.begin, self.end, I32(parts.warps * parts.sites))
         first = builder.add(rounds.index, self.warp)
-        self._each_site(first, self._fetch)
+        own = builder.add(self.lane_place, builder.mul(self.warp, I32(parts.sites * parts.site_bytes)))
+        sites = _Sites(first, self._before(first, parts.warps * (parts.sites - 1) + 1), parts.warps, own, 1)
+        self._each_site(sites, self._fetch)
         stored: set[Element] = set()
         for chunk in parts.chunks:
-            self._chunk(chunk, first, rounds.index, stored)
-        self._each_site(first, partial(self._write, stored))
+            self._chunk(chunk, sites, stored)
+        self._each_site(sites, partial(self._write, stored))
         rounds.close()
 
-    def _each_site(self, first, do) -> None:
-        """do(position, the lane's place of the site) for the warp's sites of a round."""
-        sites, place = self._sites(first, [])
-        do(sites.index, place)
-        sites.close([self._next(place)])
-
-    def _sites(self, first, carried: list) -> tuple[Loop, ir.Value]:
-        """A loop over the warp's sites of a round, which also carries the lane's place of the site."""
+    def _sums(self) -> None:
+        """All warps bring the sites of a round to shared memory, and each sums its chunks over all of them."""
         parts, builder = self.parts, self.builder
-        stop = builder.add(first, I32(parts.warps * (parts.sites - 1) + 1))
-        stop = builder.select(builder.icmp_unsigned("<", stop, self.end), stop, self.end)
-        sites = Loop(builder, first, stop, I32(parts.warps), [self.own_lane, *carried])
-        return sites, sites.carried[0]
+        after = builder.add(self.begin, I32(1))
+        stop = builder.select(builder.icmp_unsigned("<", self.end, after), after, self.end)
+        rounds = Loop(builder, self.begin, stop, I32(parts.sites))
+        last = self._before(rounds.index, parts.sites)
+        own = builder.add(self.lane_place, builder.mul(self.warp, I32(parts.site_bytes)))
+        ptx.synchronize_block(builder)  # the sites of the round before have been read
+        first = builder.add(rounds.index, self.warp)
+        self._each_site(_Sites(first, last, parts.warps, own, parts.warps), self._fetch)
+        ptx.synchronize_block(builder)
+        sites = _Sites(rounds.index, last, 1, self.lane_place, 1)
+        is_first = builder.icmp_unsigned("==", rounds.index, self.begin)
+        for number, chunk in enumerate(parts.chunks):
+            with builder.if_then(builder.icmp_unsigned("==", self.warp, I32(number % parts.warps))):
+                self._write_sums(self._chunk(chunk, sites, set()), is_first)
+        rounds.close()
 
-    def _next(self, place):
-        return self.builder.add(place, I32(self.parts.site_bytes))
+    def _before(self, first, count: int):
+        """The end of so many positions from the first one, or of all."""
+        stop = self.builder.add(first, I32(count))
+        return self.builder.select(self.builder.icmp_unsigned("<", stop, self.end), stop, self.end)
+
+    def _each_site(self, sites: _Sites, do) -> None:
+        """do(position, the lane's place of the site) for these sites."""
+        walk, place = self._walk(sites, [])
+        do(walk.index, place)
+        walk.close([self._next(place, sites)])
+
+    def _walk(self, sites: _Sites, carried: list) -> tuple[Loop, ir.Value]:
+        """A loop over sites, which also carries the lane's place of the site."""
+        walk = Loop(self.builder, sites.first, sites.stop, I32(sites.step), [sites.place, *carried])
+        return walk, walk.carried[0]
+
+    def _next(self, place, sites: _Sites):
+        return self.builder.add(place, I32(self.parts.site_bytes * sites.places))
 
     def _slot(self, place, use: str, element: Element):
         """A pointer to the lane's number in shared memory."""
@@ -187,16 +243,17 @@ class _Emitted:
                     ]
                     vectors.store(builder, builder.add(row, self._offset(run[0])), values, GLOBAL)
 
-    def _chunk(self, chunk: tuple[Monomial, ...], first, start, stored: set[Element]) -> None:
-        """The chunk's share of all sums of the warp's sites; `stored` are those that earlier chunks have a share in."""
+    def _chunk(self, chunk: tuple[Monomial, ...], sites: _Sites, stored: set[Element]) -> dict[Element, ir.Value]:
+        """The chunk's share of what is written for these sites, to shared memory, where earlier chunks have one in
+        those that are `stored`. Returns what is summed over them."""
         parts, builder = self.parts, self.builder
         known = self._coefficients(chunk)
         places = [entry.coefficient for monomial in chunk for entry in monomial.entries]
         summed = [(name, *place) for name in parts.summed for place in places]
         zero = ir.Constant(parts.scalar, 0.0)
-        sites, place = self._sites(first, [zero] * len(summed))
+        walk, place = self._walk(sites, [zero] * len(summed))
         values: dict[Element, ir.Value] = {}
-        totals = dict(zip(summed, sites.carried[1:], strict=True))
+        totals = dict(zip(summed, walk.carried[1:], strict=True))
 
         def read(element: Element) -> ir.Value:
             if parts.is_coefficient(element[0]):
@@ -211,9 +268,8 @@ class _Emitted:
                 slot = self._slot(place, "written", element)
                 builder.store(builder.fadd(builder.load(slot), total) if element in stored else total, slot)
                 stored.add(element)
-        results = sites.close([self._next(place), *[totals[element] for element in summed]])
-        if summed:
-            self._write_sums(len(places), places[0], results[1:], start)
+        _, *results = walk.close([self._next(place, sites), *[totals[element] for element in summed]])
+        return dict(zip(summed, results, strict=True))
 
     def _coefficients(self, chunk: tuple[Monomial, ...]) -> dict[Element, ir.Value]:
         """The lane's coefficients that a chunk reads, in registers."""
@@ -227,40 +283,21 @@ class _Emitted:
                 known[element] = builder.load(builder.inttoptr(address, ir.PointerType(parts.scalar, GLOBAL)))
         return known
 
-    def _write_sums(self, count: int, first: tuple[int, int], values: list[ir.Value], start) -> None:
-        """Sums over a row's sites, such as gradients by coefficients: those of all warps, and of earlier rounds. The
-        coefficients of a chunk lie one after the other."""
+    def _write_sums(self, sums: dict[Element, ir.Value], is_first) -> None:
+        """Sums over a row's sites, such as gradients by coefficients: added to those of earlier rounds."""
         parts, builder = self.parts, self.builder
-        own = builder.add(self.scratch, builder.mul(self.warp, I32(parts.sum_bytes)))
-        own = builder.add(own, builder.mul(self.lane, I32(parts.item)))
-        for n, name in enumerate(parts.summed):
-            ptx.synchronize_block(builder)
-            for m, value in enumerate(values[n * count : (n + 1) * count]):
-                place = builder.add(own, I32(m * parts.lane_bytes))
-                builder.store(value, builder.inttoptr(place, ir.PointerType(parts.scalar, SHARED)))
-            ptx.synchronize_block(builder)
-            block, component = first
-            row = self._row(self.sums, parts.contraction.outputs, name, self.row)
-            row = builder.add(row, self._offset((name, block, component)))
-            step = self.problem.row(name).blocks[block].component_stride * parts.item
-            each = Loop(builder, self.warp, I32(count), I32(parts.warps))
-            place = builder.add(self.scratch, builder.mul(each.index, I32(parts.lane_bytes)))
-            place = builder.add(place, builder.mul(self.lane, I32(parts.item)))
-            total = None
-            for warp in range(parts.warps):
-                at = builder.add(place, I32(warp * parts.sum_bytes))
-                one = builder.load(builder.inttoptr(at, ir.PointerType(parts.scalar, SHARED)))
-                total = self.arithmetic.add(one, total)
-            address = builder.add(row, builder.mul(builder.zext(each.index, I64), I64(step)))
-            pointer = builder.inttoptr(address, ir.PointerType(parts.scalar, GLOBAL))
-            with builder.if_then(ir.IntType(1)(1) if self.exists is None else self.exists):
-                is_first = builder.icmp_unsigned("==", start, self.begin)
-                with builder.if_else(is_first) as (once, again):
-                    with once:
-                        builder.store(total, pointer)
-                    with again:
-                        builder.store(builder.fadd(builder.load(pointer), total), pointer)
-            each.close()
+        rows = {name: self._row(self.sums, parts.contraction.outputs, name, self.row) for name in parts.summed}
+        places = {element: builder.add(rows[element[0]], self._offset(element)) for element in sums}
+        kind = ir.PointerType(parts.scalar, GLOBAL)
+        pointers = {element: builder.inttoptr(place, kind) for element, place in places.items()}
+        exists = ir.IntType(1)(1) if self.exists is None else self.exists
+        with builder.if_then(exists), builder.if_else(is_first) as (once, again):
+            with once:
+                for element, total in sums.items():
+                    builder.store(total, pointers[element])
+            with again:
+                for element, total in sums.items():
+                    builder.store(builder.fadd(builder.load(pointers[element]), total), pointers[element])
 
     def _row(self, addresses, names: tuple[str, ...], name: str, number):
         """The address of an operand's row."""

@@ -155,16 +155,18 @@ def test_products_of_features():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("unused", [0, 4])
-def test_partial_rows_are_added_to_their_nodes(unused, dtype):
+@pytest.mark.parametrize(("unused", "together"), [(0, 1), (4, 1), (4, 3)])
+def test_partial_rows_are_added_to_their_nodes(unused, together, dtype):
     random, nodes, length = np.random.default_rng(0), 6, 45
     continuing = np.array([1] * 19 + [2] + [4] * 8 + [5] * 9 + [nodes] * unused, np.int32)
     rows, partials = (random.normal(size=(n, length)).astype(dtype) for n in (nodes, len(continuing)))
-    used = continuing < nodes
+    row = np.arange(len(continuing)) + continuing + 1  # of all; those that others were walked with have no partial row
+    used = (continuing < nodes) & (row % together == 0)
     partials[~used] = np.nan
     expected = rows.astype(np.float64)
     np.add.at(expected, continuing[used], partials[used])
-    np.testing.assert_allclose(folded(rows, partials, continuing), expected, rtol=1e-5 if dtype == "float32" else 1e-13)
+    found = folded(rows, partials, continuing, together)
+    np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype == "float32" else 1e-13)
 
 
 @thorough
