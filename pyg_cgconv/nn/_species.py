@@ -138,3 +138,14 @@ def times_matrices(block: Tensor, matrices: Tensor, species: Grouped) -> Tensor:
     placed = block.index_select(0, species.node).reshape(groups, rows, channels)
     products = placed @ matrices.index_select(0, species.group)
     return products.view(places, components, matrices.shape[-1])
+
+
+def products_by_species(block: Tensor, matrices: Tensor, species: Tensor | Grouped) -> Tensor:
+    """Products of blocks (n, d, u) of nodes with the matrix (u, S, v) of their species, (n, d, v).
+
+    Args:
+        species: One-hot rows, or groups. With these, products are at the places of the groups.
+    """
+    if isinstance(species, Grouped):
+        return times_matrices(block, matrices.transpose(0, 1), species)
+    return (block[:, :, :, None] * species[:, None, None, :]).flatten(2) @ matrices.flatten(0, 1)

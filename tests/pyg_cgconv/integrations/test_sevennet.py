@@ -23,6 +23,7 @@ pytest.importorskip("sevenn", reason="sevenn is not installed")
 import sevenn._const
 import sevenn._keys as key
 from ase.build import bulk
+from ase.data import chemical_symbols
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.calculator import SevenNetCalculator
 from sevenn.model_build import build_E3_equivariant_model
@@ -31,8 +32,11 @@ from sevenn.train.dataload import unlabeled_atoms_to_graph
 from torch_geometric.loader.dataloader import Collater
 
 from pyg_cgconv.integrations import sevennet
+from pyg_cgconv.integrations._self_connection import SelfConnection
 
 CONVOLUTIONS = ["0_convolution", "1_convolution"]
+CONNECTIONS = ["0_self_connection_intro.fc_tensor_product", "1_self_connection_intro.fc_tensor_product"]
+REPLACED = CONVOLUTIONS + CONNECTIONS
 RESULTS = [key.PRED_TOTAL_ENERGY, key.PRED_FORCE, key.PRED_STRESS]
 
 
@@ -114,7 +118,7 @@ def test_derivatives_agree(dtype, options):
     with default_dtype(dtype):
         original, given = model(**options), batch()
         fast = sevennet.accelerate(copy.deepcopy(original))
-        assert list(sevennet.report(fast).replaced) == CONVOLUTIONS
+        assert list(sevennet.report(fast).replaced) == REPLACED
         results = [all_of(in_float(each), given) for each in (fast, original)]
         assert_agree(*results, TOLERANCES[dtype])
 
@@ -149,6 +153,24 @@ def test_layers_that_are_not_instantiated_yet():
     assert type(sevennet.restore(layers)[0]) is convolution.IrrepsConvolution
 
 
+@pytest.mark.parametrize("species", [2, 20])
+def test_self_connections_by_species(species, monkeypatch):
+    """In float32, as SevenNet has one-hot species."""
+    names = ["C", "O", *chemical_symbols[20:50]][:species]
+    with default_dtype(torch.float32):
+        original = model(**{key.CHEMICAL_SPECIES: names, key.NUM_SPECIES: species})
+        fast = sevennet.accelerate(copy.deepcopy(original))
+        expected, calls, own = all_of(original, batch()), [], SelfConnection.original.forward
+        monkeypatch.setattr(SelfConnection.original, "forward", lambda *given: calls.append(given) or own(*given))
+        assert_agree(all_of(fast, batch()), expected, 1e-5)
+        assert not calls
+
+
+def test_self_connections_that_are_linear_maps_stay():
+    original = model(**{key.SELF_CONNECTION_TYPE: "linear"})
+    assert list(sevennet.report(sevennet.accelerate(original)).replaced) == CONVOLUTIONS
+
+
 def test_the_state_dict_stays(original, accelerated):
     assert list(accelerated.state_dict()) == list(original.state_dict())
     accelerated.load_state_dict(original.state_dict(), strict=True)
@@ -165,7 +187,7 @@ def test_restore_leaves_what_was(original, accelerated):
 
 
 def test_a_copy_stays_fast(accelerated):
-    assert list(sevennet.report(copy.deepcopy(accelerated)).replaced) == CONVOLUTIONS
+    assert list(sevennet.report(copy.deepcopy(accelerated)).replaced) == REPLACED
 
 
 def test_calculators_agree():
@@ -194,7 +216,7 @@ def test_another_accelerator_is_named(original):
     other = convolution.IrrepsScatterGatterFusedConvolution.from_irreps_convolution(fast._modules["1_convolution"])
     fast.replace_module("1_convolution", other)
     report = sevennet.report(sevennet.accelerate(fast))
-    assert list(report.replaced) == CONVOLUTIONS[:1]
+    assert list(report.replaced) == [CONVOLUTIONS[0], *CONNECTIONS]
     assert "another accelerator" in report.left[CONVOLUTIONS[1]]
 
 
