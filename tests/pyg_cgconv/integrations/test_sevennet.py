@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,8 @@ from tests.drop_ins import (
     own_rows,
 )
 
+from tests.lammps_data import LAMMPSData
+
 pytest.importorskip("sevenn", reason="sevenn is not installed")
 
 import sevenn._const
@@ -29,6 +33,7 @@ from sevenn.calculator import SevenNetCalculator
 from sevenn.model_build import build_E3_equivariant_model
 from sevenn.nn import convolution
 from sevenn.train.dataload import unlabeled_atoms_to_graph
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.loader.dataloader import Collater
 
 from pyg_cgconv.integrations import sevennet
@@ -223,6 +228,55 @@ def test_another_accelerator_is_named(original):
 def test_importing_it_does_not_import_pyg():
     """SevenNet's own data do."""
     in_fresh_process("import sys, pyg_cgconv.integrations.sevennet; assert 'torch_geometric' not in sys.modules")
+
+
+INPUTS = key.EDGE_VEC, key.EDGE_IDX, key.ATOMIC_NUMBERS, key.NUM_ATOMS, key.BATCH, key.CELL_VOLUME
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["export", "aotinductor"])
+@pytest.mark.parametrize("species", [2, 9])
+def test_programs_work_in_a_fresh_process(kind, species, tmp_path):
+    """With forces and stress, for other numbers of atoms and edges, where neither SevenNet nor PyG is imported."""
+    names = ["C", "O", *chemical_symbols[20:50]][:species]
+
+    def given(atoms):
+        graph = AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, 3.0))
+        made = Collater([])([graph])
+        return tuple(made[name].float() if made[name].is_floating_point() else made[name] for name in INPUTS)
+
+    with default_dtype(torch.float32):
+        original = model(**{key.CHEMICAL_SPECIES: names, key.NUM_SPECIES: species}).eval()
+        fast = sevennet.accelerate(copy.deepcopy(original)).requires_grad_(False)
+
+        def derivatives(*values, model=fast):
+            data = dict(zip(INPUTS, values, strict=True))
+            out = model(data | {key.EDGE_VEC: data[key.EDGE_VEC].detach()})
+            return tuple(out[name] for name in RESULTS)
+
+        arguments = given(structure()[:7])
+        atoms, edges = torch.export.Dim("atoms", min=3), torch.export.Dim("edges", min=3)
+        varied = {key.EDGE_VEC: {0: edges}, key.EDGE_IDX: {1: edges}, key.ATOMIC_NUMBERS: {0: atoms}}
+        shapes = tuple((varied | {key.BATCH: {0: atoms}}).get(name) for name in INPUTS)
+        graph = make_fx(derivatives, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
+        program, file = torch.export.export(graph, arguments, dynamic_shapes=shapes), tmp_path / "program.pt2"
+        if kind == "export":
+            torch.export.save(program, file)
+        else:
+            torch._inductor.aoti_compile_and_package(program, package_path=str(file))
+        others = given(structure() * (2, 1, 1))
+        expected = [each.detach() for each in derivatives(*others, model=original)]
+    torch.save((others, expected), tmp_path / "expected.pt")
+    script = """
+import sys, torch, pyg_cgconv
+kind, file, expected = sys.argv[1:]
+arguments, right = torch.load(expected)
+program = torch.export.load(file).module() if kind == "export" else torch._inductor.aoti_load_package(file)
+for found, wanted in zip(program(*arguments), right, strict=True):
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+assert not {"sevenn", "torch_geometric"}.intersection(sys.modules)
+"""
+    in_fresh_process(script, kind, file, tmp_path / "expected.pt")
 
 
 @pytest.mark.parametrize("atoms", [0, 5])
