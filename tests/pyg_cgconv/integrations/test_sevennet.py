@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import pickle
 import sys
 from types import SimpleNamespace
 
@@ -85,6 +86,14 @@ def float64():
         yield
 
 
+@pytest.fixture
+def calls_of_e3nn(monkeypatch):
+    """Grows with each self-connection that e3nn computes."""
+    calls, own = [], SelfConnection.original.forward
+    monkeypatch.setattr(SelfConnection.original, "forward", lambda *given: calls.append(given) or own(*given))
+    return calls
+
+
 @pytest.fixture(scope="module")
 def original():
     return model()
@@ -159,16 +168,16 @@ def test_layers_that_are_not_instantiated_yet():
 
 
 @pytest.mark.parametrize("species", [2, 20])
-def test_self_connections_by_species(species, monkeypatch):
+def test_self_connections_by_species(species, calls_of_e3nn):
     """In float32, as SevenNet has one-hot species."""
     names = ["C", "O", *chemical_symbols[20:50]][:species]
     with default_dtype(torch.float32):
         original = model(**{key.CHEMICAL_SPECIES: names, key.NUM_SPECIES: species})
         fast = sevennet.accelerate(copy.deepcopy(original))
-        expected, calls, own = all_of(original, batch()), [], SelfConnection.original.forward
-        monkeypatch.setattr(SelfConnection.original, "forward", lambda *given: calls.append(given) or own(*given))
+        expected = all_of(original, batch())
+        calls_of_e3nn.clear()
         assert_agree(all_of(fast, batch()), expected, 1e-5)
-        assert not calls
+        assert not calls_of_e3nn
 
 
 def test_self_connections_that_are_linear_maps_stay():
@@ -228,6 +237,36 @@ def test_another_accelerator_is_named(original):
 def test_importing_it_does_not_import_pyg():
     """SevenNet's own data do."""
     in_fresh_process("import sys, pyg_cgconv.integrations.sevennet; assert 'torch_geometric' not in sys.modules")
+
+
+def test_lammps_with_ghost_atoms(monkeypatch, calls_of_e3nn):
+    """By SevenNet's own wrapper for ML-IAP, which builds its model from a file when it is first called."""
+    unified = SimpleNamespace(MLIAPUnified=type("MLIAPUnified", (), {}))
+    for name, module in (("lammps", None), ("lammps.mliap", None), ("lammps.mliap.mliap_unified_abc", unified)):
+        monkeypatch.setitem(sys.modules, name, module or SimpleNamespace())
+    from sevenn.mliap import SevenNetMLIAPWrapper
+
+    with default_dtype(torch.float32):
+        original = model()
+        wrapper = SevenNetMLIAPWrapper.__new__(SevenNetMLIAPWrapper)
+        wrapper.model, wrapper.modal, wrapper.device = None, None, torch.device("cpu")
+        wrapper.use_cueq = wrapper.use_flash = wrapper.use_oeq = False
+        wrapper.cp = SimpleNamespace(build_model=lambda **_: copy.deepcopy(original))
+        wrapper._ensure_model_initialized()
+        sevennet.accelerate(wrapper.model)
+        wrapper.cp = None
+        expected = original.eval()(batch((1,)))
+        for each in (wrapper, pickle.loads(pickle.dumps(wrapper))):
+            assert sorted(sevennet.report(each.model).replaced.values()) == 2 * ["FullyConnectedTensorProduct"] + 2 * [
+                "IrrepsConvolution"
+            ]
+            given = LAMMPSData(structure(), list(range(119)), 3.0)
+            calls_of_e3nn.clear()
+            each.compute_forces(given)
+            assert given.exchanges == 2
+            assert not calls_of_e3nn
+            found = {key.PRED_TOTAL_ENERGY: given.energy.view(1), key.PRED_FORCE: given.forces}
+            assert_agree(found, {name: expected[name] for name in found}, 1e-5)
 
 
 INPUTS = key.EDGE_VEC, key.EDGE_IDX, key.ATOMIC_NUMBERS, key.NUM_ATOMS, key.BATCH, key.CELL_VOLUME
