@@ -20,7 +20,6 @@ from tests.drop_ins import (
     loss_gradients,
     own_rows,
 )
-
 from tests.lammps_data import LAMMPSData
 
 pytest.importorskip("sevenn", reason="sevenn is not installed")
