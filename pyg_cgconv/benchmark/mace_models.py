@@ -70,7 +70,8 @@ class MACE(Package):
 
     def compiled(self, name: str, model: nn.Module) -> nn.Module:
         """As MACE's calculator has it with ``compile_mode="default"``."""
-        return torch.compile(prepare(extract_model)(model=model, map_location=str(self.device)), fullgraph=True)
+        built = prepare(extract_model)(model=model, map_location=str(self.device))
+        return torch.compile(built, fullgraph=True)  # type: ignore[return-value]  # a module of a module
 
     def peers(self) -> dict[str, Make]:
         return {"cuequivariance": self._cuequivariance, "openequivariance": self._openequivariance}

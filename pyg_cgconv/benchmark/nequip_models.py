@@ -45,7 +45,7 @@ class NequIP(Package):
 
     def compiled(self, name: str, model: nn.Module) -> nn.Module:
         """In training ``compile_mode: compile``, in inference what ``nequip-compile --target ase`` makes."""
-        built = self._built(name, "compile")
+        built: Any = self._built(name, "compile")
         built.load_state_dict(model.state_dict())
         built.__class__ = Compiled
         built.program = (_program(model, self.batch([TRACED]), self.device),)  # no module of it

@@ -32,7 +32,7 @@ def products(attributes):
 
 def attributes_of(species, table):
     """Rows of a table, or one-hot."""
-    rows = torch.nn.functional.one_hot(species, 12).double() if table is None else table[species]
+    rows = torch.eye(12, device=species.device)[species] if table is None else table[species]
     looked_up(rows, species, table)
     return rows
 
@@ -57,6 +57,21 @@ def test_derivatives_agree(count, atoms, monkeypatch):
     monkeypatch.setattr(SelfConnection.original, "forward", None)
     for found, right in zip(derivatives(fast, x, species, table), expected, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("count", [3, 9, None], ids=str)
+def test_nothing_waits_for_a_gpu(count):
+    table = None if count is None else torch.randn(count, 5, device="cuda", requires_grad=True)
+    fast = products(12 if count is None else 5)[0].cuda()
+    x = torch.randn(ATOMS, fast.irreps_in1.dim, device="cuda", requires_grad=True)
+    species = torch.arange(ATOMS, device="cuda") % (count or 12)
+    derivatives(fast, x, species, table)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        derivatives(fast, x, species, table)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_more_species_than_atoms_are_left_to_e3nn(monkeypatch):
