@@ -30,6 +30,10 @@ class LookUp:
         self.species, self.table, self.version = species, table, version
         self._prepared: tuple[int, torch.dtype, Tensor | Grouped] | None = None
 
+    def __reduce__(self):
+        """Copies and files of the attributes are without it: what is read must not need this class."""
+        return set, ()
+
     def prepared(self, nodes: int, count: int, dtype: torch.dtype) -> Tensor | Grouped:
         """One-hot rows or groups of the first species: made once for all layers."""
         if self._prepared is None or self._prepared[:2] != (nodes, dtype):
@@ -52,7 +56,7 @@ def look_up(attributes: Tensor) -> LookUp | None:
         if base is not None and base.shape[1:] == attributes.shape[1:] and base.stride() == attributes.stride():
             whole = base
     found = getattr(whole, _NAME, None)
-    return found if found is not None and found.version == whole._version else None
+    return found if isinstance(found, LookUp) and found.version == whole._version else None
 
 
 class SelfConnection(Replacement, o3.FullyConnectedTensorProduct):

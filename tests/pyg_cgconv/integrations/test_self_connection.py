@@ -1,5 +1,7 @@
 """Self-connections by species against the products of e3nn that they replace."""
 
+import copy
+
 import pytest
 import torch
 from e3nn import o3
@@ -89,6 +91,21 @@ def test_attributes_are_known_as_long_as_they_are_those_that_were_looked_up():
         assert look_up(other) is None
     rows[:4].mul_(2)
     assert look_up(rows) is None
+
+
+def test_files_and_copies_of_attributes_are_plain_tensors(tmp_path):
+    rows = attributes_of(torch.arange(ATOMS) % 3, torch.randn(3, 5))
+    torch.save(rows, tmp_path / "rows.pt")
+    for other in (torch.load(tmp_path / "rows.pt", weights_only=True), copy.deepcopy(rows)):
+        assert torch.equal(other, rows)
+        assert look_up(other) is None
+
+
+def test_torch_compile_has_e3nns_product():
+    fast, original = products(5)
+    table, x, species = torch.randn(3, 5), torch.randn(ATOMS, fast.irreps_in1.dim), torch.arange(ATOMS) % 3
+    compiled = torch.compile(lambda *given: fast(given[0], attributes_of(*given[1:])), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, species, table), original(x, table[species]), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [3, 9])
