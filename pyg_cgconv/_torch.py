@@ -107,6 +107,11 @@ def with_memory(tensor: Tensor) -> Tensor:
     return tensor.resolve_neg() if tensor.is_neg() else tensor
 
 
+def packs_saved_tensors() -> bool:
+    """Whether hooks replace what autograd saves, as those of torch.utils.checkpoint do."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+
+
 def recorder(function: type[torch.autograd.Function]) -> Callable:
     """`function.apply` without torch.func's part of it, which plain tensors do not need and which takes longer than a
     small kernel."""

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from e3nn import o3
 from mace import data, modules, tools
+from mace.tools.compile import prepare
+from mace.tools.scripts_utils import extract_model
 from mace.tools.torch_geometric import Batch
 from torch import Tensor, nn
 
@@ -60,8 +62,16 @@ class MACE(Package):
 
     def evaluate(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         given = {name: value.detach() if isinstance(value, Tensor) else value for name, value in batch.items()}
-        out = model(given, training=model.training)  # which asks for gradients by its positions
+        is_compiled = hasattr(model, "_orig_mod")
+        if is_compiled:  # what MACE's calculator gives such a model; others ask for gradients by positions themselves
+            given |= {name: given[name].clone().requires_grad_() for name in ("positions", "node_attrs")}
+        out = model(given, training=model.training or is_compiled)
         return out["energy"], out["forces"]
+
+    def compiled(self, name: str, model: nn.Module) -> nn.Module:
+        """As MACE's calculator has it with ``compile_mode="default"``."""
+        built = prepare(extract_model)(model=model, map_location=str(self.device))
+        return torch.compile(built, fullgraph=True)  # type: ignore[return-value]  # a module of a module
 
     def peers(self) -> dict[str, Make]:
         return {"cuequivariance": self._cuequivariance, "openequivariance": self._openequivariance}

@@ -154,7 +154,8 @@ def _step(evaluate: Callable[[], tuple[Tensor, Tensor]], model: nn.Module) -> Re
     model.zero_grad()
     energy, forces = evaluate()
     (energy.square().mean() + forces.square().mean()).backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    named = ((name.removeprefix("_orig_mod."), p.grad) for name, p in model.named_parameters())  # of torch.compile
+    gradients = {name: gradient for name, gradient in named if gradient is not None}
     return {"energy": energy.detach(), "forces": forces.detach(), **gradients}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..integrations import nequip as integration  # first: it says which version is missing
@@ -12,6 +14,9 @@ from nequip.data import AtomicDataDict, from_ase
 from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
 from nequip.model import NequIPGNNModel
 from nequip.model.modify_utils import modify
+from nequip.nn.compile import CompileGraphModel, DictInputOutputWrapper
+from nequip.scripts._compile_utils import ASE_TARGET
+from nequip.utils.aot import aot_export_model
 from nequip.utils.global_state import set_global_state
 from torch import Tensor, nn
 
@@ -23,6 +28,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "nequip-l3": {"l_max": 3, "num_features": [128, 64, 32, 32]},
 }
 """The first is NequIP's preset M, the second that with l = 3."""
+TRACED = 16
+"""Atoms of the structure that a program is made with, which takes any number."""
 
 
 class NequIP(Package):
@@ -34,6 +41,17 @@ class NequIP(Package):
         set_global_state()
 
     def model(self, name: str) -> nn.Module:
+        return self._built(name, "eager")
+
+    def compiled(self, name: str, model: nn.Module) -> nn.Module:
+        """In training ``compile_mode: compile``, in inference what ``nequip-compile --target ase`` makes."""
+        built: Any = self._built(name, "compile")
+        built.load_state_dict(model.state_dict())
+        built.__class__ = Compiled
+        built.program = (_program(model, self.batch([TRACED]), self.device),)  # no module of it
+        return built
+
+    def _built(self, name: str, compile_mode: str) -> nn.Module:
         options = {"num_layers": 4, "radial_mlp_width": 128, "type_embed_num_features": 32} | ARCHITECTURES[name]
         made = NequIPGNNModel(
             **options,
@@ -46,7 +64,7 @@ class NequIP(Package):
             avg_num_neighbors=NEIGHBORS,
             per_type_energy_scales=dict.fromkeys(ELEMENTS, 1.0),
             per_type_energy_shifts=dict.fromkeys(ELEMENTS, 0.0),
-            compile_mode="eager",
+            compile_mode=compile_mode,
         )
         return (made["sole_model"] if isinstance(made, nn.ModuleDict) else made).to(self.device)
 
@@ -75,6 +93,26 @@ class NequIP(Package):
     def _openequivariance(self, name: str, model: nn.Module) -> nn.Module:
         self.need_gpu("openequivariance has no CPU kernels")
         return modify(model, [{"modifier": "enable_OpenEquivariance"}])
+
+
+class Compiled(CompileGraphModel):
+    """A model that NequIP compiles. In inference it is a program of AOTInductor."""
+
+    program: tuple[nn.Module]
+
+    def forward(self, data: AtomicDataDict.Type) -> AtomicDataDict.Type:
+        return super().forward(data) if self.training else self.program[0](data)
+
+
+def _program(model: nn.Module, data: AtomicDataDict.Type, device: torch.device) -> nn.Module:
+    """That of any number of atoms and edges of one structure."""
+    sizes = {kind: torch.export.Dim(f"num_{kind}s", min=2) for kind in ("graph", "node", "edge")}
+    fields = ASE_TARGET["input"], ASE_TARGET["output"]
+    with TemporaryDirectory() as folder:
+        file = str(Path(folder) / "model.nequip.pt2")
+        given = ASE_TARGET["data_settings"](dict(data))
+        aot_export_model(model, device, *fields, given, ASE_TARGET["batch_map_settings"](sizes), file)
+        return DictInputOutputWrapper(torch._inductor.aoti_load_package(file), *fields)
 
 
 PACKAGE = NequIP

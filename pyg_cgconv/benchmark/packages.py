@@ -23,6 +23,8 @@ MODELS = {
 
 REFERENCE, OURS, GRAPHS = "e3nn", "pyg_cgconv", "pyg_cgconv graphs"
 """The package's own path, this project's, and that with CUDA graphs."""
+COMPILED = "e3nn-compiled"
+"""The package's own path, in its own compile mode; measured only where somebody asks for it, as it takes minutes."""
 
 Make: TypeAlias = Callable[[str, nn.Module], nn.Module]
 """Makes of a model's name and the model, which it may change, what a peer makes of it; or raises an error that says why
@@ -59,10 +61,14 @@ class Package(ABC):
     def peers(self) -> dict[str, Make]:
         """The package's own ways to other kernels, by the names of the benchmark."""
 
+    @abstractmethod
+    def compiled(self, name: str, model: nn.Module) -> nn.Module:
+        """The model in the compile mode of the package."""
+
     def contenders(self) -> dict[str, Make]:
         """All that are compared; the reference is the first."""
         own = self.accelerate
-        made: dict[str, Make] = {REFERENCE: lambda name, model: model, **self.peers()}
+        made: dict[str, Make] = {REFERENCE: lambda name, model: model, COMPILED: self.compiled, **self.peers()}
         made[OURS] = lambda name, model: own(model)
         if "cuda_graphs" in inspect.signature(own).parameters:
             made[GRAPHS] = self._with_graphs

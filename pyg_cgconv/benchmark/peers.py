@@ -29,6 +29,6 @@ VARIANTS = {
     "cuequivariance-fused_tp": _by("cuequivariance", method="fused_tp"),
 }
 """Other ways of the same peers, measured only where somebody asks for them: e3nn by torch.compile, which has no double
-backward, and cuEquivariance by other methods than its fastest."""
+backward (of models, the package's own compile mode), and cuEquivariance by other methods than its fastest."""
 
 ALL = PEERS | VARIANTS

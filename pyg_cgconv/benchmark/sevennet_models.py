@@ -72,6 +72,9 @@ class SevenNet(Package):
         out = model(dict(batch))
         return out[key.PRED_TOTAL_ENERGY], out[key.PRED_FORCE]
 
+    def compiled(self, name: str, model: nn.Module) -> nn.Module:
+        raise Missing("SevenNet has no compile mode")
+
     def peers(self) -> dict[str, Make]:
         return {"cuequivariance": self._cuequivariance, "openequivariance": self._openequivariance}
 

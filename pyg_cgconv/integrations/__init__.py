@@ -6,6 +6,7 @@
     linear        e3nn's linear map as one matrix product an irrep
     spherical     e3nn's spherical harmonics in programs that are traced
     mace_products   MACE's symmetric contraction
+    self_connection   products with attributes that are looked up by species, as linear maps by species
     captured      a whole model whose calls CUDA graphs serve; mace_model, nequip_model, sevennet_model: theirs
     replay        a call as a CUDA graph; gradients: those of a loss by its parameters as another one
     nequip_extension   what NequIP loads when it is imported

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 
-from .._torch import in_forward_mode, is_plain
+from .._torch import in_forward_mode, is_plain, packs_saved_tensors
 from ._replacement import Replacement, logger
 from ._replay import Data, Replay, Results
 
@@ -109,21 +109,31 @@ class Captured(Replacement):
             _, _, *bound = self._signature.bind(self, data, *arguments, **named).arguments.items()
             options = dict(bound)
             with self._replay.lock:
-                why = self._obstacle(data, options)
-                found = None if why else self._captured(data, options)
-            if found is not None:
+                found = self._served(data, options)
+            if isinstance(found, dict):
                 return self.results(data, found)
-            why = why or "too many graphs were captured for the calls that they served"
+            why = found
             if why not in self._told:
                 self._told.add(why)
                 logger.info("%s: not by a CUDA graph, because %s", type(self).__name__, why)
         return super().forward(data, *arguments, **named)
 
-    def _captured(self, data: Any, options: dict[str, Any]) -> dict | None:
+    def _served(self, data: Any, options: dict[str, Any]) -> dict | str:
+        """The results of a call by a graph, or why none serves it."""
+        why = self._obstacle(data, options)
+        if why:
+            return why
+        inputs, parameters = self.inputs(data), []
+        if self.is_training(options):
+            parameters = self._trained()
+            why = self._obstacle_to_training(inputs, parameters)
+        found = None if why else self._captured(inputs, options, parameters)
+        return found or why or "too many graphs were captured for the calls that they served"
+
+    def _captured(self, inputs: Data, options: dict[str, Any], parameters: Sequence[Tensor] = ()) -> dict | None:
         if self._read_at != self._places():
             self.prepare()  # others are in the place of parameters or modules that graphs were made of
         forward: Callable = partial(super().forward, **options)
-        parameters = self._trained() if self.is_training(options) else []
 
         def function(given: Data, leaves: Sequence[Tensor]) -> Results:
             with _exchanged(self._stores, parameters, leaves):
@@ -132,7 +142,6 @@ class Captured(Replacement):
         def completed(given: Data, edges: Tensor, atoms: Tensor) -> Data:
             return self.completed(self.with_one_more(given, atoms) if by_atom else given, edges, self._cutoff)
 
-        inputs = self.inputs(data)
         by_atom = self._with_room_for(inputs)
         check_numbers(inputs, self.by_edge, "edges")
         check_numbers(inputs, dict.fromkeys(by_atom, 0), "atoms")
@@ -175,17 +184,16 @@ class Captured(Replacement):
         edges, dim = next(iter(self.by_edge.items()))
         if not data[edges].shape[dim]:
             return "there are no edges"
-        if torch.cuda.is_current_stream_capturing():
-            return "it is part of a larger graph"
-        return self._obstacle_to_training(data) if self.is_training(options) else ""
+        return "it is part of a larger graph" if torch.cuda.is_current_stream_capturing() else ""
 
-    def _obstacle_to_training(self, data: Any) -> str:
-        asked_for = [name for name, value in self.inputs(data).items() if _requires_grad(value)]
+    def _obstacle_to_training(self, inputs: Data, parameters: Sequence[Tensor]) -> str:
+        asked_for = [name for name, value in inputs.items() if _requires_grad(value)]
         if asked_for:
             return f"gradients may be asked of it by {', '.join(asked_for)}"
         if not torch.is_grad_enabled():
             return "gradients are off, though it is in training"
-        parameters = self._trained()
+        if packs_saved_tensors():
+            return "hooks replace what autograd saves, as in torch.utils.checkpoint"
         if not parameters or not all(parameter.is_leaf for parameter in parameters):
             return "its parameters are not leaves that ask for gradients"
         return "gradients of an earlier call may still be asked for" if self._replay.is_taken else ""

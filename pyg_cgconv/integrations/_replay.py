@@ -117,7 +117,7 @@ class Replay:
         tensors = {name: value for name, value in data.items() if isinstance(value, Tensor)}
         sizes = self._sizes(tensors, by_atom)
         asked_for = tuple([parameter.data_ptr() for parameter in parameters])
-        settings = options, torch.are_deterministic_algorithms_enabled()
+        settings = options, torch.are_deterministic_algorithms_enabled(), _uses_tf32()
         key = settings, asked_for, tuple([self._signature(name, value, by_atom) for name, value in tensors.items()])
         near = [known for known in self._known if known[0] == key and sizes.near(known[1])]
         place = next((known for known in near if sizes.fit(known[1])), None)
@@ -230,6 +230,13 @@ class Replay:
             if value.dim():
                 target = target.narrow(dim, 0, value.shape[dim])
             target.copy_(value)
+
+
+def _uses_tf32() -> bool:
+    """Whether a GPU computes matrix products of float32 in TF32."""
+    products = torch.backends.cuda.matmul
+    # PyTorch 2.9 and later do not tell the old setting once somebody has used the new one.
+    return products.fp32_precision == "tf32" if hasattr(products, "fp32_precision") else products.allow_tf32
 
 
 def _replayed(captured: _Captured, turns: Turns, parameters: Sequence[Tensor]) -> Results:

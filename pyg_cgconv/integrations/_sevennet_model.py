@@ -52,7 +52,7 @@ class ForceStressOutputFromEdge(Replacement, force_output.ForceStressOutputFromE
         atoms = by_vector.new_zeros(data[keys.ATOMIC_ENERGY].shape[0], 3)
         data[self.key_force] = atoms.index_add(0, edges[0], by_vector).index_add(0, edges[1], by_vector, alpha=-1)
         virial = torch.cat([vectors * by_vector, vectors * by_vector.roll(-1, 1)], dim=1)  # xx yy zz xy yz zx
-        virials = atoms.new_zeros(len(atoms), 6).index_add(0, edges[1], virial)
+        virials = atoms.new_zeros(atoms.shape[0], 6).index_add(0, edges[1], virial)
         if self.use_atomic_virial:
             data[self.key_atomic_virial] = -virials
         if batched:

@@ -1,7 +1,8 @@
-"""SevenNet: `accelerate(model)` has the convolutions of its interaction blocks computed by generated kernels."""
+"""SevenNet: `accelerate(model)` has convolutions computed by generated kernels, and self-connections by species."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from .._torch import refuse_torchscript
 from ..ops import sorted_edges
 from ._convolution import Convolution, obstacle
-from ._replacement import Accelerator, Model, Replacement
+from ._replacement import Accelerator, Found, Model, Replacement, found
+from ._self_connection import SelfConnection, looked_up
 from ._versions import Known
 
 KNOWN = Known("sevenn", "0.12", "0.14")
@@ -18,6 +20,8 @@ KNOWN = Known("sevenn", "0.12", "0.14")
 try:
     from sevenn import _keys as keys
     from sevenn.nn import convolution as sevenn_convolution
+    from sevenn.nn import node_embedding
+    from sevenn.nn.self_connection import SelfConnectionIntro
 except ImportError as error:
     raise KNOWN.missing() from error
 
@@ -25,7 +29,7 @@ KNOWN.check()
 
 from ._sevennet_model import AtomGraphSequential, AtomReduce, ForceStressOutputFromEdge  # noqa: E402
 
-__all__ = ["IrrepsConvolution", "accelerate", "report", "restore"]
+__all__ = ["IrrepsConvolution", "OnehotEmbedding", "SelfConnection", "accelerate", "report", "restore"]
 
 
 class IrrepsConvolution(Replacement, sevenn_convolution.IrrepsConvolution):
@@ -64,24 +68,59 @@ class IrrepsConvolution(Replacement, sevenn_convolution.IrrepsConvolution):
         return data
 
 
+class OnehotEmbedding(Replacement, node_embedding.OnehotEmbedding):
+    """One-hot rows of species. Self-connections are told of the species."""
+
+    original = node_embedding.OnehotEmbedding
+
+    def forward(self, data: dict[str, Any]) -> dict[str, Any]:
+        species = data[self.key_x]
+        data = super().forward(data)
+        if self.key_additional_output is not None and species.dim() == 1:
+            looked_up(data[self.key_additional_output], species, None)
+        return data
+
+
+class _Models(Accelerator):
+    """Self-connections are replaced where their attributes are one-hot species."""
+
+    def classes(self) -> list[type[Replacement]]:
+        return [*super().classes(), SelfConnection]
+
+    def find(self, model: nn.Module) -> Iterator[Found]:
+        yield from super().find(model)
+        for name, module in model.named_modules():
+            if isinstance(module, SelfConnectionIntro):
+                yield _self_connection(f"{name}.fc_tensor_product".lstrip("."), module)
+
+
+def _self_connection(name: str, module: Any) -> Found:
+    product = module.fc_tensor_product
+    if product is None:
+        return Found(name, module, None, "it is not instantiated; call accelerate(model) again once it is")
+    if type(product) not in (SelfConnection, SelfConnection.original):
+        return Found(name, product, None, f"{type(product).__name__} is no FullyConnectedTensorProduct of e3nn")
+    return found(name, product, SelfConnection)
+
+
 def _others(module: nn.Module) -> str:
     is_other = isinstance(module, sevenn_convolution.IrrepsScatterGatterFusedConvolution)
     return "another accelerator computes it; build the model without one" if is_other else ""
 
 
-_models = Accelerator(
+_models = _Models(
     {IrrepsConvolution.original: IrrepsConvolution},
     "the IrrepsConvolution of SevenNet's interaction blocks",
     _others,
-    {kind.original: kind for kind in (AtomGraphSequential, AtomReduce, ForceStressOutputFromEdge)},
+    {kind.original: kind for kind in (AtomGraphSequential, AtomReduce, ForceStressOutputFromEdge, OnehotEmbedding)},
 )
 
 
 def accelerate(model: Model, *, cuda_graphs: bool = False) -> Model:
     """Has a model of SevenNet computed by generated kernels, where there are some. Everything else of it stays.
 
-    The convolutions of the interaction blocks are replaced, whether their layers are instantiated or not yet. State
-    dict, parameters, ``.to()`` and ``copy.deepcopy`` work as before.
+    The convolutions of the interaction blocks are replaced, whether their layers are instantiated or not yet, and
+    self-connections with weights by species. State dict, parameters, ``.to()`` and ``copy.deepcopy`` work as before.
 
     Args:
         model: an ``AtomGraphSequential``, in Python; or a module that has some.

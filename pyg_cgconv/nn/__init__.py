@@ -24,7 +24,8 @@ from ._gate import Gate
 from ._linear import Linear, SpeciesLinear, fused_as_on_gpus
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
-from ._species import one_hot, prepared_species
+from ._species import FEW as FEW_SPECIES
+from ._species import Grouped, one_hot, prepared_species, products_by_species
 from ._spherical import harmonic_slopes, harmonics_by_degree, spherical_harmonics
 from ._symmetric import SymmetricContraction, checked_channels, contract_polynomial
 from ._tensor_products import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorSquare
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
     from ._conv import TensorProductConv
 
 __all__ = [
+    "FEW_SPECIES",
     "BesselBasis",
     "ElementwiseTensorProduct",
     "FullyConnectedTensorProduct",
     "Gate",
+    "Grouped",
     "InteractionBlock",
     "Linear",
     "NodeProducts",
@@ -56,6 +59,7 @@ __all__ = [
     "harmonics_by_degree",
     "one_hot",
     "prepared_species",
+    "products_by_species",
     "spherical_harmonics",
 ]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .._torch import is_traced
+from .._torch import is_traced, untransformed
 from ..ops import checks_on_host
 
 FEW = 8
@@ -93,7 +93,8 @@ def checked(name: str, species: Species, features: Tensor, count: int) -> Specie
     Raises:
         TypeError: they are no tensor, or one-hot rows in another dtype than the features; not so under autocast, which
             makes them alike.
-        ValueError: they are neither numbers below `count` nor one-hot rows in a floating dtype.
+        ValueError: they are neither numbers below `count` nor one-hot rows in a floating dtype; or numbers of which
+            torch.vmap gives each call its own.
     """
     if isinstance(species, Grouped):
         return species
@@ -113,6 +114,7 @@ def checked(name: str, species: Species, features: Tensor, count: int) -> Specie
                 f"give numbers ({rows},)"
             )
         return species
+    species = untransformed(name, species)
     if rows and checks_on_host(species):
         least, most = (int(end) for end in species.aminmax())
         if least < 0 or most >= count:
@@ -138,3 +140,14 @@ def times_matrices(block: Tensor, matrices: Tensor, species: Grouped) -> Tensor:
     placed = block.index_select(0, species.node).reshape(groups, rows, channels)
     products = placed @ matrices.index_select(0, species.group)
     return products.view(places, components, matrices.shape[-1])
+
+
+def products_by_species(block: Tensor, matrices: Tensor, species: Tensor | Grouped) -> Tensor:
+    """Products of blocks (n, d, u) of nodes with the matrix (u, S, v) of their species, (n, d, v).
+
+    Args:
+        species: One-hot rows, or groups. With these, products are at the places of the groups.
+    """
+    if isinstance(species, Grouped):
+        return times_matrices(block, matrices.transpose(0, 1), species)
+    return (block[:, :, :, None] * species[:, None, None, :]).flatten(2) @ matrices.flatten(0, 1)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 from pyg_cgconv import TensorProductConv, _torch, nn
 from pyg_cgconv.nn import NodeProducts
@@ -247,6 +248,19 @@ def test_other_modules_are_not_scripted_either(module):
     for outer in (module, Nested(module)):
         with pytest.raises(TypeError, match=f"^{type(module).__name__}: TorchScript has no place .* torch.export"):
             torch.jit.script(outer)
+
+
+def test_hooks_on_saved_tensors_are_seen():
+    seen = [_torch.packs_saved_tensors()]
+
+    def look(x):
+        seen.append(_torch.packs_saved_tensors())
+        return x.sin()
+
+    checkpoint(look, torch.ones(1, requires_grad=True), use_reentrant=False).backward()
+    with torch.autograd.graph.save_on_cpu():
+        seen.append(_torch.packs_saved_tensors())
+    assert seen == [False, True, True, True]
 
 
 @pytest.mark.cuda

@@ -11,7 +11,7 @@ from pyg_cgconv.benchmark import largest, model_rows, models, parts, timing
 from pyg_cgconv.benchmark.__main__ import main
 from pyg_cgconv.benchmark.measure import STEP
 from pyg_cgconv.benchmark.model_rows import INFERENCE
-from pyg_cgconv.benchmark.packages import GRAPHS, OURS, REFERENCE, load
+from pyg_cgconv.benchmark.packages import COMPILED, GRAPHS, OURS, REFERENCE, load
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -51,6 +51,7 @@ def test_all_contenders_agree_or_say_why_they_did_not_run(name, tmp_path, capsys
     inference, step = ({row["peer"]: row for row in rows if row["structures"] == n} for n in (1, 2))
     assert list(inference) == list(step)
     assert {REFERENCE, OURS, "cuequivariance", "openequivariance"} <= set(inference)
+    assert COMPILED not in inference
     for found, what, atoms in ((inference, INFERENCE, 10), (step, STEP, 18)):
         for row in found.values():
             assert (row["model"], row["package"], row["dtype"]) == (name, package_of(name), "float64")
@@ -78,6 +79,34 @@ def test_where_the_time_goes(name):
         assert row["error"]["forces"] < 1e-5
     assert "this project's kernels" not in rows[0]["parts"]
     assert rows[1]["parts"]["this project's kernels"] > 0
+
+
+class Uncompiled(torch.nn.Module):
+    """What torch.compile makes of a module, without the minutes that it takes."""
+
+    def __init__(self, module, fullgraph):
+        super().__init__()
+        self._orig_mod = module
+
+    def forward(self, data, training):
+        assert training
+        assert data["positions"].requires_grad
+        return self._orig_mod(data, training=training)
+
+
+def test_a_packages_own_compile_mode(name, monkeypatch):
+    package = load(package_of(name), torch.float64, CPU)
+    monkeypatch.setattr(torch, "compile", Uncompiled)
+    if package_of(name) == "nequip":
+        monkeypatch.setattr(sys.modules[type(package).__module__], "_program", lambda model, data, device: model)
+    contenders = model_rows.Contenders(package, name, models.chosen_peers(package, [COMPILED]))
+    rows = contenders.rows([8], False, model_rows.Setting(seconds=0, profile=False))
+    (row,) = (row for row in rows if row["peer"] == COMPILED)
+    if package_of(name) == "sevennet":
+        assert row["missing"] == "SevenNet has no compile mode"
+    else:
+        assert row["ms"][INFERENCE] > 0
+        assert max(row["error"].values()) < 1e-11
 
 
 def test_another_models_results_are_refused(name, monkeypatch):

@@ -1,5 +1,6 @@
 """What captured models ask before a graph serves a call, on a CPU: a replay computes what the function would."""
 
+import logging
 import threading
 from typing import ClassVar
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint
 
 from pyg_cgconv.integrations import _replay
 from pyg_cgconv.integrations._captured import Captured
@@ -140,6 +142,21 @@ def test_deterministic_algorithms_have_a_graph_of_their_own(model):
     assert model._replay.captures == 2
 
 
+@pytest.mark.parametrize("by_backend", [False, True])
+def test_the_precision_of_matrix_products_has_a_graph_of_its_own(model, by_backend):
+    model._captured(chain(4), {})
+    if by_backend:
+        torch.backends.cuda.matmul.allow_tf32 = True
+    else:
+        torch.set_float32_matmul_precision("high")
+    try:
+        model._captured(chain(4), {})
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    model._captured(chain(4), {})
+    assert model._replay.captures == 2
+
+
 def test_modules_in_another_mode_have_a_graph_of_their_own(model):
     model._captured(chain(4), {})
     model.scale.train()
@@ -167,7 +184,33 @@ def test_what_no_graph_knows_of_is_an_obstacle(model):
     own.remove()
     assert "replica" in model._replicate_for_data_parallel()._obstacle(data, {})
     data["cell"].requires_grad_()
-    assert "cell" in model.train()._obstacle_to_training(data)
+    assert "cell" in model.train()._obstacle_to_training(data, model._trained())
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_calls_that_torch_computes_again_run_as_usual(model, use_reentrant, monkeypatch, caplog):
+    """Under torch.utils.checkpoint, where a graph would be asked for twice, and saves other tensors the second time."""
+    monkeypatch.setattr(model, "_obstacle", lambda data, options: "")
+    monkeypatch.setattr(model, "_captured", lambda *_: pytest.fail("a graph was asked for"))
+    model.cuda_graphs = True
+    data, leaf = chain(4), torch.ones(1, requires_grad=True)
+
+    def energy(model, factor):
+        return (factor * model(dict(data))["energy"]).sum()
+
+    with caplog.at_level(logging.INFO, "pyg_cgconv.integrations"):
+        if use_reentrant:
+            with torch.no_grad():  # as its first call is
+                energy(model.train(), leaf)
+        else:
+            checkpoint(energy, model.train(), leaf, use_reentrant=False).backward()
+            found = model.scale[0].weight.grad.clone()
+            model.zero_grad()
+            plain = Springs()
+            plain.load_state_dict(model.state_dict())
+            energy(plain, leaf).backward()
+            torch.testing.assert_close(found, plain.scale[0].weight.grad)
+    assert ("gradients are off" if use_reentrant else "as in torch.utils.checkpoint") in caplog.text
 
 
 def test_threads_take_turns(model, monkeypatch):

@@ -23,7 +23,8 @@ from tests.lammps_data import LAMMPSData
 pytest.importorskip("nequip", reason="nequip is not installed")
 
 from ase.build import bulk
-from nequip.data import AtomicDataDict, from_ase
+from ase.data import chemical_symbols
+from nequip.data import AtomicDataDict, deregister_fields, from_ase, register_fields
 from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper, NeighborListTransform
 from nequip.model import NequIPGNNModel
 from nequip.model.modify_utils import get_all_modifiers, modify
@@ -31,10 +32,13 @@ from nequip.scripts import compile
 from nequip.utils.global_state import set_global_state
 
 from pyg_cgconv.integrations import nequip
+from pyg_cgconv.integrations._self_connection import SelfConnection
 
 SMALL = {"l_max": 1, "num_features": 2}
 """Of models that are traced and compiled, which takes long."""
 CONVOLUTIONS = [f"model.func.layer{n}_convnet.conv.tp_scatter" for n in (0, 1)]
+CONNECTION = "model.func.layer1_convnet.conv.sc"
+REPLACED = [*CONVOLUTIONS, CONNECTION]
 SPECIES = ["C", "O"]
 
 
@@ -46,11 +50,11 @@ def state():
     torch.set_default_dtype(before)
 
 
-def model(dtype=torch.float64, compile_mode="eager", **options):
+def model(dtype=torch.float64, compile_mode="eager", types=SPECIES, **options):
     made = NequIPGNNModel(
         seed=1,
         model_dtype=str(dtype).removeprefix("torch."),
-        type_names=SPECIES,
+        type_names=types,
         r_max=3.0,
         num_bessels=4,
         polynomial_cutoff_p=6,
@@ -59,7 +63,7 @@ def model(dtype=torch.float64, compile_mode="eager", **options):
         radial_mlp_depth=1,
         radial_mlp_width=8,
         avg_num_neighbors=8.0,
-        per_type_energy_shifts=dict.fromkeys(SPECIES, -1.0),
+        per_type_energy_shifts=dict.fromkeys(types, -1.0),
         compile_mode=compile_mode,
         **({"l_max": 2, "num_features": [6, 4, 2]} | options),
     )
@@ -110,8 +114,81 @@ def test_derivatives_agree(dtype):
     """With another number of channels for each l, as NequIP's instructions are not sorted by their slots."""
     original = model(dtype)
     fast = nequip.accelerate(copy.deepcopy(original))
-    assert list(nequip.report(fast).replaced) == CONVOLUTIONS
+    assert list(nequip.report(fast).replaced) == REPLACED
     assert_agree(all_of(fast, frames(2)), all_of(original, frames(2)), TOLERANCES[dtype])
+
+
+def calls_of_e3nn(monkeypatch):
+    """Grows with each self-connection that e3nn computes."""
+    calls, own = [], SelfConnection.original.forward
+    monkeypatch.setattr(SelfConnection.original, "forward", lambda *given: calls.append(given[0]) or own(*given))
+    return calls
+
+
+@pytest.mark.parametrize("types", [1, 2, 9, 16, 17])
+def test_self_connections_by_type(types, monkeypatch):
+    """Of few types by one-hot rows, of more with the atoms of each type together; with as many as atoms by e3nn."""
+    original = model(types=[*SPECIES, *chemical_symbols[20:50]][:types], learnable_shift=True)
+    fast = nequip.accelerate(copy.deepcopy(original))
+    assert len(nequip.report(fast).replaced) == 4  # with the first layer's
+    given = frames(2)
+    given["atom_types"] = torch.arange(16).flip(0) % min(types, 11)
+    expected = all_of(original, given, with_hessian=False)
+    calls = calls_of_e3nn(monkeypatch)
+    assert_agree(all_of(fast, given, with_hessian=False), expected, 1e-12)
+    assert bool(calls) == (types > 16)
+
+
+def test_attributes_that_are_not_those_of_types_alone_are_left_and_named():
+    """A table by a structure's field beside them, a table of another class, one with hooks; a block without a table."""
+    total = {"field": "fidelity", "num_features": 2, "min": 0, "max": 1}
+    register_fields(graph_fields=["fidelity"])
+    try:
+        original = model(categorical_graph_field_embed=[total])
+        fast = nequip.accelerate(copy.deepcopy(original))
+        assert "8 attributes of an atom are not those of its type, 6" in nequip.report(fast).left[CONNECTION]
+        given = frames(2) | {"fidelity": torch.tensor([[0], [1]])}
+        assert_agree(all_of(fast, given, False), all_of(original, given, False), 1e-12)
+    finally:
+        deregister_fields("fidelity")
+    other = model()
+    other.model.func.type_embed.embed_module.__class__ = type("Adapted", (torch.nn.Embedding,), {})
+    assert "torch.nn.Embedding" in nequip.report(nequip.accelerate(other)).left[CONNECTION]
+    hooked = model()
+    hooked.model.func.type_embed.embed_module.register_forward_hook(lambda *_: None)
+    assert "hooks" in nequip.report(nequip.accelerate(hooked)).left[CONNECTION]
+    block = model().model.func.layer1_convnet
+    assert "no NodeTypeEmbed" in nequip.report(nequip.accelerate(block)).left["conv.sc"]
+
+
+@pytest.mark.parametrize("change", ["new", "in place", "hook on the table"])
+def test_attributes_that_something_changes_later_are_noticed(original, change, caplog):
+    def changed(module, given, data):
+        if change == "new":
+            data["node_attrs"] = data["node_attrs"] * torch.linspace(1, 2, 8)[:, None].double()
+        else:
+            with torch.no_grad():
+                data["node_attrs"].mul_(torch.linspace(1, 2, 8)[:, None])
+        return data
+
+    fast, original = nequip.accelerate(copy.deepcopy(original)), copy.deepcopy(original)
+    for each in (fast, original):
+        embedding = each.model.func.type_embed
+        if change == "hook on the table":
+            embedding.embed_module.register_forward_hook(lambda *given: 2 * given[2])
+        else:
+            embedding.register_forward_hook(changed)
+    assert_agree(*[{"forces": each(frames(1))["forces"]} for each in (fast, original)], 1e-12)
+    assert "computed by e3nn: its attributes are not those" in caplog.text
+
+
+def test_energies_in_inference_mode(caplog):
+    """Where nothing can be noted of attributes."""
+    original = model(do_derivatives=False)
+    fast = nequip.accelerate(copy.deepcopy(original))
+    with torch.inference_mode():
+        assert_agree(*[{"energy": each(frames(2))["total_energy"]} for each in (fast, original)], 1e-12)
+    assert "inference mode" in caplog.text
 
 
 def test_an_atom_without_neighbours(original, accelerated):
@@ -162,13 +239,13 @@ def test_restore_leaves_what_was(original, accelerated):
 
 
 def test_a_copy_stays_fast(accelerated):
-    assert list(nequip.report(copy.deepcopy(accelerated)).replaced) == CONVOLUTIONS
+    assert list(nequip.report(copy.deepcopy(accelerated)).replaced) == REPLACED
 
 
 def test_the_modifier_is_one_of_nequip(original):
     assert "enable_pyg_cgconv" in get_all_modifiers(original)
     fast = modify(copy.deepcopy(original), [{"modifier": "enable_pyg_cgconv"}])
-    assert list(nequip.report(fast).replaced) == CONVOLUTIONS
+    assert list(nequip.report(fast).replaced) == REPLACED
     assert "enable_pyg_cgconv" in get_all_modifiers(fast)
     captured = modify(copy.deepcopy(original), [{"modifier": "enable_pyg_cgconv", "cuda_graphs": True}])
     assert (captured.cuda_graphs, fast.cuda_graphs) == (True, False)
@@ -183,8 +260,11 @@ def test_nequips_compile_mode(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **options: by_inductor(model, backend="aot_eager", **options))
     original = model(**SMALL)
     fast = modify(model(compile_mode="compile", **SMALL), [{"modifier": "enable_pyg_cgconv"}])
-    found, expected = (all_of(each, frames(2), with_hessian=False) for each in (fast, original))
+    expected = all_of(original, frames(2), with_hessian=False)
+    calls = calls_of_e3nn(monkeypatch)
+    found = all_of(fast, frames(2), with_hessian=False)
     assert fast._compiled_cache[0], "the model ran uncompiled"
+    assert not calls
     assert_agree(found, expected, 1e-11)
 
 
@@ -223,10 +303,12 @@ def test_lammps_with_ghost_atoms(original, monkeypatch):
     wrapper.modifiers = ["enable_pyg_cgconv"]
     wrapper._load_model_from_bytes = lambda: copy.deepcopy(original)
     given = LAMMPSData(structure(0), [6, 8], 3.0)
-    wrapper.compute_forces(given)
-    assert len(nequip.report(wrapper.model).replaced) == 2
-    assert given.exchanges == 1
     expected = original(frames(1))
+    calls = calls_of_e3nn(monkeypatch)
+    wrapper.compute_forces(given)
+    assert len(nequip.report(wrapper.model).replaced) == 3
+    assert given.exchanges == 1
+    assert not calls
     found = {"total_energy": torch.tensor([[float(given.energy)]]).double(), "forces": given.forces}
     assert_agree(found, {name: expected[name] for name in found}, 1e-12)
 
@@ -351,7 +433,7 @@ def test_another_accelerator_is_named(original):
     fast = copy.deepcopy(original)
     fast.model.func.layer1_convnet.conv.tp_scatter.__class__ = Other
     report = nequip.report(nequip.accelerate(fast))
-    assert list(report.replaced) == CONVOLUTIONS[:1]
+    assert list(report.replaced) == [CONVOLUTIONS[0], CONNECTION]
     assert "Other" in report.left[CONVOLUTIONS[1]]
 
 

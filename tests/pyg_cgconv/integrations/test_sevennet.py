@@ -2,6 +2,9 @@
 
 import copy
 import logging
+import pickle
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,22 +20,28 @@ from tests.drop_ins import (
     loss_gradients,
     own_rows,
 )
+from tests.lammps_data import LAMMPSData
 
 pytest.importorskip("sevenn", reason="sevenn is not installed")
 
 import sevenn._const
 import sevenn._keys as key
 from ase.build import bulk
+from ase.data import chemical_symbols
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.calculator import SevenNetCalculator
 from sevenn.model_build import build_E3_equivariant_model
 from sevenn.nn import convolution
 from sevenn.train.dataload import unlabeled_atoms_to_graph
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch_geometric.loader.dataloader import Collater
 
 from pyg_cgconv.integrations import sevennet
+from pyg_cgconv.integrations._self_connection import SelfConnection
 
 CONVOLUTIONS = ["0_convolution", "1_convolution"]
+CONNECTIONS = ["0_self_connection_intro.fc_tensor_product", "1_self_connection_intro.fc_tensor_product"]
+REPLACED = CONVOLUTIONS + CONNECTIONS
 RESULTS = [key.PRED_TOTAL_ENERGY, key.PRED_FORCE, key.PRED_STRESS]
 
 
@@ -76,6 +85,14 @@ def float64():
         yield
 
 
+@pytest.fixture
+def calls_of_e3nn(monkeypatch):
+    """Grows with each self-connection that e3nn computes."""
+    calls, own = [], SelfConnection.original.forward
+    monkeypatch.setattr(SelfConnection.original, "forward", lambda *given: calls.append(given) or own(*given))
+    return calls
+
+
 @pytest.fixture(scope="module")
 def original():
     return model()
@@ -114,7 +131,7 @@ def test_derivatives_agree(dtype, options):
     with default_dtype(dtype):
         original, given = model(**options), batch()
         fast = sevennet.accelerate(copy.deepcopy(original))
-        assert list(sevennet.report(fast).replaced) == CONVOLUTIONS
+        assert list(sevennet.report(fast).replaced) == REPLACED
         results = [all_of(in_float(each), given) for each in (fast, original)]
         assert_agree(*results, TOLERANCES[dtype])
 
@@ -149,6 +166,24 @@ def test_layers_that_are_not_instantiated_yet():
     assert type(sevennet.restore(layers)[0]) is convolution.IrrepsConvolution
 
 
+@pytest.mark.parametrize("species", [2, 20])
+def test_self_connections_by_species(species, calls_of_e3nn):
+    """In float32, as SevenNet has one-hot species."""
+    names = ["C", "O", *chemical_symbols[20:50]][:species]
+    with default_dtype(torch.float32):
+        original = model(**{key.CHEMICAL_SPECIES: names, key.NUM_SPECIES: species})
+        fast = sevennet.accelerate(copy.deepcopy(original))
+        expected = all_of(original, batch())
+        calls_of_e3nn.clear()
+        assert_agree(all_of(fast, batch()), expected, 1e-5)
+        assert not calls_of_e3nn
+
+
+def test_self_connections_that_are_linear_maps_stay():
+    original = model(**{key.SELF_CONNECTION_TYPE: "linear"})
+    assert list(sevennet.report(sevennet.accelerate(original)).replaced) == CONVOLUTIONS
+
+
 def test_the_state_dict_stays(original, accelerated):
     assert list(accelerated.state_dict()) == list(original.state_dict())
     accelerated.load_state_dict(original.state_dict(), strict=True)
@@ -165,7 +200,7 @@ def test_restore_leaves_what_was(original, accelerated):
 
 
 def test_a_copy_stays_fast(accelerated):
-    assert list(sevennet.report(copy.deepcopy(accelerated)).replaced) == CONVOLUTIONS
+    assert list(sevennet.report(copy.deepcopy(accelerated)).replaced) == REPLACED
 
 
 def test_calculators_agree():
@@ -194,13 +229,92 @@ def test_another_accelerator_is_named(original):
     other = convolution.IrrepsScatterGatterFusedConvolution.from_irreps_convolution(fast._modules["1_convolution"])
     fast.replace_module("1_convolution", other)
     report = sevennet.report(sevennet.accelerate(fast))
-    assert list(report.replaced) == CONVOLUTIONS[:1]
+    assert list(report.replaced) == [CONVOLUTIONS[0], *CONNECTIONS]
     assert "another accelerator" in report.left[CONVOLUTIONS[1]]
 
 
 def test_importing_it_does_not_import_pyg():
     """SevenNet's own data do."""
     in_fresh_process("import sys, pyg_cgconv.integrations.sevennet; assert 'torch_geometric' not in sys.modules")
+
+
+def test_lammps_with_ghost_atoms(monkeypatch, calls_of_e3nn):
+    """By SevenNet's own wrapper for ML-IAP, which builds its model from a file when it is first called."""
+    unified = SimpleNamespace(MLIAPUnified=type("MLIAPUnified", (), {}))
+    for name, module in (("lammps", None), ("lammps.mliap", None), ("lammps.mliap.mliap_unified_abc", unified)):
+        monkeypatch.setitem(sys.modules, name, module or SimpleNamespace())
+    from sevenn.mliap import SevenNetMLIAPWrapper
+
+    with default_dtype(torch.float32):
+        original = model()
+        wrapper = SevenNetMLIAPWrapper.__new__(SevenNetMLIAPWrapper)
+        wrapper.model, wrapper.modal, wrapper.device = None, None, torch.device("cpu")
+        wrapper.use_cueq = wrapper.use_flash = wrapper.use_oeq = False
+        wrapper.cp = SimpleNamespace(build_model=lambda **_: copy.deepcopy(original))
+        wrapper._ensure_model_initialized()
+        sevennet.accelerate(wrapper.model)
+        wrapper.cp = None
+        expected = original.eval()(batch((1,)))
+        for each in (wrapper, pickle.loads(pickle.dumps(wrapper))):
+            assert sorted(sevennet.report(each.model).replaced.values()) == 2 * ["FullyConnectedTensorProduct"] + 2 * [
+                "IrrepsConvolution"
+            ]
+            given = LAMMPSData(structure(), list(range(119)), 3.0)
+            calls_of_e3nn.clear()
+            each.compute_forces(given)
+            assert given.exchanges == 2
+            assert not calls_of_e3nn
+            found = {key.PRED_TOTAL_ENERGY: given.energy.view(1), key.PRED_FORCE: given.forces}
+            assert_agree(found, {name: expected[name] for name in found}, 1e-5)
+
+
+INPUTS = key.EDGE_VEC, key.EDGE_IDX, key.ATOMIC_NUMBERS, key.NUM_ATOMS, key.BATCH, key.CELL_VOLUME
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["export", "aotinductor"])
+@pytest.mark.parametrize("species", [2, 9])
+def test_programs_work_in_a_fresh_process(kind, species, tmp_path):
+    """With forces and stress, for other numbers of atoms and edges, where neither SevenNet nor PyG is imported."""
+    names = ["C", "O", *chemical_symbols[20:50]][:species]
+
+    def given(atoms):
+        graph = AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, 3.0))
+        made = Collater([])([graph])
+        return tuple(made[name].float() if made[name].is_floating_point() else made[name] for name in INPUTS)
+
+    with default_dtype(torch.float32):
+        original = model(**{key.CHEMICAL_SPECIES: names, key.NUM_SPECIES: species}).eval()
+        fast = sevennet.accelerate(copy.deepcopy(original)).requires_grad_(False)
+
+        def derivatives(*values, model=fast):
+            data = dict(zip(INPUTS, values, strict=True))
+            out = model(data | {key.EDGE_VEC: data[key.EDGE_VEC].detach()})
+            return tuple(out[name] for name in RESULTS)
+
+        arguments = given(structure()[:7])
+        atoms, edges = torch.export.Dim("atoms", min=3), torch.export.Dim("edges", min=3)
+        varied = {key.EDGE_VEC: {0: edges}, key.EDGE_IDX: {1: edges}, key.ATOMIC_NUMBERS: {0: atoms}}
+        shapes = tuple((varied | {key.BATCH: {0: atoms}}).get(name) for name in INPUTS)
+        graph = make_fx(derivatives, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*arguments)
+        program, file = torch.export.export(graph, arguments, dynamic_shapes=shapes), tmp_path / "program.pt2"
+        if kind == "export":
+            torch.export.save(program, file)
+        else:
+            torch._inductor.aoti_compile_and_package(program, package_path=str(file))
+        others = given(structure() * (2, 1, 1))
+        expected = [each.detach() for each in derivatives(*others, model=original)]
+    torch.save((others, expected), tmp_path / "expected.pt")
+    script = """
+import sys, torch, pyg_cgconv
+kind, file, expected = sys.argv[1:]
+arguments, right = torch.load(expected)
+program = torch.export.load(file).module() if kind == "export" else torch._inductor.aoti_load_package(file)
+for found, wanted in zip(program(*arguments), right, strict=True):
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+assert not {"sevenn", "torch_geometric"}.intersection(sys.modules)
+"""
+    in_fresh_process(script, kind, file, tmp_path / "expected.pt")
 
 
 @pytest.mark.parametrize("atoms", [0, 5])

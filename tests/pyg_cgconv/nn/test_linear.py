@@ -194,6 +194,8 @@ def test_many_species_under_transforms(layout):
     jacobian = torch.func.jacrev(lambda x: layer(x, species))(x)
     torch.testing.assert_close(torch.einsum("nkmj,mj->nk", jacobian, x), layer(x, species))
     many = torch.func.vmap(lambda x: layer(x, species))(torch.stack([x, 2 * x]))
+    with pytest.raises(ValueError, match=r"^species: torch\.vmap over graphs has no kernel"):
+        torch.func.vmap(lambda species: layer(x, species))(species.expand(2, -1))
     torch.testing.assert_close(many, torch.stack([layer(x, species), 2 * layer(x, species)]))
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=True)
     for nodes in (9, 4):
