@@ -25,7 +25,7 @@ The way of a run, one module each:
 
 The way of a command on a trained model: ``cli`` -> ``commands`` -> ``evaluate``, ``predict``, ``select`` (which leaves
 ``near_duplicates`` out), ``export`` or ``md``. They take the model from ``trained``, structures from ``data_files`` and
-``predictions`` for these, and write where ``outputs`` lets them.
+``predictions`` for these, which ``comparison`` holds against labels, and write where ``outputs`` lets them.
 
 The way of a dynamics: ``md`` reads ``md_options``, ``md_setup`` makes what moves by ``dynamics`` (``barostat``,
 ``replicas``), ``md_record`` writes what ``dynamics_plot`` shows, ``md_state`` lets it go on after an interruption.

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from ase import Atoms
 from torch_geometric.data import Data
@@ -19,19 +18,15 @@ from datasets.atoms_file import read_atoms
 from datasets.atoms_stress import stress_of
 from datasets.label_names import names_like, value_of
 from pyg_cgconv.potential import Potential
-from train.data import EVALUATION_BATCH_FACTOR, check_label_names, has_label, labels, made_alike
+from train.comparison import compare, table_of, write_comparison
+from train.data import EVALUATION_BATCH_FACTOR, check_label_names, has_label, made_alike
 from train.data_files import DataFiles
 from train.frame_weights import drop_labels_without_weight, name_details
-from train.html_report import write_report
-from train.label_counts import describe_labels
 from train.md17 import MD17Options, read_splits
-from train.metrics import MEV_PER_EV, Labels, errors
+from train.metrics import Labels
 from train.options import RunOptions, require_positive
-from train.outputs import create_results_folder, writing_to
-from train.plots import parity_plot
-from train.potential_report import evaluation_report
+from train.outputs import create_results_folder
 from train.predictions import as_labels, predict_frames
-from train.report import error_rows, versions, write_json
 from train.source_frames import name_places
 from train.tasks import TASKS, parse_config
 from train.trained import CONFIG, ComputeOptions, ModelFile, load_trained, run_folder, written_options
@@ -248,26 +243,10 @@ def predicted_labels(potential: Potential, frames: Sequence[Data], batch_size: i
 
 def report(model: Path, options: EvaluateOptions, compared: Frames, predicted: Labels, potential: Potential) -> dict:
     """Writes ``metrics.json``, plot and report, prints the table."""
-    computed = labels(compared.frames, potential.hyperparameters["heads"] or ())
-    found = errors(predicted, computed)
-    metrics = {
-        "model": str(model),
-        "data": compared.name,
-        "frames": len(compared.frames),
-        "dtype": potential.hyperparameters["dtype"],
-        "errors": found,
-        "versions": versions(),
-    }
+    frames = compared.frames
+    metrics, computed = compare(str(model), compared.name, frames, predicted, potential.hyperparameters)
     first_word = compared.name.replace(",", " ").split()[0]
     folder = create_results_folder(options.run_dir, "evaluate", Path(first_word).stem)
-    title = f"{compared.name}: {len(compared.frames)} frames"
-    with writing_to(folder):
-        write_json(folder / "metrics.json", metrics)
-        parity_plot(folder / "parity.png", predicted, computed, title)
-        write_report(folder, evaluation_report(folder, metrics, compared.frames, predicted, computed))
-    forces = computed.forces if computed.has("forces") else None
-    mean_force = None if forces is None else MEV_PER_EV * float(np.nanmean(np.abs(forces)))
-    table = error_rows({"this potential": found}, mean_force)
-    counts = describe_labels({title: compared.frames}) or title
-    print(f"{counts}\n\n{table}\n\nresults in {folder}", flush=True)
+    write_comparison(folder, metrics, frames, predicted, computed)
+    print(f"{table_of(metrics, frames, computed)}\n\nresults in {folder}", flush=True)
     return metrics

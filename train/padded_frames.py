@@ -53,14 +53,15 @@ class PaddedFrames:
 
     def __init__(self, frames: Sequence[Data], cutoff: float, device: torch.device | str):
         names = _common_names(frames)
-        together = {name: torch.cat([frame[name] for frame in frames], dim=_row_axis(name)) for name in names}
+        _check_sorted(frames)
+        self.cutoff, self.device = float(cutoff), torch.device(device)
+        self._values = {  # one after the other, so that the host has no copy of all
+            name: torch.cat([frame[name] for frame in frames], dim=_row_axis(name)).to(self.device) for name in names
+        }
         num_atoms = np.array([frame.num_nodes for frame in frames])
         num_edges = np.array([frame.num_edges for frame in frames])
-        _check_rows(together, {"atom": num_atoms.sum(), "edge": num_edges.sum(), "frame": len(frames)})
-        _check_sorted(together["edge_index"], num_edges)
-        self.cutoff, self.device = float(cutoff), torch.device(device)
+        _check_rows(self._values, {"atom": num_atoms.sum(), "edge": num_edges.sum(), "frame": len(frames)})
         self.sizes = PaddedSizes(num_atoms, num_edges)
-        self._values = {name: value.to(self.device) for name, value in together.items()}
         self._num_atoms, self._num_edges = (torch.from_numpy(n).to(self.device) for n in (num_atoms, num_edges))
         self._first_atom, self._first_edge = (n.cumsum(0) - n for n in (self._num_atoms, self._num_edges))
 
@@ -188,12 +189,10 @@ def _check_rows(together: dict[str, Tensor], counts: dict[str, int]) -> None:
             )
 
 
-def _check_sorted(edge_index: Tensor, num_edges: np.ndarray) -> None:
-    target = edge_index[1].numpy()
-    frame = np.repeat(np.arange(len(num_edges)), num_edges)
-    falls = (np.diff(target) < 0) & (np.diff(frame) == 0)
-    if falls.any():
-        raise ValueError(
-            f"frames: the edges of frame {frame[1:][falls][0]} are not sorted by target; make them with "
-            "pyg_cgconv.RadiusGraph(cutoff)"
-        )
+def _check_sorted(frames: Sequence[Data]) -> None:
+    for number, frame in enumerate(frames):
+        if bool((frame.edge_index[1].diff() < 0).any()):
+            raise ValueError(
+                f"frames: the edges of frame {number} are not sorted by target; make them with "
+                "pyg_cgconv.RadiusGraph(cutoff)"
+            )

@@ -5,25 +5,36 @@ are periodic, stress (eV/Angstrom^3) as ASE reads them; and with charges (e) and
 the model has them. What the input had under these names is kept as ref_energy, ref_forces, ref_stress ...; all else it
 had is kept as it was. Several models are a committee: values are their mean, and
 energy_std (eV), forces_std (of each atom, eV/Angstrom), stress_std, charges_std and dipole_std say how far they are
-apart.
+apart. Where the files have labels under these names, errors are printed, and written with --run_dir; evaluate knows
+labels by other names, too.
 """
 
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ase.io
+import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import per_atom_properties
-from ase.stress import full_3x3_to_voigt_6_stress
+from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
+from torch_geometric.data import Data
 
-from datasets.label_names import OF_ATOMS
+from datasets.atoms_details import DEFAULT_HEAD
+from datasets.label_names import OF_ATOMS, item_shape
+from pyg_cgconv.potential import Potential
+from train.comparison import compare, table_of, write_comparison
+from train.data import made_alike
 from train.data_files import DataFiles
+from train.frame_weights import drop_labels_without_weight, name_details
 from train.options import require_positive
-from train.outputs import refuse_existing
-from train.predictions import Prediction, predict_frames
+from train.outputs import create_results_folder, refuse_existing
+from train.predictions import Prediction, as_labels, predict_frames
+from train.source_frames import name_places
 from train.spread import Spread, predict_with_spread
 from train.trained import ComputeOptions, ModelFiles
 
@@ -41,11 +52,14 @@ class PredictOptions:
         output: the extended XYZ to write; an existing one is not overwritten.
         batch_size: structures computed at a time; fewer take less memory.
         energies: write energies of atoms, too.
+        run_dir: folder for metrics.json, parity.png and report.html of the errors, where the files have labels
+            (default: errors are only printed).
     """
 
     output: Path
     batch_size: int = 32
     energies: bool = False
+    run_dir: Path | None = None
 
     def __post_init__(self):
         require_positive(self, "batch_size")
@@ -58,28 +72,100 @@ OPTIONS = (ModelFiles, DataFiles, PredictOptions, ComputeOptions)
 
 
 def run(models: ModelFiles, files: DataFiles, options: PredictOptions, compute: ComputeOptions) -> dict:
-    """Writes the file and returns how many frames are in it."""
+    """Writes the file and returns how many frames are in it, and their errors if it has labels."""
     compute.use_threads()
     potentials = models.load(compute)
-    frames = files.read(max(potential.cutoff for potential in potentials), labels=())
+    dataset = files.read(max(potential.cutoff for potential in potentials), labels=(), details=True)
     for potential in potentials:
-        files.check_elements(frames, potential)
-    structures = read_structures(frames.files, files.format)
+        files.check_elements(dataset, potential)
+    frames = list(dataset)
+    name_details(frames)
+    name_places(frames, files.files)
+    if options.run_dir is not None:
+        if not any(reference_results(atoms) for atoms in read_structures(files.files, files.format)):
+            raise ValueError("run_dir: no frame of the files has an energy, forces or a stress to compare with")
+        create_results_folder(options.run_dir, "predict", files.files[0].stem)
     if len(potentials) > 1:
         predictions: Iterable = predict_with_spread(potentials, frames, options.batch_size, options.energies)
     else:
         each = predict_frames(potentials[0], frames, options.batch_size, options.energies)
         predictions = ((prediction, None) for prediction in each)
-    labelled = (with_prediction(atoms, *found) for atoms, found in zip(structures, predictions, strict=True))
-    written = write_structures(options.output, labelled)
+    given: list[Prediction] = []
+    references: list[dict[str, torch.Tensor]] = []
+
+    def labelled() -> Iterator[Atoms]:
+        structures = read_structures(files.files, files.format)
+        for atoms, (prediction, spread) in zip(structures, predictions, strict=True):
+            given.append(prediction)
+            references.append(reference_labels(atoms, prediction))
+            yield with_prediction(atoms, prediction, spread)
+
+    written = write_structures(options.output, labelled())
+    print(f"{options.output}: {written} frames with {what_is_written(potentials)}")
+    result = {"frames": written, "output": str(options.output)}
+    if any(references):
+        result["errors"] = compared(models, files, options, frames, given, references, potentials[0])
+    return result
+
+
+def what_is_written(potentials: Sequence[Potential]) -> str:
     spread = f", and the spread of {len(potentials)} models" if len(potentials) > 1 else ""
     of_each = [potential.hyperparameters["properties"] for potential in potentials]
     properties = [name for name in of_each[0] if all(name in others for others in of_each)]
     has_energy = "energy" in properties
     named = ", ".join(["energy", "forces", *properties[1:]] if has_energy else properties)
     named += " and, of crystals, stress" if has_energy else ""
-    print(f"{options.output}: {written} frames with {named} (eV, e, Angstrom){spread}")
-    return {"frames": written, "output": str(options.output)}
+    return f"{named} (eV, e, Angstrom){spread}"
+
+
+def reference_labels(atoms: Atoms, prediction: Prediction) -> dict[str, torch.Tensor]:
+    """What the file has of what was predicted, as labels of a frame, float64.
+
+    Raises:
+        ValueError: a label has another shape, or is not made of numbers.
+    """
+    shapes = {name: item_shape(name, len(atoms)) for name in prediction.known()}
+    if not atoms.pbc.all():
+        shapes.pop("stress", None)
+    labels = {}
+    found = reference_results(atoms, shapes)
+    for name in shapes.keys() & found.keys():
+        numbers = np.asarray(found[name])
+        if name == "stress" and numbers.size == 6:
+            numbers = voigt_6_to_full_3x3_stress(numbers.ravel())
+        if numbers.dtype.kind not in "iuf" or numbers.size != math.prod(shapes[name]):
+            raise ValueError(
+                f"data: a structure has {name} of {numbers.dtype} and shape {numbers.shape}, expected numbers of shape "
+                f"{shapes[name]}: correct the file, or give the label another name"
+            )
+        labels[name] = torch.from_numpy(numbers.astype(np.float64)).reshape(shapes[name])
+    return labels
+
+
+def compared(
+    models: ModelFiles,
+    files: DataFiles,
+    options: PredictOptions,
+    frames: Sequence[Data],
+    given: Sequence[Prediction],
+    references: Sequence[dict[str, torch.Tensor]],
+    potential: Potential,
+) -> dict:
+    """Prints errors, writes them where that is asked for, and returns them."""
+    for frame, reference in zip(frames, references, strict=True):
+        if models.head in (None, frame.head_name) or frame.head_name == DEFAULT_HEAD:
+            for name, value in reference.items():
+                frame[name] = value
+    drop_labels_without_weight(frames)
+    made_alike(frames)
+    predicted = as_labels(given, frames)
+    model, data = (", ".join(map(str, paths)) for paths in (models.model, [path.name for path in files.files]))
+    metrics, computed = compare(model, data, frames, predicted, potential.hyperparameters)
+    print(f"\n{table_of(metrics, frames, computed)}")
+    if options.run_dir is not None:
+        write_comparison(options.run_dir, metrics, frames, predicted, computed)
+        print(f"\nresults in {options.run_dir}")
+    return metrics["errors"]
 
 
 def read_structures(files: Iterable[Path], format: str | None) -> Iterator[Atoms]:

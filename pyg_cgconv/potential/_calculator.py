@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from ._derivatives import hessian
 from ._given import for_inference
 from ._potential import Potential
-from ._replay import MAX_EDGES, Replay
+from ._replay import Replay
 
 try:
     from ase import Atoms
@@ -183,9 +183,7 @@ class ASECalculator(Calculator):
         stress = derivatives and volume
         more = any(of_atoms.values()) or bool({"charges", "dipole"} & set(properties))  # than a graph has
         with torch.no_grad():
-            most = min(MAX_EDGES, self.potential.edges_at_a_time or MAX_EDGES)
-            captured = derivatives and not more and 0 < data.num_edges <= most
-            if self._replay and captured:
+            if self._replay and derivatives and not more and self._replay.serves(data, stress):
                 return self._replay(data, compute_stress=stress)
             return self.potential(data, compute_forces=derivatives, compute_stress=stress, **of_atoms)
 

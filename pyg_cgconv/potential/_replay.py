@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,10 @@ WARM_UP = 3
 backend, at the second."""
 
 
+PATIENCE = 16
+"""Captures, without twice as many calls, after which nothing more is captured: it does not pay."""
+
+
 class _Captured(NamedTuple):
     """A graph, what it reads and writes, and what it was captured for."""
 
@@ -33,20 +38,26 @@ class _Captured(NamedTuple):
     input: Data
     output: dict[str, Tensor]
     atoms: int
+    structures: int
     edges: int
     stress: bool
 
     def fits(self, data: Data, stress: bool) -> bool:
-        same = (self.atoms, self.stress) == (data.num_nodes, stress)
+        same = (self.atoms, self.structures, self.stress) == (data.num_nodes, _structures(data), stress)
         return same and self.edges / 2 <= data.num_edges <= self.edges
 
 
-class Replay:
-    """A potential's energy, forces and stress of one structure after the other, on a GPU.
+def _structures(data: Data) -> int:
+    """How many there are; a batch has its ``ptr``."""
+    return 1 if "ptr" not in data else len(data.ptr) - 1
 
-    A graph is captured for a number of atoms, with room for some more edges than there are, and run again for as long
-    as neighbour lists fill at least half of it. The rest of the edges join atoms with images of their own
-    beyond the cutoff, which count nothing.
+
+class Replay:
+    """A potential's energy, forces and stress of one structure after the other, or one batch, on a GPU.
+
+    A graph is captured for a number of atoms and structures, with room for some more edges than there are, and run
+    again for as long as neighbour lists fill at least half of it. The rest of the edges join atoms with images of their
+    own beyond the cutoff, which count nothing.
 
     Args:
         potential: on a GPU; with validate = False.
@@ -54,16 +65,34 @@ class Replay:
 
     def __init__(self, potential: Potential):
         self.potential = potential
-        self.captures = 0
+        self.captures = self.calls = 0
+        self._told = False
         self._stream = torch.cuda.Stream(potential.shift.device)
         self._captured: _Captured | None = None
         self._edge_index: Tensor | None = None  # the list that the graph's input was filled with
+
+    def serves(self, data: Data, compute_stress: bool) -> bool:
+        """Whether there is a graph for ``data``, or it pays to capture one; the first time that it does not, a warning
+        says so."""
+        if not 0 < data.num_edges <= min(MAX_EDGES, self.potential.edges_at_a_time or MAX_EDGES):
+            return False
+        if self._fitting(data, compute_stress) or self.captures < PATIENCE or self.calls >= 2 * self.captures:
+            return True
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self.captures} CUDA graphs were captured for {self.calls} calls, because numbers of atoms or "
+                "structures change from call to call; other sizes are computed without a graph from now on",
+                stacklevel=2,
+            )
+        return False
 
     def __call__(self, data: Data, compute_stress: bool) -> dict[str, Tensor]:
         """As :meth:`Potential.forward` gives it; the next call overwrites it.
 
         Args:
-            data: from a neighbour list, sorted by target. Its positions may change from call to call; where anything
+            data: from a neighbour list, sorted by target; of several structures with ``batch``, sorted, and ``ptr``
+                on the host. Its positions may change from call to call; where anything
                 else does, ``edge_index`` is another tensor.
         """
         captured = self._fitting(data, compute_stress)
@@ -74,6 +103,7 @@ class Replay:
         else:
             captured.input.pos.copy_(data.pos)
         captured.graph.replay()
+        self.calls += 1
         return captured.output
 
     def __reduce__(self):
@@ -98,7 +128,7 @@ class Replay:
                 compute()
         with capturing(self._stream) as graph:
             output = compute()
-        self._captured = _Captured(graph, filled, output, nodes, edges, compute_stress)
+        self._captured = _Captured(graph, filled, output, nodes, _structures(data), edges, compute_stress)
         self._edge_index = data.edge_index
         self.captures += 1
         return self._captured
@@ -111,31 +141,34 @@ class Replay:
 
 
 def padded(data: Data, edges: int, cutoff: float) -> Data:
-    """The structure with so many edges, sorted by target: each that is not its own joins an atom with an image of that
-    atom beyond the cutoff. They are shared out to all atoms, because sums over the edges of one take long.
+    """The structures with so many edges, sorted by target: each that is not their own joins an atom with an image of
+    that atom beyond the cutoff. They are shared out to all atoms, because sums over the edges of one take long.
 
-    A structure without a cell gets one, of which only those edges know.
+    Structures without cells get some, of which only those edges know.
 
     Args:
         data: sorted by target, with one atom or more.
-        edges: at least those of the structure.
+        edges: at least those of the structures.
     """
     more = edges - data.num_edges
     cell = getattr(data, "cell", None)
     if cell is None:
-        cell = 2 * cutoff * torch.eye(3, dtype=data.pos.dtype, device=data.pos.device)[None]
+        cell = 2 * cutoff * torch.eye(3, dtype=data.pos.dtype, device=data.pos.device).repeat(_structures(data), 1, 1)
         shift = data.pos.new_zeros(data.num_edges, 3)
     else:
         shift = data.edge_shift
-    length, direction = cell[0].norm(dim=-1).max(0)
-    far = torch.nn.functional.one_hot(direction, 3) * torch.ceil(2 * cutoff / length)
+    length, direction = cell.norm(dim=-1).max(dim=-1)
+    far = torch.nn.functional.one_hot(direction, 3) * torch.ceil(2 * cutoff / length)[:, None]
     atom = torch.arange(more, device=data.pos.device) % data.num_nodes
+    far = far.expand(more, 3) if len(far) == 1 else far[data.batch[atom]]
     edge_index = torch.cat([data.edge_index, atom.expand(2, more)], dim=1)
     order = edge_index[1].argsort(stable=True)
+    batched = {name: data[name].clone() for name in ("batch", "ptr") if name in data}
     return Data(
         z=data.z.clone(),
         pos=data.pos.clone(),
         edge_index=edge_index[:, order],
-        edge_shift=torch.cat([shift, far.to(shift).expand(more, 3)])[order],
+        edge_shift=torch.cat([shift, far.to(shift)])[order],
         cell=cell.clone(),
+        **batched,
     )

@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from ._given import for_inference
 from ._neighbors import radius_graph
 from ._potential import Potential
+from ._replay import Replay
 
 try:
     from torch_sim import SimState
@@ -28,7 +29,8 @@ class TorchSimModel(ModelInterface):
 
     It computes all structures of a state at once. Neighbours are looked for within cutoff + ``skin``, for each
     structure by itself, and again only for those in which an atom has moved by more than half of the skin:
-    :class:`BatchedList`.
+    :class:`BatchedList`. On a GPU, energies, forces and stresses of small batches are a CUDA graph, captured once and
+    then launched as a whole, for as long as the numbers of atoms and structures stay.
 
     Args:
         potential: The potential, of which a copy is made; or the path of a file that :meth:`Potential.save` wrote; or
@@ -38,6 +40,8 @@ class TorchSimModel(ModelInterface):
         skin: By how much neighbours are looked for beyond the cutoff, Angstrom; with 0 each step has new lists.
         compute_forces: Whether there are forces.
         compute_stress: Whether there are stresses. Each structure then needs a cell with a volume.
+        capture: Whether CUDA graphs are used where they help, on a GPU with up to 100,000 pairs. Where sizes change so
+            often that it does not pay, a warning says so, and no more are captured.
         head: The name of the head of a potential that has several; its first if None.
 
     Attributes:
@@ -74,6 +78,7 @@ class TorchSimModel(ModelInterface):
         skin: float = 0.5,
         compute_forces: bool = True,
         compute_stress: bool = True,
+        capture: bool = True,
         head: str | None = None,
     ):
         super().__init__()
@@ -81,6 +86,17 @@ class TorchSimModel(ModelInterface):
         self.potential.validate = False  # species are checked with each new list, and the neighbours are the right ones
         self.neighbors = BatchedList(self.potential, skin)
         self._compute_forces, self._compute_stress = bool(compute_forces), bool(compute_stress)
+        self._capture = bool(capture)
+        self._replay = self._new_replay()
+
+    def _new_replay(self) -> Replay | None:
+        return Replay(self.potential) if self._capture and self.device.type == "cuda" else None
+
+    def _apply(self, fn, recurse=True):
+        """Moves the module; a graph knows where its weights were."""
+        super()._apply(fn, recurse)
+        self._replay = self._new_replay()
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -130,10 +146,13 @@ class TorchSimModel(ModelInterface):
         if isinstance(state, dict):
             state = SimState(**{"masses": torch.ones_like(state["positions"][:, 0]), **state})
         data = self.neighbors(state, with_cell=self._compute_stress)
+        forces, stress = self._compute_forces, self._compute_stress
         with torch.no_grad():
-            out = self.potential(
-                data, compute_forces=self._compute_forces, compute_stress=self._compute_stress, create_graph=False
-            )
+            if self._replay and forces and self._replay.serves(data, stress):
+                replayed = self._replay(data, stress)  # where the next call puts its results, too
+                out = {name: value.clone() for name, value in replayed.items()}
+            else:
+                out = self.potential(data, compute_forces=forces, compute_stress=stress, create_graph=False)
         return {name: out[name] for name in ("energy", "forces", "stress") if name in out}
 
 

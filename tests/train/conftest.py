@@ -26,7 +26,7 @@ PLOTS = {
     "run": ["parity_plot", "learning_curve", "write_report"],
     "qm9_run": ["parity_plot", "learning_curve", "write_report"],
     "committee": ["parity_plot", "write_report"],
-    "evaluate": ["parity_plot", "write_report"],
+    "comparison": ["parity_plot", "write_report"],
     "md": ["energy_plot"],
 }
 

@@ -16,6 +16,7 @@ from ase.units import Bohr, GPa, Hartree, kcal, mol
 
 from datasets import EthanolPBE
 from pyg_cgconv import RadiusGraph
+from train import unit_checks
 from train.frame_checks import far_energies, net_forces, robust_residual, warn_of_unlikely_frames
 from train.frames import FramesOptions, read_splits
 from train.source_frames import SourceFrame
@@ -159,6 +160,16 @@ def test_a_robust_fit_is_that_without_outliers():
 def test_units_are_guessed(tmp_path, factors, length, message):
     text = said(unlikely_units, sources(changed(factors, length), tmp_path, cutoff=max(1.0, length) * CUTOFF))
     assert re.search(message, text), text
+
+
+def test_edges_of_some_frames_are_enough(tmp_path, monkeypatch):
+    looked_at = []
+    shortest = unit_checks._shortest
+    monkeypatch.setattr(unit_checks, "LOOKED_AT", 5)
+    monkeypatch.setattr(unit_checks, "_shortest", lambda source: looked_at.append(source) or shortest(source))
+    images = changed({"forces": Bohr}, 1 / Bohr)
+    assert "are lengths in Bohr" in said(unlikely_units, sources(images, tmp_path, cutoff=CUTOFF / Bohr))
+    assert len(looked_at) == 4  # each fourth of 16, no more than 5
 
 
 def test_a_training_says_it_and_goes_on(tmp_path):

@@ -8,9 +8,11 @@ from ase.constraints import FixAtoms
 from datasets import AtomsFile
 from pyg_cgconv import ASECalculator, CommitteeCalculator, Potential
 from train.data_files import DataFiles
-from train.predict import PredictOptions, run, with_prediction
+from train.evaluate import EvaluateOptions, ReferenceOptions
+from train.evaluate import run as evaluate
+from train.predict import PredictOptions, reference_labels, run, with_prediction
 from train.predictions import Prediction
-from train.trained import ComputeOptions, ModelFiles
+from train.trained import ComputeOptions, ModelFile, ModelFiles
 
 from .conftest import spring_atoms
 
@@ -195,3 +197,38 @@ def test_one_model_has_no_spread(trained, tmp_path):
     (found,) = predict_together([trained], tmp_path, spring_atoms(1))
     assert "energy_std" not in found.info
     assert "forces_std" not in found.arrays
+
+
+def test_errors_are_those_of_evaluate(trained, tmp_path, capsys):
+    structures = [labelled(atoms, seed) for seed, atoms in enumerate(spring_atoms(4))]
+    structures[3].calc.results.pop("forces")
+    for number, atoms in enumerate(structures):
+        atoms.info["config_type"] = ("a", "b")[number % 2]
+    ase.io.write(tmp_path / "in.xyz", structures)
+    files, compute = DataFiles([tmp_path / "in.xyz"]), ComputeOptions(device="cpu")
+    options = EvaluateOptions(tmp_path / "evaluated")
+    expected = evaluate(ModelFile(trained), files, ReferenceOptions(), options, compute)["errors"]
+    table = capsys.readouterr().out.split("mean absolute error")[1].split("\n\n")[0]
+    result = run(
+        ModelFiles([trained]), files, PredictOptions(tmp_path / "out.xyz", run_dir=tmp_path / "report"), compute
+    )
+    assert table in capsys.readouterr().out
+    assert result["errors"] == expected
+    written = [{path.name for path in (tmp_path / name).iterdir()} for name in ("evaluated", "report")]
+    assert written[0] == written[1] == {"metrics.json", "parity.png", "report.html"}
+
+
+def test_a_report_needs_labels(trained, tmp_path, capsys):
+    ase.io.write(tmp_path / "in.xyz", spring_atoms(2))
+    predict(trained, [tmp_path / "in.xyz"], tmp_path / "out.xyz")
+    assert "mean absolute error" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="run_dir: no frame of the files has an energy, forces or a stress"):
+        predict(trained, [tmp_path / "in.xyz"], tmp_path / "other.xyz", run_dir=tmp_path / "report")
+    assert not (tmp_path / "other.xyz").exists()
+
+
+def test_labels_of_another_shape_are_named():
+    atoms = labelled(spring_atoms(1)[0], seed=0)
+    atoms.info["energy"], atoms.calc = [1.0, 2.0], None
+    with pytest.raises(ValueError, match=r"has energy of float64 and shape \(2,\), expected numbers of shape \(1,\)"):
+        reference_labels(atoms, Prediction(0.0, np.zeros((5, 3)), None))

@@ -10,15 +10,17 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
+from torch_geometric.data import Batch, Data
 
 from pyg_cgconv import ASECalculator, Potential
-from pyg_cgconv.potential import VerletList
+from pyg_cgconv.potential import Replay, VerletList, _replay
 from pyg_cgconv.potential._replay import padded
+from tests.recorded import recorded_graphs
 
 CUTOFF = 3.0  # between two shells of copper
 
 
-def potential(dtype="float64"):
+def potential(dtype="float64", **options):
     torch.manual_seed(0)
     return Potential(
         ["H", "C", "Cu"],
@@ -33,6 +35,7 @@ def potential(dtype="float64"):
         shift=[-1.0, -3.0, 2.0],
         scale=0.3,
         dtype=dtype,
+        **options,
     )
 
 
@@ -97,6 +100,78 @@ def test_padding_is_shared_out_to_all_atoms():
     data = graph(molecule(12))
     before, after = (graph.edge_index[1].bincount() for graph in (data, padded(data, data.num_edges + 30, CUTOFF)))
     assert (after - before).tolist() == [3] * 6 + [2] * 6
+
+
+def batch_of(structures, device="cpu"):
+    """As TorchSimModel has it: lists in one tensor, ``ptr`` on the host."""
+    batch = Batch.from_data_list([graph(atoms) for atoms in structures])
+    names = ("z", "pos", "edge_index", "batch", "cell", "edge_shift")
+    return Data(ptr=batch.ptr, **{name: batch[name].to(device) for name in names if name in batch})
+
+
+@pytest.mark.parametrize("structures", [[molecule(4), molecule(6)], [crystal(), crystal().repeat((2, 1, 1))]])
+def test_edges_of_padding_count_nothing_in_a_batch(structures):
+    data, stress = batch_of(structures), "cell" in batch_of(structures)
+    model, more = potential(), padded(data, data.num_edges + 57, CUTOFF)
+    structure = more.batch[more.edge_index]
+    assert structure[0].equal(structure[1])
+    assert (more.edge_index[1].diff() >= 0).all()
+    expected = model(data, compute_stress=stress, create_graph=False)
+    for name, value in model(more, compute_stress=stress, create_graph=False).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-13, atol=1e-13)
+
+
+def check_replay(model, of_batch, structures, captures):
+    """Batches whose atoms move, by a replay against the potential itself."""
+    replay, rng = Replay(model), np.random.default_rng(1)
+    for step in range(4):
+        for atoms in structures:
+            atoms.positions += 0.05 * rng.standard_normal(atoms.positions.shape)
+            if step == 2 and atoms.pbc.any():
+                atoms.set_cell(1.01 * atoms.cell.array, scale_atoms=True)
+        data = of_batch(structures)
+        stress = "cell" in data
+        assert replay.serves(data, stress)
+        expected = model(data, compute_stress=stress, create_graph=False)
+        found = replay(data, stress)
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10)
+    assert (replay.captures, replay.calls) == (captures, 4)
+
+
+BATCHES = [[molecule(12)], [molecule(4), molecule(6)], [crystal(), crystal().repeat((2, 1, 1)), crystal()]]
+
+
+@pytest.mark.parametrize("structures", BATCHES, ids=["one molecule", "molecules", "crystals"])
+def test_recorded_replays_of_batches(structures):
+    model = potential(backend="reference")
+    model.validate = False
+    with recorded_graphs():
+        check_replay(model, batch_of, [atoms.copy() for atoms in structures], captures=1)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("structures", BATCHES, ids=["one molecule", "molecules", "crystals"])
+def test_replays_of_batches(structures):
+    model = potential().cuda()
+    model.validate = False
+    check_replay(model, lambda every: batch_of(every, "cuda"), [atoms.copy() for atoms in structures], captures=1)
+
+
+def test_captures_end_with_a_warning_where_they_do_not_pay(monkeypatch):
+    monkeypatch.setattr(_replay, "PATIENCE", 2)
+    model = potential(backend="reference")
+    model.validate = False
+    with recorded_graphs():
+        replay = Replay(model)
+        for atoms in (12, 8):
+            assert replay.serves(graph(molecule(atoms)), False)
+            replay(graph(molecule(atoms)), False)
+        with pytest.warns(UserWarning, match=r"2 CUDA graphs were captured for 2 calls, because numbers of atoms"):
+            assert not replay.serves(graph(molecule(6)), False)
+        assert not replay.serves(graph(molecule(10)), False)  # and no second warning, which would be an error
+        assert replay.serves(graph(molecule(8)), False)
 
 
 @pytest.mark.cuda

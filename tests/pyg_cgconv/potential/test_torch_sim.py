@@ -13,7 +13,8 @@ from ase.build import bulk, molecule
 from torch_sim.models.interface import validate_model_outputs
 
 from pyg_cgconv import ASECalculator
-from pyg_cgconv.potential import TorchSimModel
+from pyg_cgconv.potential import Replay, TorchSimModel
+from tests.recorded import recorded_graphs
 
 CUTOFF = 4.0
 
@@ -156,6 +157,36 @@ def test_dynamics_conserve_the_energy(potential):
     total = torch.stack(states)
     assert (total - total[0]).abs().max() < 2e-3
     assert model.neighbors.builds < 30
+
+
+def check_captured(model, potential, device):
+    structures, rng = crystals(), np.random.default_rng(0)
+    for _ in range(3):
+        for atoms in structures:
+            atoms.positions += 0.1 * rng.standard_normal(atoms.positions.shape)
+        found = model(state_of(structures).to(device))
+        assert_agree({name: value.cpu() for name, value in found.items()}, by_ase(potential, structures), 1e-10)
+    kept = {name: value.clone() for name, value in found.items()}
+    structures[0].positions[0] += 0.1
+    model(state_of(structures).to(device))
+    assert all(torch.equal(found[name], value) for name, value in kept.items())  # the next call leaves them alone
+    assert model._replay.captures == 1
+    assert model._replay.calls == 4
+
+
+def test_recorded_graphs_of_a_batch():
+    potential = make(backend="reference")
+    model = TorchSimModel(potential)
+    with recorded_graphs():
+        model._replay = Replay(model.potential)
+        check_captured(model, potential, torch.device("cpu"))
+
+
+@pytest.mark.cuda
+def test_captured_batches(potential):
+    check_captured(TorchSimModel(potential, device="cuda"), potential, torch.device("cuda"))
+    assert TorchSimModel(potential, device="cuda", capture=False)._replay is None
+    assert TorchSimModel(potential, device="cuda").to("cpu")._replay is None
 
 
 def test_unknown_elements_and_missing_volumes_are_named(potential):
