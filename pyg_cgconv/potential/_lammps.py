@@ -96,7 +96,7 @@ class LAMMPSPotential:
     def __reduce__(self) -> tuple:
         content = io.BytesIO()
         self.potential.save(content)
-        return _from_content, (content.getvalue(),)
+        return _from_content, (content.getvalue(), self.potential.edges_at_a_time)
 
     @without_autocast
     def compute_forces(self, data: Any) -> None:
@@ -166,8 +166,11 @@ def write_lammps(
     LAMMPSPotential(potential, dtype=dtype, head=head).save(path)
 
 
-def _from_content(content: bytes) -> LAMMPSPotential:
-    return LAMMPSPotential(Potential.load(io.BytesIO(content)))
+def _from_content(content: bytes, edges_at_a_time: int | None = None) -> LAMMPSPotential:
+    """What a file names; older ones hold the content alone."""
+    read = LAMMPSPotential(Potential.load(io.BytesIO(content)))
+    read.potential.edges_at_a_time = edges_at_a_time
+    return read
 
 
 def _tensor(given: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

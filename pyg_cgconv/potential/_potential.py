@@ -235,7 +235,7 @@ class Potential(nn.Module):
         atoms, heads = read_atoms(data, self.species_of_number, self.dtype), self.hyperparameters["heads"]
         atoms = replace(atoms, head=heads_of(data, head, heads, atoms.num_structures))
         if self.validate and not is_traced(atoms.vectors) and not is_captured(atoms.vectors):
-            check_values(data, atoms, self.atomic_numbers, self.cutoff, heads)
+            check_values(data, atoms, self.atomic_numbers, self.cutoff, heads, self.moments is not None)
         return atoms
 
     def _results(self, atoms: Atoms, data: Data, of_atoms: bool) -> dict[str, Tensor]:
