@@ -16,6 +16,7 @@ from ._arguments import SYMBOLS
 from ._atoms import Atoms
 from ._ghosts import Ghosts, wait_for_device
 from ._given import for_inference
+from ._outputs import energies_of_atoms
 from ._potential import Potential
 
 LAMMPS_SUFFIXES = (".pt", ".pth")
@@ -115,7 +116,7 @@ class LAMMPSPotential:
             atoms = self._atoms(data)
             ghosts = Ghosts(data.nlocal, data.ntotal, data, atoms.vectors.requires_grad_())
             # A process without atoms computes, too: the others wait for its part in each exchange.
-            energies = self.potential._energies_of_atoms(atoms, ghosts)
+            energies = energies_of_atoms(self.potential, atoms, ghosts)
             (slope,) = torch.autograd.grad(energies.sum(), atoms.vectors)
         _give(data, energies.detach(), slope.double().contiguous())
 

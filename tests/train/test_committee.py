@@ -109,6 +109,7 @@ def test_evaluate_knows_the_frames_of_a_member(committee, tmp_path, part):
     assert found["errors"]["forces_mae_meV_per_A"] == pytest.approx(expected["forces_mae_meV_per_A"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_member_alone_is_that_of_the_committee(committee, files, tmp_path):
     folder, _ = committee
     trained(files, tmp_path / "alone", "--committee 2 --committee_frames shuffle --seed 5 --member 1")

@@ -99,6 +99,7 @@ def test_frames_of_md17_by_their_options(finished, tmp_path, no_plots):
     assert found["forces_mae_meV_per_A"] == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_errors_against_a_file(trained, tmp_path, capsys):
     ase.io.write(tmp_path / "reference.xyz", references(trained))
     found = evaluate(trained, "--data", tmp_path / "reference.xyz", run_dir=tmp_path / "out")

@@ -24,7 +24,7 @@ from .conftest import plots_left_out
 from .test_isolated_atoms import alloys, isolated
 from .test_resume import PowerCut, assert_same_end, cut_after  # noqa: F401  # a fixture
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = [pytest.mark.usefixtures("no_plots"), pytest.mark.slow]
 
 QUIET = "--device cpu --progress false --threads 1"
 TINY = "--cutoff 4 --channels 4 --lmax 1 --layers 2 --radial_hidden [8] --products false --batch_size 4"

@@ -185,6 +185,7 @@ def run_command(command: str, *arguments) -> dict:
     return main([command, *map(str, arguments), "--device", "cpu"])
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_errors_of_all_heads(trained, files, tmp_path):
     folder, metrics = trained
     found = run_command("evaluate", folder, "--run_dir", tmp_path / "all")["errors"]
@@ -261,6 +262,7 @@ def test_readouts_are_frozen_by_the_names_of_their_heads(trained):
         names_of_frozen(potential, ["readout.spice"])
 
 
+@pytest.mark.slow
 def test_it_goes_on(trained, files):
     folder, before = trained
     after = main(["frames", "--resume", str(folder), "--max_epochs", "3"])
@@ -286,6 +288,7 @@ def test_options_that_contradict_each_other_are_named(options, message):
         FramesOptions({"pbe": "a.xyz", "r2scan": ["b.xyz"]}, **options)
 
 
+@pytest.mark.slow
 def test_frames_and_tables_without_their_head_are_named(files, tmp_path, fit):
     with pytest.raises(ValueError, match=r"pbe.xyz: frame 0 has head='Default', expected one of pbe, r2scan"):
         read_splits(FramesOptions(files["pbe"], heads=["pbe", "r2scan"]), CUTOFF)

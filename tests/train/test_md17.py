@@ -174,6 +174,7 @@ def test_unknown_molecule_and_missing_files_are_named(published):
         read_splits(MD17Options(root=published, split=3), CUTOFF)
 
 
+@pytest.mark.slow
 def test_embedded_frames_are_all_used_a_tenth_each_to_validate_and_test():
     splits = read_splits(MD17Options(), CUTOFF)
     held_out = len(EthanolPBE()) // 10

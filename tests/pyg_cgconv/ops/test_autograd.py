@@ -32,6 +32,7 @@ def test_checks_of_products(device):
     assert gradgradcheck(products, x, check_fwd_over_rev=True, check_rev_over_rev=True, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_every_transform_of_products(device, name):
     fused, reference = (

@@ -35,12 +35,14 @@ def test_the_map_and_its_derivatives_are_those_of_the_layer(device):
     torch.testing.assert_close(by_weights, torch.cat([gradient.flatten() for gradient in by_each]))
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_finite_differences(device):
     _, x, weights = operands(device)
     assert gradcheck(lambda x, w: contract(MAP, (x, w)), (x, weights))
     assert gradgradcheck(lambda x, w: contract(MAP, (x, w)), (x, weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("varied", ["x", "x and weights"])
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_every_transform(device, name, varied):
