@@ -36,6 +36,7 @@ def test_the_data_set_itself_stays():
     assert dataset[0].pos.dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_it_serves_batches_and_caches(tmp_path):
     batch = next(iter(DataLoader(EthanolPBE()[:4], batch_size=4)))
     assert ToDtype(torch.float32)(batch).pos.dtype == torch.float32

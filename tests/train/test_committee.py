@@ -74,6 +74,7 @@ def same(left, right) -> bool:
     return all(torch.equal(one, other) for one, other in zip(weights(left), weights(right), strict=True))
 
 
+@pytest.mark.slow
 def test_folder_has_the_members(committee):
     folder, metrics = committee
     own = {"config.yaml", "metrics.json", "log.txt", "parity.png", "report.html"}

@@ -89,6 +89,7 @@ def test_other_parts_of_the_run_are_evaluated(finished, tmp_path, no_plots):
     assert found["forces_mae_meV_per_A"] == pytest.approx(metrics["validation"]["forces_mae_meV_per_A"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_frames_of_md17_by_their_options(finished, tmp_path, no_plots):
     """The same split, asked for by name instead of read from the run's configuration."""
     folder, metrics = finished

@@ -117,6 +117,7 @@ def test_coupled_cluster_can_be_drawn_at_random(coupled_cluster):
     assert energies(splits.test) != pytest.approx(energies(spring_frames(10, seed=2)))
 
 
+@pytest.mark.slow
 def test_command_trains_on_coupled_cluster(coupled_cluster, no_plots):
     folder = coupled_cluster / "run"
     sizes = "--train_size 16 --val_size 8 --test_size 8 --max_epochs 1"

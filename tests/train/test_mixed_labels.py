@@ -80,6 +80,7 @@ def module_and_loss(splits: Splits, model, fit, frames) -> tuple:
     return module, loss.item()
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_the_labels_that_there_are(tmp_path, model, fit):
     images = mixed()
     splits = read_splits(FramesOptions(written(tmp_path / "mixed.xyz", images)), CUTOFF)
@@ -185,6 +186,7 @@ def weighted(images: list[Atoms], rows: dict[int, dict]) -> list[Atoms]:
     return images
 
 
+@pytest.mark.slow
 def test_the_loss_has_the_weights_of_file_and_config_type(tmp_path, model, fit):
     images = weighted(
         mixed(),
@@ -252,6 +254,7 @@ def test_errors_of_each_config_type(tmp_path, capsys):
     assert metrics["test"]["energy_mae_meV"] == pytest.approx(total / 6)
 
 
+@pytest.mark.slow
 def test_details_survive_cache_and_worker_processes(tmp_path):
     images = weighted(crystals(6), {n: {"config_type": "a" * (n + 1), "config_weight": n + 2.0} for n in range(6)})
     path = written(tmp_path / "frames.xyz", images)

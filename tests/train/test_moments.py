@@ -333,6 +333,7 @@ def test_charges_that_do_not_sum_are_noticed(tmp_path):
         read_splits(FramesOptions(written(tmp_path / "a.xyz", images), labels=["charges"]), CUTOFF)
 
 
+@pytest.mark.slow
 def test_a_potential_without_dipoles_cannot_go_on_with_them(files, tmp_path):
     potential = Potential([1, 6, 8], CUTOFF, channels=2, lmax=1, layers=1)
     potential.save(tmp_path / "old.pt")

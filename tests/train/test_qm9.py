@@ -80,6 +80,7 @@ def test_training_beats_the_guess_from_composition(tmp_path, splits, target):
     assert metrics["test"]["unit"] == {"U0": "meV", "r2": "a0^2"}[target]
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_best_epoch(tmp_path, few):
     metrics = train_property(Property.of_qm9("alpha"), few, tmp_path, MODEL, replace(FIT, max_epochs=3), RUN)
     log = np.genfromtxt(tmp_path / "metrics.csv", delimiter=",", names=True, deletechars="")
@@ -87,6 +88,7 @@ def test_errors_are_those_of_the_best_epoch(tmp_path, few):
     assert metrics["validation"]["mae"] == pytest.approx(log["val/mae"][best], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_baseline_is_a_fit_of_numbers_of_atoms(tmp_path, splits):
     metrics = train_property(Property.of_qm9("Cv"), splits, tmp_path, MODEL, replace(FIT, max_epochs=1), RUN)
     column = QM9Sample.target_index("Cv")

@@ -248,6 +248,7 @@ def test_best_weights_are_written_although_worse_ones_were_validated_last(
     assert_same(dict(best["state_dict"]), validated[1])
 
 
+@pytest.mark.slow
 def test_other_training_frames_are_refused(tmp_path, splits, model, fit, run):
     fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)
     fewer = replace(splits, train=splits.train[:-3])

@@ -129,6 +129,7 @@ def test_plateau_without_averaging_and_clipping_in_float64(tmp_path, splits, mod
     assert torch.float32 not in {value.dtype for value in state.values()}
 
 
+@pytest.mark.slow
 def test_diverged_training_is_named(tmp_path, splits, model, fit, run):
     with pytest.raises(ValueError, match="try an lr below"):
         train(splits, tmp_path, model, replace(fit, lr=1e30, gradient_clip=0.0), run)

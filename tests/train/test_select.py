@@ -90,6 +90,7 @@ def test_structures_are_written_as_they_were(models, tmp_path):
         assert atoms.calc is None
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_passed_over(models, expected, tmp_path):
     frames = pool()
     worst = int(np.argmax(expected[0]))

@@ -109,6 +109,7 @@ def test_far_fewer_steps_than_adam_where_directions_are_not_those_of_the_weights
     assert error(Soap) < 0.1 * error(torch.optim.Adam)
 
 
+@pytest.mark.slow
 def test_bases_stay_orthonormal_where_gradients_span_few_directions():
     (weight,) = random_weights([(12, 9)], torch.float32)
     optimizer = Soap([weight])

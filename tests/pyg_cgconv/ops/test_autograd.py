@@ -94,6 +94,7 @@ def test_hooks_on_gradients(device):
     assert_equal(gradients(layer), gradients(reference))
 
 
+@pytest.mark.slow
 def test_threads_at_once():
     """Also the first use of a problem, whose coefficients others keep."""
     fused, reference = both()

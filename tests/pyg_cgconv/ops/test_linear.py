@@ -71,6 +71,7 @@ def test_the_layer_is_the_map_in_its_layout(layout):
     torch.testing.assert_close(layer._fused(layer._description, x), layer(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [forward, backward, double_backward], ids=lambda order: order.__name__)
 def test_the_operation_is_sound(device, order):
     """Shapes of fake tensors, autograd registration and schema, as torch.compile relies on them."""

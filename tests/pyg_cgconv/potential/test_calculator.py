@@ -177,6 +177,7 @@ def trajectory(calculator, steps, timestep=0.25):
     return np.array(energies)
 
 
+@pytest.mark.slow
 def test_energy_is_conserved(calculator):
     potential_energy, total = trajectory(calculator, 50).T
     assert np.ptp(potential_energy) > 0.01
