@@ -12,7 +12,8 @@ runs/demo/metrics.json: $(VENV)/installed
 	rm -rf runs/demo
 	$(RUN) -m train md17 --run_dir runs/demo --max_time 00:00:04:30
 
-PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist worksteal
+# Bytecode is kept, also where the environment says otherwise: to make that of the tests takes ten seconds a process.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist worksteal
 # Compiled kernels are kept for the next time: they are found by the code that they were made from.
 export PYG_CGCONV_CACHE ?= $(CURDIR)/$(VENV)/kernels
 

@@ -109,13 +109,14 @@ def charge_of(atoms, key: str, needed: bool, place: str) -> float | None:
         needed: whether charges or dipoles are read, which have no meaning without it.
 
     Raises:
-        ValueError: it is needed and no number, or there is one of another name only.
+        ValueError: it is NaN or infinite; it is needed and no number, or there is one of another name only.
     """
-    value = np.asarray(atoms.info.get(key, np.nan))
-    if value.size == 1 and value.dtype.kind in "iuf" and np.isfinite(value).all():
+    value = np.asarray(atoms.info.get(key))
+    is_number = value.size == 1 and value.dtype.kind in "iuf"
+    if is_number and np.isfinite(value).all():
         return float(value.reshape(()))
-    if needed and key in atoms.info:
-        raise ValueError(f"{place}: {key}={atoms.info[key]!r}, expected the total charge in e, a number")
+    if (needed or is_number) and key in atoms.info:
+        raise ValueError(f"{place}: {key}={value.tolist()!r}, expected the total charge in e, a number")
     alike = [name for name, held in atoms.info.items() if sounds_like(str(name), "charge") and np.size(held) == 1]
     if needed and alike:
         raise ValueError(

@@ -107,10 +107,13 @@ def by_keys(*keys: str) -> str:
 
 
 def to_leave_out(label: str) -> str:
-    """What a user writes to do without a label. The command line always reads an energy."""
+    """What a user writes to do without a label. The command line learns forces and stresses with an energy only."""
     if label == "energy":
-        return "leave energy out of the `labels` of AtomsFile (the command line needs an energy in each frame)"
-    others = {"stress": "[energy,forces]", "forces": "[energy]"}.get(label)
+        return (
+            "leave energy out of the `labels` of AtomsFile (on the command line that serves for charges and dipoles "
+            "only: forces and stresses are learned as derivatives of an energy, which some frames must have)"
+        )
+    others = {"stress": "[energy,forces]", "forces": "[energy] or [energy,stress]"}.get(label)
     return f"leave {label} out of `labels`" + (f" (on the command line --labels {others})" if others else "")
 
 

@@ -9,16 +9,21 @@ Tests with random examples (``-m hypothesis``) have three profiles, chosen by ``
 | `long`    | many     | others in each run; a failure prints the seed that repeats it    |
 """
 
+from __future__ import annotations
+
 import gc
 import os
 import secrets
+from typing import TYPE_CHECKING
 
 # Threads that wait by spinning starve those that work when tests share their cores; OpenMP reads this once, with torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, settings
+
+if TYPE_CHECKING:
+    import torch  # three seconds, which the process that only hands out tests need not wait for
 
 for profile, percent in (("fast", 25), ("default", 100), ("long", 1000)):
     # Each example compiles kernels: no time limit on one, and no search for a smaller failing one.
@@ -43,8 +48,11 @@ def pytest_configure(config):
 
 def pytest_runtest_setup(item):
     """The mark `cuda` is enough: such tests are skipped where there is no GPU."""
-    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
-        pytest.skip("no GPU")
+    if item.get_closest_marker("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")
 
 
 def pytest_collection_finish():
@@ -73,4 +81,6 @@ def fresh_kernel_cache(tmp_path_factory):
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request) -> torch.device:
+    import torch
+
     return torch.device(request.param)

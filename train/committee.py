@@ -16,17 +16,17 @@ from pyg_cgconv.potential import Potential
 from train.checkpoints import LAST
 from train.data import Splits, labels, quantities_of
 from train.division import with_all_labels_first
+from train.fitting import session, working_in, writing_in
 from train.html_report import write_report
-from train.lock import alone_in
 from train.metrics import MEV_PER_EV, Labels, errors, trivial_prediction
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
-from train.outputs import writing_to, written_whole
+from train.outputs import written_whole
 from train.plots import parity_plot
 from train.potential_report import committee_report
 from train.predictions import as_labels
 from train.report import error_rows, versions, write_json
-from train.run import open_run_folder, train
-from train.run_log import say, written_to
+from train.run import fit_and_report, open_run_folder
+from train.run_log import say
 from train.spread import predict_with_spread
 from train.trained import CONFIG, POTENTIAL, written_options
 
@@ -162,14 +162,15 @@ def train_committee(
         )
     folder = open_run_folder(run, "frames", folder_name, config)
     members: list[dict] = []
-    with alone_in(folder), writing_to(folder), written_to(folder):
+    with working_in(folder):
         for number, one in each_member(options):
             place = folder / f"member-{number}"
             say(f"member {number} of {options.committee}")
             begin_member(place, one, config)
             resumed = place if run.resume and (place / LAST).exists() else None
             own = replace(one.seeded(run), run_dir=place, resume=resumed)
-            metrics = train(one.frames_of_member(splits), place, model, fit, own, tuning)
+            with session(own), writing_in(place):
+                metrics = fit_and_report(one.frames_of_member(splits), place, model, fit, own, tuning)
             members.append({"folder": place.name, "seed": own.seed, **metrics})
         return report(folder, splits, members, fit.batch_size)
 

@@ -39,21 +39,26 @@ def session(run: RunOptions) -> Iterator[None]:
 
 
 @contextmanager
-def working_in(folder: Path) -> Iterator[None]:
+def writing_in(folder: Path) -> Iterator[None]:
     """Writes to a run folder, in which no other process writes then, and all that is said to its log.
-
-    Whoever stops it is told how to go on.
 
     Raises:
         ValueError: another process writes there.
         OSError: something cannot be written, by the name of the folder.
     """
     with alone_in(folder), writing_to(folder), written_to(folder):
+        yield
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """:func:`writing_in` the folder of a run or of a committee. Whoever stops it is told how to go on."""
+    with writing_in(folder):
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
             first = not rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it on the function
-            if first and (folder / LAST).exists():
+            if first and any(folder.rglob(LAST)):  # of members, too
                 note(how := f"stopped; go on with --resume {folder}")
                 print(how, file=sys.stderr, flush=True)
             raise

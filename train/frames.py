@@ -202,6 +202,11 @@ def divide_head(
     test = own.get("test_file", frame_count(options.test_size, frames))
     validation = own.get("val_file", frame_count(options.val_size, frames))
     of_head = f" of head {options.head_names[head]}" if options.head_names else ""
+    if not validation:
+        raise ValueError(
+            f"val_file: no frame is{of_head}, so nothing would show how well it is learned; give some of each head, or "
+            "leave val_file out, which takes val_size of the training frames of each"
+        )
     return divide(frames, validation, test, options.split_seed, labels_of, option=f"train_file{of_head}")
 
 

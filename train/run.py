@@ -80,32 +80,39 @@ def train(
     Returns:
         What is written to ``metrics.json``; nothing in the processes of devices other than the first.
     """
+    with session(run), working_in(folder):
+        return fit_and_report(splits, folder, model, fit, run, tuning)
+
+
+def fit_and_report(
+    splits: Splits, folder: Path, model: ModelOptions, fit: FitOptions, run: RunOptions, tuning: TuningOptions
+) -> dict:
+    """What :func:`train` does, within a session, in a folder that it may write in."""
     for part in splits.by_head():
         check_labels(part, fit, of=f" of {part.name}" if splits.heads else "")
     levels = levels_of(splits, fit.atom_energies)
-    with session(run), working_in(folder):
-        data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
-        statistics = statistics_of(levels)
-        say(describe_labels(splits.parts()))
-        for level in levels:
-            say(level.describe(statistics.species))
-        quantities = quantities_of(splits.train)
-        if tuning.init is None:
-            module = new_module(model, fit, statistics, run.dtype, quantities)
-        else:
-            start = start_from(tuning.init, tuning, model, fit, run, statistics, levels, quantities)
-            module = start.module
-            say(start.description)
-        about = {"data": splits.name, "labels": count_labels(splits.parts())}
-        fitted = fit_module(module, data, folder, about, model, fit, run)
-        if fitted is None:
-            return {}
-        best, facts = fitted
-        validation, test, *old = (predicted_labels(best, loader) for loader in data.predict_dataloader())
-        metrics = report(folder, facts, splits, validation, test, *old)
-        potential = best.potential.cpu()
-        potential.metadata = describe(potential, folder / BEST)
-        potential.save(folder / POTENTIAL)
+    data = FrameDataModule(splits, fit.batch_size, run.num_workers, run.seed)
+    statistics = statistics_of(levels)
+    say(describe_labels(splits.parts()))
+    for level in levels:
+        say(level.describe(statistics.species))
+    quantities = quantities_of(splits.train)
+    if tuning.init is None:
+        module = new_module(model, fit, statistics, run.dtype, quantities)
+    else:
+        start = start_from(tuning.init, tuning, model, fit, run, statistics, levels, quantities)
+        module = start.module
+        say(start.description)
+    about = {"data": splits.name, "labels": count_labels(splits.parts())}
+    fitted = fit_module(module, data, folder, about, model, fit, run)
+    if fitted is None:
+        return {}
+    best, facts = fitted
+    validation, test, *old = (predicted_labels(best, loader) for loader in data.predict_dataloader())
+    metrics = report(folder, facts, splits, validation, test, *old)
+    potential = best.potential.cpu()
+    potential.metadata = describe(potential, folder / BEST)
+    potential.save(folder / POTENTIAL)
     return metrics
 
 

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -108,6 +109,17 @@ def check_config(config: Path, task: str) -> None:
 
 def task_parser(task: str, preset: str, init: Path | None = None) -> Parser:
     """All options of a task, with the values of ``preset`` as defaults; those of the model as ``init`` has them."""
+    if init is None or TuningOptions not in TASKS[task].OPTIONS:
+        return preset_parser(task, preset)
+    parser = preset_parser.__wrapped__(task, preset)  # another one, as the file may change
+    parser.set_defaults({**model_options_of(load_initial(init)), "lr": LR})
+    return parser
+
+
+@cache
+def preset_parser(task: str, preset: str) -> Parser:
+    """All options of a task, with the values of ``preset`` as defaults. One is made: it takes most of a command's
+    time before a training."""
     parser = Parser(
         prog=f"python -m train {task}", usage=f"python -m train {task} [options]", description=TASKS[task].__doc__
     )
@@ -122,8 +134,6 @@ def task_parser(task: str, preset: str, init: Path | None = None) -> Parser:
     for group in TASKS[task].OPTIONS:
         parser.add_class_arguments(group)
     parser.set_defaults(read_preset(task, SHOWN_FOR_AUTO if preset == AUTO else preset))
-    if init is not None and TuningOptions in TASKS[task].OPTIONS:
-        parser.set_defaults({**model_options_of(load_initial(init)), "lr": LR})
     return parser
 
 

@@ -26,6 +26,15 @@ WARPS = {Part.MAP: 4, Part.TRANSPOSE: 4, Part.WEIGHTS: 8}
 WARPS_OF_DOUBLES = 4
 
 
+@cuda.jit(device=True, inline="always")
+def total_of_warps(memory, warps, zero, row, lane):
+    """What a block's warps have summed for a number of its tile; part of both kernels."""
+    total = zero
+    for other in range(warps):
+        total += memory[u32((other * TILE + row) * WIDE + lane)]
+    return total
+
+
 def linear_kernel(number: types.Type, warps: int, parts: Parts) -> Callable:
     """y[node, component, v] = factor * the sum over terms and u of x[node, component, u] * weight[u, v], or, where the
     `parts` say that right pieces are deep, of weight[v, u]; for numba.cuda. Grid: (tiles of nodes, tiles of the
@@ -88,9 +97,7 @@ def linear_kernel(number: types.Type, warps: int, parts: Parts) -> Callable:
         if lane < channels:
             factor, row = factors[i32(cuda.blockIdx.y)], warp
             while row < nodes_left:
-                total = zero
-                for other in range(warps):
-                    total += memory[u32((other * TILE + row) * WIDE + lane)]
+                total = total_of_warps(memory, warps, zero, row, lane)
                 y[(node + row) * y_length + start + lane] = number(factor * total)
                 row += warps
 
@@ -150,9 +157,7 @@ def weight_gradient_kernel(number: types.Type, warps: int, parts: Parts) -> Call
         if lane < columns:
             factor, row = factors[i32(cuda.blockIdx.x)], warp
             while row < rows:
-                total = zero
-                for other in range(warps):
-                    total += memory[u32((other * TILE + row) * WIDE + lane)]
+                total = total_of_warps(memory, warps, zero, row, lane)
                 gradient[weight + row * g_channels + lane] = number(factor * total)
                 row += warps
 

@@ -1,6 +1,7 @@
 """An interatomic potential: energies, forces and stresses of batches of atoms.
 
     potential     Potential: the model; blocks: its network
+    outputs       what the network learned of atoms, and the energies, charges and dipoles of it
     rounds        all edges at once, or piece by piece in large systems
     atoms         what it reads of a batch, checked
     edge_functions  spherical harmonics and radial functions of edges, and their slopes

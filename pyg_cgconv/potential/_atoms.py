@@ -108,21 +108,32 @@ def read_atoms(data: Data, species_of_number: Tensor, dtype: torch.dtype) -> Ato
 
 
 def check_values(
-    data: Data, atoms: Atoms, atomic_numbers: Tensor, cutoff: float, heads: Sequence[str] | None = None
+    data: Data,
+    atoms: Atoms,
+    atomic_numbers: Tensor,
+    cutoff: float,
+    heads: Sequence[str] | None = None,
+    reads_charge: bool = False,
 ) -> None:
     """Checks that have to look at numbers: on a GPU they wait for it, once.
 
     Raises:
-        ValueError: an atom's species or a structure's head is unknown, an edge joins two structures, or the neighbour
-            list is shorter than the cutoff.
+        ValueError: an atom's species or a structure's head is unknown, an edge joins two structures, the neighbour list
+            is shorter than the cutoff, or a total charge that is read is not finite.
     """
     known = getattr(data, "edge_cutoff", None)
     too_short = atoms.species.new_zeros(()) if known is None else (known < cutoff * (1 - 1e-6)).any()
     apart = atoms.structure[atoms.source] != atoms.structure[atoms.target]
     head = atoms.structure.new_zeros(1) if atoms.head is None else atoms.head
     no_head = (head < 0) | (head >= len(heads or "0"))
-    wrong = torch.stack([(atoms.species < 0).any(), apart.any(), too_short.bool(), no_head.any()])
-    unknown, joined, too_short, headless = wrong.tolist()
+    charge = _optional(data, "charge") if reads_charge else None
+    no_charge = atoms.structure.new_zeros(1) if charge is None else ~charge.isfinite()
+    wrong = torch.stack([(atoms.species < 0).any(), apart.any(), too_short.bool(), no_head.any(), no_charge.any()])
+    unknown, joined, too_short, headless, uncharged = wrong.tolist()
+    if uncharged and charge is not None:
+        raise ValueError(
+            f"data.charge: expected finite numbers, the total charge of each structure in e, got {charge.tolist()}"
+        )
     if headless and heads:
         raise ValueError(
             f"data.head: expected numbers from 0 to {len(heads) - 1}, of the heads {list(heads)}, got "

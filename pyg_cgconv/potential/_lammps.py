@@ -16,6 +16,7 @@ from ._arguments import SYMBOLS
 from ._atoms import Atoms
 from ._ghosts import Ghosts, wait_for_device
 from ._given import for_inference
+from ._outputs import energies_of_atoms
 from ._potential import Potential
 
 LAMMPS_SUFFIXES = (".pt", ".pth")
@@ -96,7 +97,7 @@ class LAMMPSPotential:
     def __reduce__(self) -> tuple:
         content = io.BytesIO()
         self.potential.save(content)
-        return _from_content, (content.getvalue(),)
+        return _from_content, (content.getvalue(), self.potential.edges_at_a_time)
 
     @without_autocast
     def compute_forces(self, data: Any) -> None:
@@ -115,7 +116,7 @@ class LAMMPSPotential:
             atoms = self._atoms(data)
             ghosts = Ghosts(data.nlocal, data.ntotal, data, atoms.vectors.requires_grad_())
             # A process without atoms computes, too: the others wait for its part in each exchange.
-            energies = self.potential._energies_of_atoms(atoms, ghosts)
+            energies = energies_of_atoms(self.potential, atoms, ghosts)
             (slope,) = torch.autograd.grad(energies.sum(), atoms.vectors)
         _give(data, energies.detach(), slope.double().contiguous())
 
@@ -166,8 +167,11 @@ def write_lammps(
     LAMMPSPotential(potential, dtype=dtype, head=head).save(path)
 
 
-def _from_content(content: bytes) -> LAMMPSPotential:
-    return LAMMPSPotential(Potential.load(io.BytesIO(content)))
+def _from_content(content: bytes, edges_at_a_time: int | None = None) -> LAMMPSPotential:
+    """What a file names; older ones hold the content alone."""
+    read = LAMMPSPotential(Potential.load(io.BytesIO(content)))
+    read.potential.edges_at_a_time = edges_at_a_time
+    return read
 
 
 def _tensor(given: Any, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -11,21 +11,20 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.utils import scatter
 
 from .._functions import without_autocast
 from .._torch import in_forward_mode, is_traced, is_transformed
 from ..cuda_graphs import is_captured
-from ..nn import BesselBasis, PolynomialCutoff, one_hot
+from ..nn import BesselBasis, PolynomialCutoff
 from . import _file
 from ._arguments import MAX_ATOMIC_NUMBER, check_readout, plain_arguments, positive_or_none
 from ._atoms import Atoms, check_values, read_atoms
 from ._blocks import network
 from ._derivatives import with_derivatives
-from ._ghosts import Ghosts
 from ._heads import heads_of, with_head
 from ._moments import Moments
-from ._rounds import functions_at_once, rounds
+from ._outputs import learned_of, results_of
+from ._rounds import functions_at_once
 from ._zbl import ZBL
 
 
@@ -212,7 +211,7 @@ class Potential(nn.Module):
             create_graph = True  # others differentiate what this returns
         elif create_graph is None:
             create_graph = self.training and torch.is_grad_enabled()
-        results = partial(self._results, data=data, of_atoms=compute_energies)
+        results = partial(results_of, self, data=data, of_atoms=compute_energies)
         if not any(wanted):
             return results(self._read(data, head))
         with torch.inference_mode(False), torch.enable_grad():
@@ -230,45 +229,14 @@ class Potential(nn.Module):
         Raises:
             ValueError: an attribute of ``data`` is missing or wrong; it is named.
         """
-        return self._outputs(self._read(data, head))
+        return learned_of(self, self._read(data, head))
 
     def _read(self, data: Data, head: str | None) -> Atoms:
         atoms, heads = read_atoms(data, self.species_of_number, self.dtype), self.hyperparameters["heads"]
         atoms = replace(atoms, head=heads_of(data, head, heads, atoms.num_structures))
         if self.validate and not is_traced(atoms.vectors) and not is_captured(atoms.vectors):
-            check_values(data, atoms, self.atomic_numbers, self.cutoff, heads)
+            check_values(data, atoms, self.atomic_numbers, self.cutoff, heads, self.moments is not None)
         return atoms
-
-    def _results(self, atoms: Atoms, data: Data, of_atoms: bool) -> dict[str, Tensor]:
-        """Total energies (B,), if asked for those ``of_atoms`` (n,), charges and dipoles, in float64."""
-        learned, out = self._outputs(atoms).double(), {}
-        if "energy" in self.hyperparameters["properties"]:
-            energies, learned = self._scaled(learned[:, 0], atoms), learned[:, 1:]
-            out["energy"] = scatter(energies, atoms.structure, dim_size=atoms.num_structures)
-            out |= {"energies": energies} if of_atoms else {}
-        return out if self.moments is None else out | self.moments(learned, data, atoms)
-
-    def _energies_of_atoms(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
-        """(n,) float64; without the ``ghosts`` among the atoms, if there are some."""
-        return self._scaled(self._outputs(atoms, ghosts)[:, 0].double(), atoms)
-
-    def _scaled(self, learned: Tensor, atoms: Atoms) -> Tensor:
-        """Energies (n,) from what was learned of atoms."""
-        species = atoms.species[: len(learned)]
-        row = species if atoms.head is None else (atoms.head_of_atom, species)
-        energies = self.shift[row] + self.scale[row] * learned
-        return energies if self.zbl is None else energies + self.zbl(atoms)[: len(learned)]
-
-    def _outputs(self, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
-        update = rounds(self, atoms, None if ghosts is None else ghosts.owned)
-        x = self.embedding(one_hot(atoms.species, len(self.atomic_numbers), self.dtype))
-        if ghosts is not None:  # whose species are known
-            x = (x, x[: ghosts.owned])
-        for number, block in enumerate(self.blocks):
-            if ghosts is not None and number:
-                x = ghosts.pair(x)
-            x = update(block, x)
-        return self.readout(x) if atoms.head is None else self.readout(x, atoms.head_of_atom)
 
     def _apply(self, fn, recurse=True):
         """Moves the module, but keeps shift and scale at float64, whatever the parameters are cast to."""

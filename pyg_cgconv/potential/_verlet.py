@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from ase import Atoms
@@ -100,13 +102,16 @@ def charge_of(atoms: Atoms) -> float:
     """The total charge, e.
 
     Raises:
-        ValueError: what the atoms have for it is no number.
+        ValueError: what the atoms have for it is no finite number.
     """
     given = atoms.info.get("charge", 0.0)
     try:
-        return float(given)
+        charge = float(given)
     except (TypeError, ValueError):
-        raise ValueError(f"atoms.info['charge']: expected the total charge, a number in e, got {given!r}") from None
+        charge = math.nan
+    if not math.isfinite(charge):
+        raise ValueError(f"atoms.info['charge']: expected the total charge, a number in e, got {given!r}")
+    return charge
 
 
 def has_volume(atoms: Atoms) -> bool:

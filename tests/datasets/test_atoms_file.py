@@ -1,6 +1,5 @@
 """Files written by ASE, and files written by hand, against what ASE says of the same atoms."""
 
-import os
 import re
 import sys
 import warnings
@@ -8,46 +7,20 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from datasets import AtomsFile
-from pyg_cgconv.potential import Potential, RadiusGraph
+from pyg_cgconv.potential import RadiusGraph
 
 ase = pytest.importorskip("ase")
 from ase import Atoms  # noqa: E402
 from ase.build import bulk, molecule  # noqa: E402
-from ase.calculators.emt import EMT  # noqa: E402
-from ase.calculators.singlepoint import SinglePointCalculator  # noqa: E402
 from ase.constraints import FixAtoms  # noqa: E402
 from ase.io import read, write  # noqa: E402
 
+from .labelled_atoms import crystals, labelled, molecules, written  # noqa: E402
+
 CUTOFF = 3.0
-
-
-def labelled(atoms, seed=0, stress=None, **more):
-    """``atoms`` with made-up labels of full float64 precision."""
-    rng = np.random.default_rng(seed)
-    stress = rng.normal(size=6) if stress is None and atoms.pbc.all() else stress
-    results = {"energy": -97_000 / 7 + rng.normal(), "forces": rng.normal(size=(len(atoms), 3)), **more}
-    atoms.calc = SinglePointCalculator(atoms, **results, **({} if stress is None else {"stress": stress}))
-    return atoms
-
-
-def molecules():
-    return [labelled(molecule(name), seed) for seed, name in enumerate(("H2O", "CH3OH", "H2O", "NH3"))]
-
-
-def crystals():
-    skewed = bulk("NaCl", "rocksalt", a=5.6)
-    skewed.set_cell(np.array([[0, 0.1, 0.2], [0, 0, 0.3], [0, 0, 0]]) + skewed.cell.array, scale_atoms=True)
-    return [labelled(skewed, 0), labelled(bulk("Cu", "fcc", a=3.6, cubic=True), 1)]
-
-
-def written(path, images):
-    """``path`` with the frames in it; in .traj, ASE's own format, nothing is rounded, in .xyz positions are."""
-    write(path, images)
-    return path
 
 
 @pytest.fixture
@@ -136,89 +109,6 @@ def test_forces_on_fixed_atoms_are_kept(tmp_path):
 def test_random_split(xyz):
     train, validation, test = AtomsFile(xyz).random_split(2, 1, 1)
     assert sorted(torch.cat([train, validation, test]).tolist()) == [0, 1, 2, 3]
-
-
-# === stress ===
-
-
-def strained(energy, cell, step=1e-4):
-    """dE/d(strain) / V (3, 3) by central differences; ``energy`` takes a deformation (3, 3) of rows."""
-    slope = np.zeros((3, 3))
-    for a, b in np.ndindex(3, 3):
-        strain = np.zeros((3, 3))
-        strain[a, b] += step / 2
-        strain[b, a] += step / 2
-        slope[a, b] = (energy(np.eye(3) + strain) - energy(np.eye(3) - strain)) / (2 * step)
-    return slope / abs(np.linalg.det(cell))
-
-
-@pytest.mark.parametrize("name", ["frames.traj", "frames.xyz"])
-def test_stress_is_the_derivative_by_strain(tmp_path, name):
-    atoms = bulk("Cu", cubic=True)
-    atoms.set_cell(atoms.cell.array @ [[1.02, 0.01, 0.03], [0, 0.98, -0.02], [0, 0, 1.05]], scale_atoms=True)
-    atoms.rattle(0.1, seed=3)
-
-    def energy(deformation):
-        moved = atoms.copy()
-        moved.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
-        moved.calc = EMT()
-        return moved.get_potential_energy()
-
-    atoms.calc = EMT()
-    atoms.get_stress()
-    expected = strained(energy, atoms.cell.array)
-    assert len(set(expected.round(4).flatten())) == 6  # no two components could be swapped unseen
-    stress = AtomsFile(written(tmp_path / name, atoms))[0].stress[0]
-    assert np.allclose(stress, expected, rtol=1e-4, atol=1e-7)
-
-
-def test_potential_has_the_same_sign_and_order():
-    torch.manual_seed(0)
-    potential = Potential(
-        [29], CUTOFF, channels=2, lmax=1, layers=1, num_radial=3, radial_hidden=(4,), avg_num_neighbors=12.0,
-        shift={29: 0.0}, scale={29: 1.0}, dtype="float64",
-    ).eval()  # fmt: skip
-    atoms = bulk("Cu", cubic=True)
-    atoms.rattle(0.2, seed=0)
-
-    def predicted(deformation, **options):
-        pos, cell = (torch.tensor(rows @ deformation) for rows in (atoms.positions, atoms.cell.array))
-        data = Data(z=torch.tensor(atoms.numbers), pos=pos, cell=cell[None])
-        return potential(RadiusGraph(CUTOFF)(data), **options)
-
-    stress = predicted(np.eye(3), compute_stress=True)["stress"][0]
-    expected = strained(lambda deformation: predicted(deformation)["energy"].item(), atoms.cell.array)
-    assert np.abs(expected).min() > 1e-8
-    assert np.allclose(stress, expected, rtol=1e-4, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [[1.0, 2, 3, 4, 5, 6], [1.0, 6, 5, 6, 2, 4, 5, 4, 3], [[1.0, 6, 5], [6, 2, 4], [5, 4, 3]]],
-    ids=["Voigt", "flat", "matrix"],
-)
-def test_layouts_of_a_custom_stress(tmp_path, given):
-    atoms = crystals()[0]
-    atoms.info["dft_stress"] = np.array(given)
-    item = AtomsFile(written(tmp_path / "frames.traj", atoms), stress_key="dft_stress")[0]
-    assert item.stress.tolist() == [[[1, 6, 5], [6, 2, 4], [5, 4, 3]]]
-
-
-def test_stress_that_is_not_symmetric(tmp_path):
-    atoms = crystals()[0]
-    atoms.info["dft_stress"] = np.arange(9.0)
-    with pytest.raises(ValueError, match=r"frames\.traj: frame 0 has a stress that is not symmetric"):
-        AtomsFile(written(tmp_path / "frames.traj", atoms), stress_key="dft_stress")
-
-
-def test_virial_is_refused(xyz):
-    with pytest.raises(ValueError, match=r"stress_key: 'REF_virial' sounds like a virial.*minus the volume"):
-        AtomsFile(xyz, stress_key="REF_virial")
-
-
-def test_stress_that_only_some_frames_have(tmp_path):
-    frames = AtomsFile(written(tmp_path / "mixed.xyz", [*crystals(), *molecules()]))
-    assert [frame.stress.isnan().all().item() for frame in frames] == [False] * 2 + [True] * 4
 
 
 # === keys and missing labels ===
@@ -458,115 +348,6 @@ def test_batch_of_molecules_and_crystals(tmp_path):
     assert batch.pbc.tolist() == 4 * [3 * [False]] + 2 * [3 * [True]]
     assert batch.edge_index.shape[1] == len(batch.edge_shift) == sum(item.edge_index.shape[1] for item in dataset)
     assert batch.forces.shape == batch.pos.shape
-
-
-# === cache ===
-
-
-class Below:
-    """A pre_filter with a setting."""
-
-    def __init__(self, num_atoms):
-        self.num_atoms = num_atoms
-
-    def __call__(self, frame):
-        return frame.num_nodes < self.num_atoms
-
-
-def options(cache, **changed):
-    return {"cache": cache, "pre_transform": RadiusGraph(CUTOFF), "pre_filter": Below(5), **changed}
-
-
-def test_nothing_is_written_without_a_cache(xyz):
-    AtomsFile(xyz, pre_transform=RadiusGraph(CUTOFF))
-    assert list(xyz.parent.rglob("*")) == [xyz]
-
-
-def test_cache_gives_the_same_frames(xyz, tmp_path):
-    made, kept = (AtomsFile(xyz, **options(tmp_path / "cache")) for _ in range(2))
-    assert len(made) == len(kept) == 3
-    assert made.num_frames_read == kept.num_frames_read == 4
-    for one, other in zip(made, kept, strict=True):
-        assert sorted(one.keys()) == sorted(other.keys())
-        assert all(torch.equal(value, other[key]) for key, value in one.to_dict().items())
-
-
-def test_cache_of_one_frame(tmp_path):
-    path = written(tmp_path / "one.xyz", molecules()[0])
-    made, kept = (AtomsFile(path, cache=tmp_path / "cache") for _ in range(2))
-    assert len(kept) == 1
-    assert torch.equal(made[0].pos, kept[0].pos)
-
-
-def test_cache_spares_reading_and_neighbours(xyz, tmp_path, monkeypatch):
-    AtomsFile(xyz, **options(tmp_path))
-    monkeypatch.setattr(ase.io, "iread", None)
-    monkeypatch.setattr(RadiusGraph, "forward", None)
-    assert AtomsFile(xyz, **options(tmp_path))[0].edge_index is not None
-
-
-def test_cache_survives_a_copy_elsewhere(xyz, tmp_path, monkeypatch):
-    AtomsFile(xyz, **options(tmp_path))
-    (tmp_path / "elsewhere").mkdir()
-    moved = xyz.rename(tmp_path / "elsewhere" / xyz.name)
-    monkeypatch.setattr(ase.io, "iread", None)
-    assert len(AtomsFile(moved, **options(tmp_path))) == 3
-
-
-def test_file_that_changes_in_content_only(xyz, tmp_path):
-    """Same size, same time of modification."""
-    before, stat = AtomsFile(xyz, cache=tmp_path)[0].pos, xyz.stat()
-    xyz.write_text(xyz.read_text().replace("0.11926200", "0.11926300"))
-    os.utime(xyz, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    after = AtomsFile(xyz, cache=tmp_path)[0].pos
-    assert (xyz.stat().st_size, xyz.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-    assert (after - before).abs().max().item() == pytest.approx(1e-6, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("changed", "differs"),
-    [
-        ({"pre_transform": RadiusGraph(1.2)}, lambda item: item.edge_cutoff.item() == 1.2),
-        ({"pre_transform": None}, lambda item: "edge_index" not in item),
-        ({"energy_key": "free_energy"}, lambda item: item.energy.item() == -5.5),
-        ({"labels": ("energy",)}, lambda item: "forces" not in item),
-        ({"pre_filter": Below(4)}, lambda item: item.num_nodes == 3),
-    ],
-    ids=["cutoff", "no pre_transform", "key", "labels", "pre_filter"],
-)
-def test_other_arguments_are_read_anew(tmp_path, changed, differs):
-    images = [labelled(molecule(name), free_energy=-5.5) for name in ("NH3", "H2O")]
-    path = written(tmp_path / "frames.traj", images)
-    assert not differs(AtomsFile(path, **options(tmp_path))[0])
-    assert differs(AtomsFile(path, **options(tmp_path, **changed))[0])
-    assert not differs(AtomsFile(path, **options(tmp_path))[0])
-
-
-def test_order_of_the_files_counts(tmp_path):
-    paths = [written(tmp_path / f"{number}.xyz", atoms) for number, atoms in enumerate(molecules())]
-    forward, backward = AtomsFile(paths, cache=tmp_path), AtomsFile(paths[::-1], cache=tmp_path)
-    assert forward[0].energy == backward[3].energy != backward[0].energy
-
-
-@pytest.mark.parametrize("argument", ["pre_transform", "pre_filter"])
-def test_function_is_refused_with_a_cache(xyz, tmp_path, argument):
-    with pytest.raises(ValueError, match=rf"{argument}: the cache cannot tell .*leave `cache` out"):
-        AtomsFile(xyz, cache=tmp_path / "cache", **{argument: lambda frame: frame})
-    assert len(AtomsFile(xyz, **{argument: lambda frame: frame})) == 4
-
-
-def test_broken_cache(xyz, tmp_path):
-    AtomsFile(xyz, cache=tmp_path / "cache")
-    (kept,) = (tmp_path / "cache").iterdir()
-    kept.write_bytes(kept.read_bytes()[:100])
-    with pytest.raises(ValueError, match=rf"{kept.name}: the cache file is broken .*remove it"):
-        AtomsFile(xyz, cache=tmp_path / "cache")
-
-
-def test_failed_read_leaves_no_cache(xyz, tmp_path):
-    with pytest.raises(ValueError, match="no energy"):
-        AtomsFile(xyz, cache=tmp_path / "cache", energy_key="absent")
-    assert not (tmp_path / "cache").exists()
 
 
 def test_repr(xyz):

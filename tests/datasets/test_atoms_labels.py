@@ -36,6 +36,13 @@ def test_another_energy_is_refused_by_both_names(xyz, name):
         AtomsFile(xyz)
 
 
+def test_a_charge_that_is_no_number_is_refused(xyz):
+    """Though nothing of it is learned: items have it."""
+    with pytest.raises(ValueError, match=r"frames\.xyz: frame 1: charge=nan, expected the total charge in e, a number"):
+        AtomsFile(written(xyz, "energy=-1.5 charge=1", "energy=-1.5 charge=nan"))
+    assert "charge" not in AtomsFile(written(xyz, "energy=-1.5 charge=none"))[0]
+
+
 @pytest.mark.parametrize(("key", "energy"), [("energy", -1.5), ("REF_energy", 98.5)])
 def test_a_key_chooses_among_energies(xyz, key, energy):
     assert AtomsFile(written(xyz, "energy=-1.5 REF_energy=98.5"), energy_key=key)[0].energy.item() == energy

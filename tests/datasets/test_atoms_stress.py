@@ -2,16 +2,21 @@
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
+from torch_geometric.data import Data
 
 from datasets import AtomsFile
+from pyg_cgconv.potential import Potential, RadiusGraph
 
-from .test_atoms_file import strained
+from .labelled_atoms import crystals, molecules
 
 STRESS = [[0.1, 0.6, 0.5], [0.6, 0.2, 0.4], [0.5, 0.4, 0.3]]
+CUTOFF = 3.0
 VOLUME = 9.0 * 8.0 * 7.0
 
 
@@ -38,6 +43,86 @@ def virial_of(stress, factor: float = 1.0) -> np.ndarray:
 
 
 # === values ===
+
+
+def strained(energy, cell, step=1e-4):
+    """dE/d(strain) / V (3, 3) by central differences; ``energy`` takes a deformation (3, 3) of rows."""
+    slope = np.zeros((3, 3))
+    for a, b in np.ndindex(3, 3):
+        strain = np.zeros((3, 3))
+        strain[a, b] += step / 2
+        strain[b, a] += step / 2
+        slope[a, b] = (energy(np.eye(3) + strain) - energy(np.eye(3) - strain)) / (2 * step)
+    return slope / abs(np.linalg.det(cell))
+
+
+@pytest.mark.parametrize("name", ["frames.traj", "frames.xyz"])
+def test_stress_is_the_derivative_by_strain(tmp_path, name):
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell(atoms.cell.array @ [[1.02, 0.01, 0.03], [0, 0.98, -0.02], [0, 0, 1.05]], scale_atoms=True)
+    atoms.rattle(0.1, seed=3)
+
+    def energy(deformation):
+        moved = atoms.copy()
+        moved.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
+        moved.calc = EMT()
+        return moved.get_potential_energy()
+
+    atoms.calc = EMT()
+    atoms.get_stress()
+    expected = strained(energy, atoms.cell.array)
+    assert len(set(expected.round(4).flatten())) == 6  # no two components could be swapped unseen
+    stress = AtomsFile(written(tmp_path, atoms, name=name))[0].stress[0]
+    assert np.allclose(stress, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_potential_has_the_same_sign_and_order():
+    torch.manual_seed(0)
+    potential = Potential(
+        [29], CUTOFF, channels=2, lmax=1, layers=1, num_radial=3, radial_hidden=(4,), avg_num_neighbors=12.0,
+        shift={29: 0.0}, scale={29: 1.0}, dtype="float64",
+    ).eval()  # fmt: skip
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.2, seed=0)
+
+    def predicted(deformation, **options):
+        pos, cell = (torch.tensor(rows @ deformation) for rows in (atoms.positions, atoms.cell.array))
+        data = Data(z=torch.tensor(atoms.numbers), pos=pos, cell=cell[None])
+        return potential(RadiusGraph(CUTOFF)(data), **options)
+
+    stress = predicted(np.eye(3), compute_stress=True)["stress"][0]
+    expected = strained(lambda deformation: predicted(deformation)["energy"].item(), atoms.cell.array)
+    assert np.abs(expected).min() > 1e-8
+    assert np.allclose(stress, expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[1.0, 2, 3, 4, 5, 6], [1.0, 6, 5, 6, 2, 4, 5, 4, 3], [[1.0, 6, 5], [6, 2, 4], [5, 4, 3]]],
+    ids=["Voigt", "flat", "matrix"],
+)
+def test_layouts_of_a_custom_stress(tmp_path, given):
+    atoms = crystals()[0]
+    atoms.info["dft_stress"] = np.array(given)
+    item = AtomsFile(written(tmp_path, atoms, name="frames.traj"), stress_key="dft_stress")[0]
+    assert item.stress.tolist() == [[[1, 6, 5], [6, 2, 4], [5, 4, 3]]]
+
+
+def test_stress_that_is_not_symmetric(tmp_path):
+    atoms = crystals()[0]
+    atoms.info["dft_stress"] = np.arange(9.0)
+    with pytest.raises(ValueError, match=r"frames\.traj: frame 0 has a stress that is not symmetric"):
+        AtomsFile(written(tmp_path, atoms, name="frames.traj"), stress_key="dft_stress")
+
+
+def test_virial_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"stress_key: 'REF_virial' sounds like a virial.*minus the volume"):
+        AtomsFile(written(tmp_path, *molecules()), stress_key="REF_virial")
+
+
+def test_stress_that_only_some_frames_have(tmp_path):
+    frames = AtomsFile(written(tmp_path, *crystals(), *molecules()))
+    assert [frame.stress.isnan().all().item() for frame in frames] == [False] * 2 + [True] * 4
 
 
 def cluster() -> Atoms:

@@ -32,6 +32,7 @@ def test_files_as_json(file, capsys):
     assert found["quantities"]["neighbours within 1.2 A"]["mean"] == pytest.approx(4 / 3)  # two bonds of three atoms
 
 
+@pytest.mark.slow
 def test_a_set_with_a_plot(tmp_path, capsys):
     describe.main(["QM9Sample", "--plot", str(tmp_path / "sample.png")])
     assert "130" not in capsys.readouterr().out.splitlines()[0]

@@ -7,6 +7,7 @@ from datasets import EthanolPBE, QM9Sample, ToDtype
 from pyg_cgconv import Potential, RadiusGraph
 
 
+@pytest.mark.slow
 def test_all_but_energies_and_integers():
     data = EthanolPBE(transform=ToDtype(torch.float32), pre_transform=RadiusGraph(4.0))[0]
     assert {name: value.dtype for name, value in data.to_dict().items()} == {
@@ -35,6 +36,7 @@ def test_the_data_set_itself_stays():
     assert dataset[0].pos.dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_it_serves_batches_and_caches(tmp_path):
     batch = next(iter(DataLoader(EthanolPBE()[:4], batch_size=4)))
     assert ToDtype(torch.float32)(batch).pos.dtype == torch.float32
@@ -44,6 +46,7 @@ def test_it_serves_batches_and_caches(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_potential_gives_the_same_in_either():
     potential = Potential(["H", "C", "O"], cutoff=4.0, channels=4, layers=1)
     data = EthanolPBE(pre_transform=RadiusGraph(4.0))[0]

@@ -292,6 +292,7 @@ def test_sample_has_no_atoms_on_top_of_each_other(sample):
         assert torch.pdist(molecule.pos).min() > 0.9
 
 
+@pytest.mark.slow
 def test_sample_energies_are_sums_over_atoms_within_an_electronvolt_or_two(sample):
     """Energies, atoms and their order belong together: a fit of five numbers explains 1,086 eV to about 1."""
     counts = torch.stack([torch.bincount(molecule.z, minlength=10) for molecule in sample]).double()

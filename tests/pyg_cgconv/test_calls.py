@@ -127,6 +127,7 @@ def test_hooks_of_modules_are_called(module):
     assert all(t.grad is not None for t in given if t.requires_grad)
 
 
+@pytest.mark.slow
 def test_threads_at_once():
     modules = [make() for make in MAKERS.values()]
     expected, failed = [orders(m, inputs(m)) for m in modules], []
@@ -188,6 +189,7 @@ def test_inductor_compiles_gradients():
         assert_close(slopes(compiled, given), slopes(layer, given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warn_only", [False, True])
 def test_the_switch_for_deterministic_algorithms_is_obeyed(warn_only, monkeypatch):
     """On a GPU derivatives then add without atomic operations; a CPU always does."""

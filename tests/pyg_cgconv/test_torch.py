@@ -35,6 +35,7 @@ def test_tensors_are_plain_where_nothing_replaces_operations():
     assert seen == [True, True, False, False, False]
 
 
+@pytest.mark.slow
 def test_compiled_tensors_are_not_plain():
     compiled = torch.compile(lambda t: t + 1 if _torch.is_plain(t) else t + 2, backend="eager", fullgraph=True)
     assert torch.equal(compiled(torch.zeros(1)), torch.full((1,), 2.0))

@@ -1,5 +1,7 @@
 """A molecule whose energies and forces are known in closed form, so that training tests need no file and no seconds."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +25,10 @@ GEOMETRY = np.array([[0.0, 0.0, 0.0], [1.2, 0.0, 0.0], [1.8, 0.9, 0.1], [1.7, -0
 ATOM_ENERGIES = {1: -13.6, 6: -1030.1, 8: -2042.0}
 SPRING = 12.0  # eV/Angstrom^2
 PLOTS = {
-    "run": ["parity_plot", "learning_curve", "write_report"],
-    "qm9_run": ["parity_plot", "learning_curve", "write_report"],
-    "committee": ["parity_plot", "write_report"],
-    "comparison": ["parity_plot", "write_report"],
+    "run": ["parity_plot", "learning_curve", "training_report", "write_report"],
+    "qm9_run": ["parity_plot", "learning_curve", "property_report", "write_report"],
+    "committee": ["parity_plot", "committee_report", "write_report"],
+    "comparison": ["parity_plot", "evaluation_report", "write_report"],
     "md": ["energy_plot"],
 }
 
@@ -76,6 +78,16 @@ def start_of_dynamics(folder: Path, **options) -> Path:
     return folder
 
 
+@contextmanager
+def plots_left_out(*modules: str) -> Iterator[None]:
+    """Plots and reports take most of the time of so short a training: none are made by these modules, or by any."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in modules or PLOTS:
+            for plot in PLOTS[module]:
+                patch.setattr(f"train.{module}.{plot}", lambda *arguments: None)
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Five atoms keep no second thread busy, and threads that wait for work slow the one that has it."""
@@ -111,13 +123,12 @@ def run() -> RunOptions:
 def trained(tmp_path_factory, one_thread, splits, model, fit, run):
     """The folder of a short training, for commands on trained models; tests leave it as it is."""
     folder = tmp_path_factory.mktemp("trained")
-    train(splits, folder, model, replace(fit, max_epochs=6, lr=0.05), run)
+    with plots_left_out():
+        train(splits, folder, model, replace(fit, max_epochs=6, lr=0.05), run)
     return folder
 
 
 @pytest.fixture
-def no_plots(monkeypatch):
-    """Plots and reports take most of the time of so short a training. Fixtures of whole modules make theirs."""
-    for module, plots in PLOTS.items():
-        for plot in plots:
-            monkeypatch.setattr(f"train.{module}.{plot}", lambda *arguments: None)
+def no_plots():
+    with plots_left_out():
+        yield

@@ -135,6 +135,7 @@ def test_checkpoint_has_what_that_of_the_ordinary_loop_has(fits):
     assert found["lr_schedulers"][0]["last_epoch"] == expected["lr_schedulers"][0]["last_epoch"]
 
 
+@pytest.mark.slow
 def test_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, fits, splits, model, stages, trained_on):
     folder, whole = fits["captured"]
     resumed = fitted(tmp_path, splits, model, stages, trained_on, checkpoint=folder / "step=8.ckpt")

@@ -15,13 +15,15 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from torch_geometric.data import Data
 
 from pyg_cgconv import CommitteeCalculator, Potential
+from train.checkpoints import LAST
 from train.cli import main
 from train.committee import CommitteeOptions, spread_and_error
 from train.data import Splits, quantities_of
 from train.frames import FramesOptions
 from train.metrics import Labels
+from train.module import PotentialModule
 
-from .conftest import PLOTS
+from .conftest import plots_left_out
 
 TINY = (
     "--cutoff 3.5 --channels 4 --lmax 1 --layers 1 --radial_hidden [8] --batch_size 4 --max_epochs 2 --device cpu "
@@ -59,9 +61,7 @@ def trained(files: str, folder, options: str = "") -> dict:
 @pytest.fixture(scope="module")
 def committee(files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("committee") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in PLOTS["run"]:
-            patch.setattr(f"train.run.{plot}", lambda *_: None)
+    with plots_left_out("run"):
         metrics = trained(files, folder, "--committee 2 --committee_frames shuffle --seed 5")
     return folder, metrics
 
@@ -74,6 +74,7 @@ def same(left, right) -> bool:
     return all(torch.equal(one, other) for one, other in zip(weights(left), weights(right), strict=True))
 
 
+@pytest.mark.slow
 def test_folder_has_the_members(committee):
     folder, metrics = committee
     own = {"config.yaml", "metrics.json", "log.txt", "parity.png", "report.html"}
@@ -109,6 +110,7 @@ def test_evaluate_knows_the_frames_of_a_member(committee, tmp_path, part):
     assert found["errors"]["forces_mae_meV_per_A"] == pytest.approx(expected["forces_mae_meV_per_A"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_member_alone_is_that_of_the_committee(committee, files, tmp_path):
     folder, _ = committee
     trained(files, tmp_path / "alone", "--committee 2 --committee_frames shuffle --seed 5 --member 1")
@@ -133,6 +135,26 @@ def test_a_stopped_committee_goes_on(committee, tmp_path):
     resumed = main(["frames", "--resume", str(stopped)])
     assert same(stopped / "member-1", folder / "member-1")
     assert resumed["test"] == metrics["test"]
+
+
+def test_whoever_stops_a_member_is_told_how_the_committee_goes_on(committee, tmp_path, monkeypatch, capfd):
+    stopped = tmp_path / "run"
+    shutil.copytree(committee[0], stopped)
+    shutil.rmtree(stopped / "member-1")
+    step, left = PotentialModule.training_step, [6]
+
+    def terminated(*arguments):
+        if not left[0]:
+            raise SystemExit(143)
+        left[0] -= 1
+        return step(*arguments)
+
+    monkeypatch.setattr(PotentialModule, "training_step", terminated)
+    with pytest.raises(SystemExit):
+        main(["frames", "--resume", str(stopped)])
+    assert (stopped / "member-1" / LAST).exists()
+    told = [line for line in capfd.readouterr().err.splitlines() if "--resume" in line]
+    assert told == [f"stopped; go on with --resume {stopped}"]
 
 
 @pytest.mark.slow

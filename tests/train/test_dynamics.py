@@ -66,6 +66,7 @@ def test_fixed_atoms_do_not_move():
     assert moving.tolist() == [False, True, True, False, True, True, True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [einstein_solid, lambda: molecule("H2O"), lambda: molecule("CO2")])
 def test_momenta_have_the_temperature(make):
     """Each degree of freedom that is left has kT / 2 on average, whatever was taken out."""

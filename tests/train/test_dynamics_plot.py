@@ -36,6 +36,7 @@ def test_constant_temperature_shows_it_with_that_of_the_thermostat(tmp_path, log
     assert drawn[0].axes[1].get_ylabel() == "temperature (K)"
 
 
+@pytest.mark.slow
 def test_crystals_show_pressure_and_volume(tmp_path, drawn):
     rows = [CrystalLogRow(i, 0.1 * i, -5.0, -6.0, 1.0, 290.0 + i, 0.5 * i, 100.0 - i) for i in range(5)]
     log = SimpleNamespace(rows=rows, column=lambda name: np.array([getattr(row, name) for row in rows]))

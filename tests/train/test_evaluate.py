@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 from pyg_cgconv import ASECalculator, Potential, RadiusGraph
 from train.cli import main
 
-from .conftest import spring_atoms
+from .conftest import plots_left_out, spring_atoms
 
 TINY = (
     "--channels 4 --lmax 1 --layers 1 --radial_hidden [8] --batch_size 4 --max_epochs 2 --cutoff 3 --device cpu "
@@ -29,7 +29,8 @@ SHIFT = 0.3  # eV, by which references are off
 def finished(tmp_path_factory):
     """Folder and metrics of a run on ethanol."""
     folder = tmp_path_factory.mktemp("run") / "ethanol"
-    return folder, main(["md17", "--run_dir", str(folder), *f"{SIZES} {TINY}".split()])
+    with plots_left_out():
+        return folder, main(["md17", "--run_dir", str(folder), *f"{SIZES} {TINY}".split()])
 
 
 def evaluate(model, *options, run_dir) -> dict:
@@ -61,7 +62,7 @@ def with_stress(trained, count: int, off: float) -> list[Atoms]:
 
 
 @pytest.mark.parametrize("name", ["", "best.ckpt"])
-def test_run_folder_repeats_its_test_errors_exactly(finished, tmp_path, name):
+def test_run_folder_repeats_its_test_errors_exactly(finished, tmp_path, name, no_plots):
     folder, metrics = finished
     found = evaluate(folder / name, run_dir=tmp_path / "out")
     assert found == {key: metrics["test"][key] for key in found}
@@ -88,6 +89,7 @@ def test_other_parts_of_the_run_are_evaluated(finished, tmp_path, no_plots):
     assert found["forces_mae_meV_per_A"] == pytest.approx(metrics["validation"]["forces_mae_meV_per_A"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_frames_of_md17_by_their_options(finished, tmp_path, no_plots):
     """The same split, asked for by name instead of read from the run's configuration."""
     folder, metrics = finished
@@ -98,6 +100,7 @@ def test_frames_of_md17_by_their_options(finished, tmp_path, no_plots):
     assert found["forces_mae_meV_per_A"] == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_errors_against_a_file(trained, tmp_path, capsys):
     ase.io.write(tmp_path / "reference.xyz", references(trained))
     found = evaluate(trained, "--data", tmp_path / "reference.xyz", run_dir=tmp_path / "out")

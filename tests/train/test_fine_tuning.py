@@ -20,10 +20,11 @@ from train.freezing import names_of_frozen
 from train.initial_energies import initial_energies
 from train.trained import load_trained
 
+from .conftest import plots_left_out
 from .test_isolated_atoms import alloys, isolated
 from .test_resume import PowerCut, assert_same_end, cut_after  # noqa: F401  # a fixture
 
-pytestmark = pytest.mark.usefixtures("no_plots")
+pytestmark = [pytest.mark.usefixtures("no_plots"), pytest.mark.slow]
 
 QUIET = "--device cpu --progress false --threads 1"
 TINY = "--cutoff 4 --channels 4 --lmax 1 --layers 2 --radial_hidden [8] --products false --batch_size 4"
@@ -54,9 +55,7 @@ def base(tmp_path_factory):
     """A potential of copper, trained on files in its folder."""
     folder = tmp_path_factory.mktemp("base")
     train = written(folder / "copper.xyz", copper(24, seed=0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.run.parity_plot", lambda *arguments: None)
-        patch.setattr("train.run.learning_curve", lambda *arguments: None)
+    with plots_left_out():
         command = (
             f"frames --train_file {train} --run_dir {folder / 'run'} --max_epochs 40 --warmup_steps 10 {TINY} {QUIET}"
         )

@@ -54,6 +54,7 @@ def test_nothing_is_executed_and_the_file_is_named(foreign, tmp_path, read):
     assert not (tmp_path / "written").exists()
 
 
+@pytest.mark.slow
 def test_a_shell_gets_a_sentence(foreign, tmp_path):
     process = forked(f"md17 --resume {foreign}")
     _, mistakes = process.communicate()

@@ -76,6 +76,7 @@ def finished(files):
     return folder, main([*command, *TINY.split()])
 
 
+@pytest.mark.slow
 def test_command_reports_errors_of_energies_forces_and_stresses(finished):
     folder, metrics = finished
     assert json.loads((folder / "metrics.json").read_text()) == metrics
@@ -87,6 +88,7 @@ def test_command_reports_errors_of_energies_forces_and_stresses(finished):
     assert (folder / "parity.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_reported_errors_are_those_of_ase(finished, files):
     """Read and compared by ASE, with a neighbour list of its own."""
     folder, metrics = finished
@@ -113,6 +115,7 @@ def test_stress_is_learned(files):
     assert metrics["test"]["stress_mae_GPa"] < 0.7 * metrics["baseline"]["stress_mae_GPa"]
 
 
+@pytest.mark.slow
 def test_energies_alone_can_be_fitted(files):
     command = ["frames", "--train_file", str(files / "copper.xyz"), "--labels", "[energy]", "--test_size", "4"]
     metrics = main([*command, "--run_dir", str(files / "energies"), *TINY.split()])
@@ -121,6 +124,7 @@ def test_energies_alone_can_be_fitted(files):
     assert not any(name.startswith(("forces", "stress")) for name in metrics["test"])
 
 
+@pytest.mark.slow
 def test_test_frames_may_have_no_forces(files):
     """Those of perfect crystals are zero, and nothing is relative to them."""
     perfect = [labelled(bulk("Cu", "fcc", a=a, cubic=True), stress=True) for a in (3.5, 3.6)]
@@ -151,6 +155,7 @@ def test_a_virial_is_learned_as_a_stress(files):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_by_its_folder_alone(finished):
     folder, before = finished
     after = main(["frames", "--resume", str(folder), "--max_epochs", "3"])
@@ -159,12 +164,14 @@ def test_a_run_goes_on_by_its_folder_alone(finished):
     assert after["frames"] == before["frames"]
 
 
+@pytest.mark.slow
 def test_what_shapes_the_fit_cannot_change_when_a_run_goes_on(finished):
     folder, _ = finished
     with pytest.raises(ValueError, match=r"channels=8 \(it was 4\), lr=0.5 \(it was 0.02\)"):
         main(["frames", "--resume", str(folder), "--channels", "8", "--lr", "0.5"])
 
 
+@pytest.mark.slow
 def test_a_run_of_another_task_does_not_go_on(finished):
     with pytest.raises(ValueError, match="has task='frames': python -m train frames takes it, not md17"):
         main(["md17", "--resume", str(finished[0])])
@@ -205,7 +212,7 @@ def test_frames_without_an_energy_are_not_told_to_leave_it_out(tmp_path):
     for atoms in frames:
         del atoms.calc.results["energy"]
     write(tmp_path / "forces.xyz", frames)
-    with pytest.raises(ValueError, match=r"has no energy.*the command line needs an energy in each frame"):
+    with pytest.raises(ValueError, match=r"has no energy.*that serves for charges and dipoles only"):
         main(["frames", "--train_file", str(tmp_path / "forces.xyz")])
 
 
@@ -241,6 +248,7 @@ WRONG_FRAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", WRONG_FRAMES)
 def test_what_an_error_says_of_labels_is_an_option_that_helps(wrong, tmp_path):
     path = tmp_path / "frames.xyz"
@@ -252,6 +260,7 @@ def test_what_an_error_says_of_labels_is_an_option_that_helps(wrong, tmp_path):
     assert main([*command, *option])["frames"] == {"train": 5, "validation": 1, "test": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the same structures in several parts")
 def test_labels_that_validation_lacks_are_named(files):
     command = ["frames", "--train_file", f"[{files / 'copper.xyz'}, {files / 'molecules.xyz'}]", *TINY.split()]
@@ -262,6 +271,7 @@ def test_labels_that_validation_lacks_are_named(files):
     assert metrics["validation"]["forces_mae_meV_per_A"] > 0
 
 
+@pytest.mark.slow
 def test_elements_that_training_lacks_are_named(files):
     command = ["frames", "--train_file", str(files / "copper.xyz"), "--test_file", str(files / "molecules.xyz")]
     with pytest.raises(ValueError, match=r"test frames hold atomic numbers \[1, 6, 8\]"):

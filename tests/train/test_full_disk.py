@@ -1,8 +1,11 @@
 """A disk that is full while a training writes: files may not grow in processes of their own."""
 
+import pytest
+
 from .processes import TINY, forked
 
 
+@pytest.mark.slow
 def test_it_is_a_sentence(tmp_path):
     folder = tmp_path / "run"
     # best.ckpt is smaller, last.ckpt larger.

@@ -14,11 +14,13 @@ from train.cli import main, parse
 from train.committee import report
 from train.fine_tuning import with_heads_of
 from train.frames import FramesOptions, read_splits
+from train.freezing import names_of_frozen
 from train.heads import levels_of, statistics_of
 from train.metrics import MEV_PER_EV
 from train.module import new_module
 from train.padded_frames import PaddedFrames
 
+from .conftest import plots_left_out
 from .test_isolated_atoms import CUTOFF, TINY, alloys, isolated
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -67,9 +69,7 @@ def table(files: dict) -> str:
 @pytest.fixture(scope="module")
 def trained(files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("heads") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("parity_plot", "learning_curve"):
-            patch.setattr(f"train.run.{plot}", lambda *arguments: None)
+    with plots_left_out():
         command = ["frames", "--train_file", table(by_head(files)), "--test_file", table(by_head(files, "test_"))]
         return folder, main([*command, "--run_dir", str(folder), *TINY.split(), *EPOCHS.split()])
 
@@ -185,6 +185,7 @@ def run_command(command: str, *arguments) -> dict:
     return main([command, *map(str, arguments), "--device", "cpu"])
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_errors_of_all_heads(trained, files, tmp_path):
     folder, metrics = trained
     found = run_command("evaluate", folder, "--run_dir", tmp_path / "all")["errors"]
@@ -254,6 +255,14 @@ def test_heads_come_and_go(trained):
         with_heads_of(potential, ["a"], "spice")
 
 
+def test_readouts_are_frozen_by_the_names_of_their_heads(trained):
+    potential = Potential.load(trained[0])
+    assert names_of_frozen(potential, ["readout.r2scan"]) == names_of_frozen(potential, ["readout.1"]) != []
+    with pytest.raises(ValueError, match=r"'readout.spice' names no parameter.* readout\.pbe\.0, .*readout\.r2scan\.2"):
+        names_of_frozen(potential, ["readout.spice"])
+
+
+@pytest.mark.slow
 def test_it_goes_on(trained, files):
     folder, before = trained
     after = main(["frames", "--resume", str(folder), "--max_epochs", "3"])
@@ -279,6 +288,7 @@ def test_options_that_contradict_each_other_are_named(options, message):
         FramesOptions({"pbe": "a.xyz", "r2scan": ["b.xyz"]}, **options)
 
 
+@pytest.mark.slow
 def test_frames_and_tables_without_their_head_are_named(files, tmp_path, fit):
     with pytest.raises(ValueError, match=r"pbe.xyz: frame 0 has head='Default', expected one of pbe, r2scan"):
         read_splits(FramesOptions(files["pbe"], heads=["pbe", "r2scan"]), CUTOFF)
@@ -292,7 +302,7 @@ def test_frames_and_tables_without_their_head_are_named(files, tmp_path, fit):
     with pytest.raises(ValueError, match=r"train_file of head r2scan: 1 frames, of which 2 are to be held out"):
         main(["frames", "--train_file", few, "--run_dir", str(tmp_path / "run"), *TINY.split()])
     validation = table({"pbe": files["test_pbe"]})
-    with pytest.raises(ValueError, match="there are no validation frames of head r2scan"):
+    with pytest.raises(ValueError, match=r"val_file: no frame is of head r2scan.*some of each head, or leave val_file"):
         main(
             [
                 "frames",

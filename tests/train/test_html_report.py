@@ -16,6 +16,7 @@ from train.frame_errors import frame_errors, largest_of
 from train.html_report import REPORT, Headline, Report, Section, Table, shown, write_report
 from train.metrics import Labels
 from train.report_sections import worst_section
+from train.run import train
 
 FOREIGN = '<script>alert("x")</script> & "quoted"'
 
@@ -163,8 +164,17 @@ def test_numbers_have_three_digits(value, text):
     assert shown(value) == text
 
 
-def test_a_run_has_a_report_that_needs_no_other_file(trained):
-    page, metrics = read(trained), json.loads((trained / "metrics.json").read_text())
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory, splits, model, fit, run):
+    """The folder of a training with its report."""
+    folder = tmp_path_factory.mktemp("reported")
+    train(splits, folder, model, fit, run)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_run_has_a_report_that_needs_no_other_file(reported):
+    page, metrics = read(reported), json.loads((reported / "metrics.json").read_text())
     assert page.addresses
     assert all(
         address.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,")) for address in page.addresses
@@ -176,8 +186,9 @@ def test_a_run_has_a_report_that_needs_no_other_file(trained):
     assert ["torch", metrics["versions"]["torch"]] in page.rows
 
 
-def test_worst_frames_are_ordered_by_their_errors(trained):
-    rows = read(trained).rows
+@pytest.mark.slow
+def test_worst_frames_are_ordered_by_their_errors(reported):
+    rows = read(reported).rows
     header = next(i for i, row in enumerate(rows) if row[:3] == ["frame", "config_type", "formula"])
     worst = rows[header + 1 : header + 9]
     assert {row[2] for row in worst} == {"OCH3"} or {row[2] for row in worst} == {"CH3O"}

@@ -83,14 +83,17 @@ def finished(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_isolated_atoms_give_the_energies_of_their_elements(finished):
     assert shifts(finished[0]) == ENERGIES
 
 
+@pytest.mark.slow
 def test_isolated_atoms_do_not_count(finished):
     assert finished[1]["frames"] == {"train": 7, "validation": 2, "test": 3}
 
 
+@pytest.mark.slow
 def test_the_log_says_what_was_taken(tmp_path, capsys):
     file = written(tmp_path / "frames.xyz", isolated("Cu"), isolated("Al"), *alloys(6), isolated("He", -2.0))
     found = trained_shifts(tmp_path / "run", "--train_file", file, "--atom_energies", "{Al: -501.0}")
@@ -102,6 +105,7 @@ def test_the_log_says_what_was_taken(tmp_path, capsys):
     assert "not learned, because no other training frame holds it: He" in printed
 
 
+@pytest.mark.slow
 def test_elements_without_an_isolated_atom_are_fitted(tmp_path):
     """To what the others leave: with Cu known, the least squares of one variable."""
     frames = alloys(9)
@@ -116,6 +120,7 @@ def test_elements_without_an_isolated_atom_are_fitted(tmp_path):
     assert abs(found["Al"] + 500.0) > 1.0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_frames_and_energies(finished):
     folder, before = finished
     after = main(["frames", "--resume", str(folder), "--max_epochs", "2"])
@@ -123,12 +128,14 @@ def test_a_resumed_run_has_the_same_frames_and_energies(finished):
     assert shifts(folder) == ENERGIES
 
 
+@pytest.mark.slow
 def test_a_run_folder_repeats_its_errors_without_isolated_atoms(finished, tmp_path):
     folder, _ = finished
     found = main(["evaluate", str(folder), "--device", "cpu", "--run_dir", str(tmp_path / "out")])
     assert found["frames"] == 3
 
 
+@pytest.mark.slow
 def test_files_of_isolated_atoms_can_be_evaluated(finished, tmp_path):
     """A potential gives an isolated atom the energy of its element."""
     file = written(tmp_path / "atoms.xyz", isolated("Cu", -999.0), isolated("Al", -499.0))
@@ -136,6 +143,7 @@ def test_files_of_isolated_atoms_can_be_evaluated(finished, tmp_path):
     assert found["errors"]["energy_mae_meV"] == pytest.approx(1000.0)
 
 
+@pytest.mark.slow
 def test_contradictions_are_refused_by_name(tmp_path):
     files = ["--train_file", written(tmp_path / "train.xyz", isolated("Cu"), *alloys(6))]
     files += ["--val_file", written(tmp_path / "val.xyz", *alloys(3, seed=1), isolated("Cu", -1000.5))]

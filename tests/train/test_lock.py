@@ -70,6 +70,7 @@ def test_where_there_are_no_locks_it_says_so(tmp_path, monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_a_live_run_does_not_go_on_twice(tmp_path):
     process = forked(f"md17 --run_dir {tmp_path / 'run'} {ENDLESS}")
     wait_for(tmp_path / "run" / "last.ckpt", process)

@@ -26,6 +26,7 @@ def test_epochs_count_from_one(tmp_path):
     assert epochs(tmp_path) == ["1"]
 
 
+@pytest.mark.slow
 def test_epochs_of_a_resumed_run_go_on(tmp_path, splits, model, fit, run):
     train(splits, tmp_path, model, replace(fit, max_epochs=2), run)
     train(splits, tmp_path, model, fit, replace(run, resume=tmp_path))

@@ -49,6 +49,7 @@ def constant_energy(trained, structure, tmp_path_factory):
     return folder, summary
 
 
+@pytest.mark.slow
 def test_folder_holds_everything(constant_energy):
     folder, summary = constant_energy
     written = {"trajectory.xyz", "log.csv", "energy.png", "md.json", "config.yaml", "state.npz"}
@@ -58,6 +59,7 @@ def test_folder_holds_everything(constant_energy):
     assert (summary["atoms"], summary["steps"], summary["options"]["dtype"]) == (5, 200, "float64")
 
 
+@pytest.mark.slow
 def test_trajectory_is_that_of_ase(trained, constant_energy):
     """From the momenta in the trajectory, by a calculator without a skin and the integrator alone."""
     found = ase.io.read(constant_energy[0] / "trajectory.xyz", ":")
@@ -73,6 +75,7 @@ def test_trajectory_is_that_of_ase(trained, constant_energy):
     assert found[-1].info["time_ps"] == pytest.approx(0.05)
 
 
+@pytest.mark.slow
 def test_structure_is_the_last_of_the_file(constant_energy):
     first = ase.io.read(constant_energy[0] / "trajectory.xyz", 0)
     np.testing.assert_allclose(first.positions, GEOMETRY, atol=1e-8)
@@ -80,6 +83,7 @@ def test_structure_is_the_last_of_the_file(constant_energy):
     np.testing.assert_allclose(first.get_angular_momentum(), 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_energy_is_conserved_and_the_drift_is_that_of_the_log(constant_energy):
     folder, summary = constant_energy
     log = read_log(folder)
@@ -91,10 +95,12 @@ def test_energy_is_conserved_and_the_drift_is_that_of_the_log(constant_energy):
     assert summary["temperature_mean_K"] == pytest.approx(temperature.mean())
 
 
+@pytest.mark.slow
 def test_neighbour_lists_are_used_again(constant_energy):
     assert 1 <= constant_energy[1]["neighbor_lists"] < 20
 
 
+@pytest.mark.slow
 def test_constant_temperature_has_no_drift_and_other_seeds_give_other_runs(trained, structure, tmp_path):
     logs = []
     for number, seed in enumerate((1, 1, 2)):
@@ -107,6 +113,7 @@ def test_constant_temperature_has_no_drift_and_other_seeds_give_other_runs(train
     assert np.ptp(logs[0]) > 1e-4  # the thermostat changes it
 
 
+@pytest.mark.slow
 def test_velocities_of_the_file_are_taken(trained, constant_energy, tmp_path):
     folder, _ = constant_energy
     start = folder / "trajectory.xyz"
@@ -129,6 +136,7 @@ def test_binary_trajectory(trained, structure, tmp_path):
     assert not (tmp_path / "run" / "trajectory.xyz").exists()
 
 
+@pytest.mark.slow
 def test_device_is_that_asked_for(trained, structure, constant_energy, tmp_path, device):
     compute = replace(DOUBLE, device=device.type)
     moved(trained, structure, tmp_path / "run", compute=compute, timestep=0.25)
@@ -136,6 +144,7 @@ def test_device_is_that_asked_for(trained, structure, constant_energy, tmp_path,
     np.testing.assert_allclose(found["total_energy_eV"][-1], expected["total_energy_eV"][20], rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_precision_is_that_asked_for(trained, structure, tmp_path):
     energies = []
     for dtype in ("float32", "float64"):
@@ -180,11 +189,13 @@ def test_missing_structures_are_named(trained, tmp_path):
         moved(trained, tmp_path / "none.xyz", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten(trained, structure, constant_energy):
     with pytest.raises(ValueError, match=r"run_dir=.* holds something already"):
         moved(trained, structure, constant_energy[0])
 
 
+@pytest.mark.slow
 def test_constant_pressure_of_a_crystal(tmp_path):
     torch.manual_seed(0)
     size = dict(channels=4, lmax=1, layers=1, radial_hidden=(8,), avg_num_neighbors=12.0)
@@ -205,6 +216,7 @@ def test_constant_pressure_of_a_crystal(tmp_path):
     assert log["pressure_GPa"][-1] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_molecules_have_no_pressure(constant_energy):
     assert "pressure_GPa" not in read_log(constant_energy[0])
     assert "pressure_mean_GPa" not in constant_energy[1]

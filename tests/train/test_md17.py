@@ -117,6 +117,7 @@ def test_coupled_cluster_can_be_drawn_at_random(coupled_cluster):
     assert energies(splits.test) != pytest.approx(energies(spring_frames(10, seed=2)))
 
 
+@pytest.mark.slow
 def test_command_trains_on_coupled_cluster(coupled_cluster, no_plots):
     folder = coupled_cluster / "run"
     sizes = "--train_size 16 --val_size 8 --test_size 8 --max_epochs 1"
@@ -174,6 +175,7 @@ def test_unknown_molecule_and_missing_files_are_named(published):
         read_splits(MD17Options(root=published, split=3), CUTOFF)
 
 
+@pytest.mark.slow
 def test_embedded_frames_are_all_used_a_tenth_each_to_validate_and_test():
     splits = read_splits(MD17Options(), CUTOFF)
     held_out = len(EthanolPBE()) // 10

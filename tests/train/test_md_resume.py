@@ -88,6 +88,7 @@ def test_files_are_those_of_a_run_without_interruption(place, tmp_path, monkeypa
     assert resumed["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_at_once_begins_again(place, tmp_path, monkeypatch):
     md(place, ENSEMBLES["nvt"], tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -98,6 +99,7 @@ def test_a_run_that_was_stopped_at_once_begins_again(place, tmp_path, monkeypatc
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_goes_on_to_a_later_end(place, tmp_path):
     whole = md(place, ENSEMBLES["nvt"], tmp_path / "whole")
     main(["md", *_short(place, tmp_path / "run", "--time 0.01")])

@@ -80,6 +80,7 @@ def module_and_loss(splits: Splits, model, fit, frames) -> tuple:
     return module, loss.item()
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_the_labels_that_there_are(tmp_path, model, fit):
     images = mixed()
     splits = read_splits(FramesOptions(written(tmp_path / "mixed.xyz", images)), CUTOFF)
@@ -90,6 +91,7 @@ def test_the_loss_is_the_mean_over_the_labels_that_there_are(tmp_path, model, fi
     assert all(parameter.grad.isfinite().all() for parameter in module.parameters() if parameter.grad is not None)
 
 
+@pytest.mark.slow
 def test_a_training_counts_what_there_is(tmp_path, capsys):
     """The printed and written errors are those that ASE and numpy give of the labels that are there."""
     train, test = written(tmp_path / "mixed.xyz", mixed(20)), written(tmp_path / "test.xyz", mixed(10, seed=3))
@@ -148,6 +150,7 @@ def test_statistics_are_of_the_labels_that_there_are(tmp_path):
     assert found.shift[0] == pytest.approx((atoms * energy).sum() / (atoms**2).sum())
 
 
+@pytest.mark.slow
 def test_a_rare_label_is_among_the_validation_frames(tmp_path):
     images = crystals(30)
     for atoms in images[2:]:
@@ -183,6 +186,7 @@ def weighted(images: list[Atoms], rows: dict[int, dict]) -> list[Atoms]:
     return images
 
 
+@pytest.mark.slow
 def test_the_loss_has_the_weights_of_file_and_config_type(tmp_path, model, fit):
     images = weighted(
         mixed(),
@@ -231,6 +235,7 @@ def test_a_weight_of_an_unknown_config_type_is_named(tmp_path):
         FramesOptions(path, config_type_weights={"slab": -1.0})
 
 
+@pytest.mark.slow
 def test_errors_of_each_config_type(tmp_path, capsys):
     images = weighted(mixed(20), {n: {"config_type": "slab"} for n in range(0, 20, 2)})
     train, folder = written(tmp_path / "frames.xyz", images), tmp_path / "run"
@@ -249,6 +254,7 @@ def test_errors_of_each_config_type(tmp_path, capsys):
     assert metrics["test"]["energy_mae_meV"] == pytest.approx(total / 6)
 
 
+@pytest.mark.slow
 def test_details_survive_cache_and_worker_processes(tmp_path):
     images = weighted(crystals(6), {n: {"config_type": "a" * (n + 1), "config_weight": n + 2.0} for n in range(6)})
     path = written(tmp_path / "frames.xyz", images)

@@ -27,6 +27,7 @@ def test_new_potential_starts_at_the_reference_energy(splits, model, fit, batch)
     np.testing.assert_allclose(module(batch)["energy"].detach().double().numpy(), reference, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_checkpoint_reloads_to_identical_predictions(tmp_path, splits, model, fit, run, batch, dtype):
     module = new_module(model, fit, collect_statistics(splits.train), dtype)

@@ -92,6 +92,7 @@ def test_labels_are_read_as_ase_has_them(files):
         assert frame.charge.item() == atoms.info.get("charge", 0.0)
 
 
+@pytest.mark.slow
 def test_all_of_them_are_learned(trained):
     folder, metrics = trained
     assert Potential.load(folder).hyperparameters["properties"] == ["energy", "charges", "dipole"]
@@ -103,6 +104,7 @@ def test_all_of_them_are_learned(trained):
     assert (folder / "parity.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_calculator(trained, files):
     folder, metrics = trained
     calculator, errors = ASECalculator(folder), {"dipole": [], "charges": [], "energies": []}
@@ -160,6 +162,7 @@ def test_padded_batches_have_them(files, model, fit):
         assert padded[name][rows:].isnan().all()
 
 
+@pytest.mark.slow
 def test_a_dipole_alone(files, tmp_path, capsys):
     metrics = main(
         command(files, tmp_path / "run", ["dipole"], "--max_epochs", "3", "--lr", "0.05", "--warmup_steps", "2")
@@ -184,6 +187,7 @@ def test_a_dipole_alone(files, tmp_path, capsys):
         main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "a.pt"), "--format", "lammps"])
 
 
+@pytest.mark.slow
 def test_an_evaluation_compares_all_that_model_and_file_have(trained, files, tmp_path):
     folder, metrics = trained
     own = ["--data", files["test"], "--device", "cpu", "--run_dir"]
@@ -251,6 +255,7 @@ def test_frames_are_not_selected_by_charges(members, files, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_predictions_have_all_of_them(trained, files, tmp_path):
     folder, _ = trained
     out = tmp_path / "out.xyz"
@@ -264,6 +269,7 @@ def test_predictions_have_all_of_them(trained, files, tmp_path):
         assert atoms.get_charges().sum() == pytest.approx(before.info.get("charge", 0.0), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_fine_tuning_goes_on_with_them(trained, files, tmp_path):
     folder, before = trained
     options = ["--init", str(folder), "--labels", f"[{','.join(ALL)}]", "--lr", "1e-30", "--max_epochs", "1"]
@@ -272,6 +278,7 @@ def test_fine_tuning_goes_on_with_them(trained, files, tmp_path):
     assert found["test"]["dipole_mae_me_A"] == pytest.approx(before["test"]["dipole_mae_me_A"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_frames_with_and_without_them(files, tmp_path):
     """Crystals among molecules: what is not labelled is not learned."""
     crystal = molecule("H2O", cell=[4.5] * 3, pbc=True)
@@ -326,6 +333,7 @@ def test_charges_that_do_not_sum_are_noticed(tmp_path):
         read_splits(FramesOptions(written(tmp_path / "a.xyz", images), labels=["charges"]), CUTOFF)
 
 
+@pytest.mark.slow
 def test_a_potential_without_dipoles_cannot_go_on_with_them(files, tmp_path):
     potential = Potential([1, 6, 8], CUTOFF, channels=2, lmax=1, layers=1)
     potential.save(tmp_path / "old.pt")

@@ -52,6 +52,7 @@ def test_plots_are_images(tmp_path, computed, learnt):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_legends_cover_no_curve(tmp_path, monkeypatch):
     log, figures = tmp_path / "metrics.csv", []
     log.write_text(LOG)
@@ -92,6 +93,7 @@ def test_panels_have_the_labels_that_there_are(computed, learnt):
     assert len(forces_x) == len(forces_y) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["energy", "forces", "stress"])
 def test_a_label_that_no_frame_has_gets_no_panel(tmp_path, computed, learnt, missing):
     without = replace(computed, **{missing: np.full_like(getattr(computed, missing), np.nan)})

@@ -37,6 +37,7 @@ def test_what_files_hold_is_counted(tmp_path, monkeypatch):
     assert amount_in(files, None).frames == 4
 
 
+@pytest.mark.slow
 def test_a_run_says_which_and_writes_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("train.frames.amount_in", lambda *_: Amount(950, 19_950, 3))
     monkeypatch.setattr("train.options.RunOptions.accelerator", "gpu")

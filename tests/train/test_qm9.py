@@ -51,6 +51,7 @@ def commanded(tmp_path_factory):
     return folder, json.loads((folder / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_command_writes_a_run_folder(commanded):
     folder, metrics = commanded
     assert metrics["frames"] == {"train": 64, "validation": 16, "test": 16}
@@ -65,6 +66,7 @@ def test_command_writes_a_run_folder(commanded):
     assert (folder / "metrics.csv").read_text().count("\n") == 3
 
 
+@pytest.mark.slow
 def test_the_model_of_a_property_is_no_potential(commanded):
     with pytest.raises(ValueError, match="is not the checkpoint of a potential"):
         load_trained(commanded[0])
@@ -78,6 +80,7 @@ def test_training_beats_the_guess_from_composition(tmp_path, splits, target):
     assert metrics["test"]["unit"] == {"U0": "meV", "r2": "a0^2"}[target]
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_best_epoch(tmp_path, few):
     metrics = train_property(Property.of_qm9("alpha"), few, tmp_path, MODEL, replace(FIT, max_epochs=3), RUN)
     log = np.genfromtxt(tmp_path / "metrics.csv", delimiter=",", names=True, deletechars="")
@@ -85,6 +88,7 @@ def test_errors_are_those_of_the_best_epoch(tmp_path, few):
     assert metrics["validation"]["mae"] == pytest.approx(log["val/mae"][best], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_baseline_is_a_fit_of_numbers_of_atoms(tmp_path, splits):
     metrics = train_property(Property.of_qm9("Cv"), splits, tmp_path, MODEL, replace(FIT, max_epochs=1), RUN)
     column = QM9Sample.target_index("Cv")
@@ -99,6 +103,7 @@ def test_baseline_is_a_fit_of_numbers_of_atoms(tmp_path, splits):
     assert metrics["baseline"]["mae"] == pytest.approx(np.abs(counts @ fit - values).mean(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path, few):
     learned, fit = Property.of_qm9("U0"), replace(FIT, max_epochs=2, schedule="constant")
     ends = []

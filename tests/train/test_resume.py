@@ -122,6 +122,7 @@ def test_power_cut_changes_nothing(
     assert_same_end(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_power_cut_after_a_checkpoint_in_mid_epoch_changes_nothing(
     tmp_path, splits, model, fit, run, cut_after, whole, monkeypatch
 ):
@@ -187,6 +188,7 @@ def test_time_of_all_sessions_counts(tmp_path, splits, model, fit, run):
     assert fit_potential(splits, tmp_path, model, replace(fit, max_epochs=2), run)["seconds"] > first
 
 
+@pytest.mark.slow
 def test_an_end_that_is_over_is_refused(tmp_path, splits, model, fit, run):
     fit_potential(splits, tmp_path, model, replace(fit, max_epochs=2), run)
     run, before = replace(run, resume=tmp_path), (tmp_path / LAST).read_bytes()
@@ -222,6 +224,7 @@ def test_run_folder_may_be_moved(tmp_path, splits, model, fit, run, cut_after):
     assert not (tmp_path / "here").exists()
 
 
+@pytest.mark.slow
 def test_best_weights_are_written_although_worse_ones_were_validated_last(
     tmp_path, splits, model, fit, run, monkeypatch
 ):
@@ -245,6 +248,7 @@ def test_best_weights_are_written_although_worse_ones_were_validated_last(
     assert_same(dict(best["state_dict"]), validated[1])
 
 
+@pytest.mark.slow
 def test_other_training_frames_are_refused(tmp_path, splits, model, fit, run):
     fit_potential(splits, tmp_path, model, replace(fit, max_epochs=1), run)
     fewer = replace(splits, train=splits.train[:-3])

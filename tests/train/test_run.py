@@ -28,6 +28,7 @@ def finished(tmp_path_factory, splits, model, fit, run):
     return folder, train(splits, folder, model, replace(fit, max_epochs=10, lr=0.1), run)
 
 
+@pytest.mark.slow
 def test_run_folder_holds_everything(finished):
     folder, metrics = finished
     plots = {"parity.png", "learning_curve.png"}
@@ -38,6 +39,7 @@ def test_run_folder_holds_everything(finished):
         assert (folder / plot).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_metrics_say_how_much_was_done(finished, splits):
     _, metrics = finished
     assert (metrics["epochs"], metrics["steps"]) == (10, 100)
@@ -45,6 +47,7 @@ def test_metrics_say_how_much_was_done(finished, splits):
     assert metrics["frames"] == {"train": 40, "validation": 8, "test": 8}
 
 
+@pytest.mark.slow
 def test_baseline_is_the_mean_absolute_force(finished, splits):
     _, metrics = finished
     forces = 1000 * np.abs(np.concatenate([frame.forces.numpy() for frame in splits.test])).mean()
@@ -53,6 +56,7 @@ def test_baseline_is_the_mean_absolute_force(finished, splits):
     assert metrics["test"]["forces_mae_percent"] == pytest.approx(100 * error / forces)
 
 
+@pytest.mark.slow
 def test_loss_goes_down_and_beats_the_baseline(finished):
     folder, metrics = finished
     losses = read_column(folder / "metrics.csv", "train/loss")
@@ -61,12 +65,14 @@ def test_loss_goes_down_and_beats_the_baseline(finished):
     assert metrics["test"]["forces_mae_percent"] < 60
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_the_best_epoch(finished):
     folder, metrics = finished
     loss, error = (read_column(folder / "metrics.csv", f"val/{name}") for name in ("loss", "forces_mae_meV_per_A"))
     assert metrics["validation"]["forces_mae_meV_per_A"] == pytest.approx(error[int(np.argmin(loss))], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_best_checkpoint_gives_the_reported_errors(finished, splits, fit):
     folder, metrics = finished
     module = PotentialModule.load_from_checkpoint(folder / "best.ckpt")
@@ -76,6 +82,7 @@ def test_best_checkpoint_gives_the_reported_errors(finished, splits, fit):
     assert forces == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_saved_potential_gives_the_reported_errors(finished, splits):
     folder, metrics = finished
     forces = Potential.load(folder / "potential.pt")(Batch.from_data_list(list(splits.test)))["forces"]
@@ -83,6 +90,7 @@ def test_saved_potential_gives_the_reported_errors(finished, splits):
     assert error == pytest.approx(metrics["test"]["forces_mae_meV_per_A"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_the_averaged_weights_and_those_to_go_on_from(finished):
     folder, _ = finished
     checkpoint = torch.load(folder / "last.ckpt", weights_only=False)
@@ -91,6 +99,7 @@ def test_checkpoints_hold_the_averaged_weights_and_those_to_go_on_from(finished)
     assert any(not torch.equal(average[name], current[name]) for name in average)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path, splits, model, fit, run):
     weights = []
     for number, seed in enumerate((1, 1, 2)):
@@ -102,6 +111,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path, splits, mode
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.slow
 def test_time_limit_ends_the_training_with_results(tmp_path, splits, model, fit, run):
     metrics = train(splits, tmp_path, model, replace(fit, max_epochs=100_000, max_time="00:00:00:01"), run)
     assert 1.0 <= metrics["seconds"] < 10.0
@@ -109,6 +119,7 @@ def test_time_limit_ends_the_training_with_results(tmp_path, splits, model, fit,
     assert read_column(tmp_path / "metrics.csv", "lr")[-1] < 0.1 * fit.lr  # the cosine ended with the time
 
 
+@pytest.mark.slow
 def test_plateau_without_averaging_and_clipping_in_float64(tmp_path, splits, model, fit, run):
     fit = replace(fit, schedule="plateau", ema_decay=0.0, gradient_clip=0.0, max_epochs=2)
     metrics = train(splits, tmp_path, model, fit, replace(run, dtype="float64"))
@@ -118,6 +129,7 @@ def test_plateau_without_averaging_and_clipping_in_float64(tmp_path, splits, mod
     assert torch.float32 not in {value.dtype for value in state.values()}
 
 
+@pytest.mark.slow
 def test_diverged_training_is_named(tmp_path, splits, model, fit, run):
     with pytest.raises(ValueError, match="try an lr below"):
         train(splits, tmp_path, model, replace(fit, lr=1e30, gradient_clip=0.0), run)
@@ -144,12 +156,14 @@ def test_folder_of_an_earlier_run_is_refused(tmp_path):
         create_run_folder(tmp_path / "new", "md17", "ethanol")
 
 
+@pytest.mark.slow
 def test_training_ends_when_the_validation_loss_stalls(tmp_path, splits, model, fit, run):
     """With a learning rate of almost nothing, the averaged weights stay where they are to six digits."""
     fit = replace(fit, lr=1e-30, patience=2, max_epochs=50)
     assert train(splits, tmp_path, model, fit, run)["epochs"] == 3
 
 
+@pytest.mark.slow
 def test_accumulated_batches_make_the_step_of_a_large_one(tmp_path, splits, model, fit, run):
     weights = []
     for accumulate in (1, 2):
@@ -174,6 +188,7 @@ def test_second_stage_changes_only_what_comes_after_it(tmp_path, splits, model, 
     assert logs[0][2] != logs[1][2]
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_what_the_csv_log_gets(tmp_path, splits, model, fit, run):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -90,6 +90,7 @@ def test_structures_are_written_as_they_were(models, tmp_path):
         assert atoms.calc is None
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_passed_over(models, expected, tmp_path):
     frames = pool()
     worst = int(np.argmax(expected[0]))
@@ -111,6 +112,7 @@ def test_near_duplicates_are_passed_over(models, expected, tmp_path):
     assert "duplicate" not in all_frames["counts"]
 
 
+@pytest.mark.slow
 def test_exploding_frames_are_named_and_kept_apart(models, tmp_path, capsys):
     calculator = CommitteeCalculator(models)
     largest = np.array([np.linalg.norm(calculator.get_forces(atoms), axis=1).max() for atoms in pool()])

@@ -87,6 +87,7 @@ def test_a_long_side_is_cut(monkeypatch, axis):
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [8, 24])
 def test_far_fewer_steps_than_adam_where_directions_are_not_those_of_the_weights(size):
     """Least squares whose rows and columns are mixed by rotations: Adam scales entries, SOAP directions."""
@@ -111,6 +112,7 @@ def test_far_fewer_steps_than_adam_where_directions_are_not_those_of_the_weights
     assert error(Soap) < 0.1 * error(torch.optim.Adam)
 
 
+@pytest.mark.slow
 def test_bases_stay_orthonormal_where_gradients_span_few_directions():
     (weight,) = random_weights([(12, 9)], torch.float32)
     optimizer = Soap([weight])
@@ -166,6 +168,7 @@ def test_weights_without_gradient_or_entries_are_left_alone():
     torch.testing.assert_close(optimizer.state[used]["momentum"][0], moment[0].lerp(used.grad, 0.05))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [TURN_EVERY + 5, 2 * TURN_EVERY])
 def test_goes_on_from_its_state_bit_for_bit(tmp_path, stop):
     whole, stopped, other = (random_weights() for _ in range(3))

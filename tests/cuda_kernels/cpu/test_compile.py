@@ -181,6 +181,7 @@ layer, reference = (TensorProductConv(*irreps, backend=backend) for backend in (
 x, edge_index, edge_attr = torch.randn(5, 72), torch.randint(0, 5, (2, 9)), torch.randn(9, 9)
 inputs = x, edge_index, edge_attr, torch.randn(9, layer.weight_numel)
 expected, interruptions = reference(*inputs), 0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which children of a shell's background jobs ignore
 for attempt in range(5):
     timer = threading.Timer(0.1 + 0.2 * attempt, os.kill, (os.getpid(), signal.SIGINT))
     try:

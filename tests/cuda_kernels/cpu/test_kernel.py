@@ -36,6 +36,7 @@ def assembly(tmp_path_factory):
         yield assembly
 
 
+@pytest.mark.slow
 @reads_assembly
 @pytest.mark.parametrize(
     ("contraction", "by"), [(FORWARD, Index.TARGET), (BACKWARD, Index.SOURCE)], ids=["forward", "backward"]
@@ -50,6 +51,7 @@ def test_channels_fill_vector_registers(contraction, by, assembly):
     assert sum(kind == "ss" for kind, _ in found) < 3 * products
 
 
+@pytest.mark.slow
 @reads_assembly
 def test_weights_are_fetched_ahead_and_their_gradients_go_past_the_caches(assembly):
     paths = len(named("mace-medium").problem.paths)

@@ -36,6 +36,7 @@ def each(names) -> list:
     return [pytest.param(name, marks=marks[name]) for name in names]
 
 
+@pytest.mark.slow
 @every_order
 @pytest.mark.parametrize("name", each(PROBLEMS))
 def test_named_problems_do_not_spill(name, contraction):
@@ -52,6 +53,7 @@ def many_paths(slots: int) -> tuple[str, str, str]:
     return "+".join(["32x0e+32x1o"] * slots), "0e+1o", "0e+1o+1e+2e"
 
 
+@pytest.mark.slow
 @every_order
 @pytest.mark.parametrize(
     ("irreps", "paths"),
@@ -73,6 +75,7 @@ def test_double_precision_is_cut_until_nothing_spills():
     assert [b.stack_bytes for b in binaries] == [0] * len(binaries)
 
 
+@pytest.mark.slow
 def test_rows_are_staged_asynchronously_and_the_forward_has_no_atomics():
     (segment,) = segments(named("mace-medium", layout="ir_mul").problem, Pass(Index.TARGET, FORWARD), HOPPER)
     text = segment_assembly(segment)

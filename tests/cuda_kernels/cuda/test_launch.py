@@ -21,6 +21,7 @@ from tests.problems import FORWARD, named
 WALK = Pass(Index.TARGET, FORWARD)
 
 
+@pytest.mark.slow
 def test_kernels_are_compiled_once_and_then_found_on_disk(monkeypatch, tmp_path):
     pytest.importorskip("numba_cuda")
     monkeypatch.setenv("PYG_CGCONV_CACHE", str(tmp_path))

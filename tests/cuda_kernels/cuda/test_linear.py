@@ -9,6 +9,7 @@ from cuda_kernels.linear import Part
 from tests.emulated import linear_assembly
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("part", list(Part))
 def test_numbers_stay_in_registers_and_are_read_sixteen_bytes_at_a_time(part, dtype, monkeypatch):

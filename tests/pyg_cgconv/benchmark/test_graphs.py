@@ -6,6 +6,7 @@ from pyg_cgconv.benchmark.kind import Missing
 from pyg_cgconv.benchmark.products import reverses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", graphs.GRAPHS)
 def test_graphs_have_the_stated_size_and_are_sorted_by_target(name):
     stated_nodes, edges, _ = graphs.GRAPHS[name]

@@ -158,6 +158,7 @@ def test_only_gradients_asked_for_are_computed(device, wanted, monkeypatch):
     assert {name for name, t in inputs.items() if t.grad is not None} == set(wanted)
 
 
+@pytest.mark.slow
 def test_operator_is_sound(device):
     """Shapes of fake tensors, autograd registration and schema, as torch.compile relies on them."""
     layer = TensorProductConv(*IRREPS)
@@ -169,6 +170,7 @@ def test_operator_is_sound(device):
     torch.library.opcheck(torch.ops.pyg_cgconv.contract.default, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggr", ["add", "mean"])
 def test_compiled_without_graph_breaks(device, aggr):
     layer = TensorProductConv(*IRREPS, aggr=aggr)

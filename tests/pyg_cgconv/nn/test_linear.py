@@ -126,6 +126,7 @@ def test_equivariance(irreps, make, layout):
     assert_equivariant(layer, layer.irreps_in, layer.irreps_out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "irreps"),
     [(Linear, ("4x0e+2x1o+3x1o", "3x0e+2x1o+1x2e")), (SpeciesLinear, ("4x0e+2x1o", "2x1o", 5)), (Gate, ("2x0e+3x1o",))],
@@ -188,6 +189,7 @@ def test_many_species_by_number_equal_one_hot_ones(count, nodes, layout, device)
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_many_species_under_transforms(layout):
     layer = SpeciesLinear("4x0e+3x1o", "2x0e+5x1o", 30, layout=layout).double()
     species, x = torch.randint(30, (9,)), torch.randn(9, 13, dtype=torch.float64)
@@ -202,6 +204,7 @@ def test_many_species_under_transforms(layout):
         torch.testing.assert_close(compiled(x[:nodes], species[:nodes]), layer(x[:nodes], species[:nodes]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize(
     "layer",

@@ -22,6 +22,7 @@ PROBLEMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("irreps", "wanted"), PROBLEMS)
 def test_products_are_those_of_e3nn(device, irreps, wanted):
     torch.manual_seed(0)

@@ -232,6 +232,7 @@ def test_weights_under_vmap_and_hessians():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -248,6 +249,7 @@ def test_compiled_without_graph_breaks(arguments):
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_every_mode_is_exported():
     product = TensorProduct(*EVERY_MODE)
     rows = torch.export.Dim("rows")

@@ -32,6 +32,7 @@ def test_checks_of_products(device):
     assert gradgradcheck(products, x, check_fwd_over_rev=True, check_rev_over_rev=True, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_every_transform_of_products(device, name):
     fused, reference = (
@@ -93,6 +94,7 @@ def test_hooks_on_gradients(device):
     assert_equal(gradients(layer), gradients(reference))
 
 
+@pytest.mark.slow
 def test_threads_at_once():
     """Also the first use of a problem, whose coefficients others keep."""
     fused, reference = both()

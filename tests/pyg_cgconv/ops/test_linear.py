@@ -35,12 +35,14 @@ def test_the_map_and_its_derivatives_are_those_of_the_layer(device):
     torch.testing.assert_close(by_weights, torch.cat([gradient.flatten() for gradient in by_each]))
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_finite_differences(device):
     _, x, weights = operands(device)
     assert gradcheck(lambda x, w: contract(MAP, (x, w)), (x, weights))
     assert gradgradcheck(lambda x, w: contract(MAP, (x, w)), (x, weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("varied", ["x", "x and weights"])
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_every_transform(device, name, varied):
@@ -69,6 +71,7 @@ def test_the_layer_is_the_map_in_its_layout(layout):
     torch.testing.assert_close(layer._fused(layer._description, x), layer(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [forward, backward, double_backward], ids=lambda order: order.__name__)
 def test_the_operation_is_sound(device, order):
     """Shapes of fake tensors, autograd registration and schema, as torch.compile relies on them."""

@@ -89,12 +89,14 @@ def test_derivatives_to_third_order(device, case, on_graph, layout):
     check(Case(*case, layout, on_graph, device=device), 1e-12)
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_finite_differences(device):
     case = Case(((2, 2, 3, 0),), "3x1o", sites=3, device=device)
     assert gradcheck(case.found, (case.x, case.w))
     assert gradgradcheck(case.found, (case.x, case.w))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_every_transform(device, name):
     case = Case(((2, 1, 3, 0), (3, 1, 2, 1)), "3x1o+2x0e", sites=4, device=device)

@@ -101,6 +101,7 @@ def test_same_members_have_no_spread(members):
     assert not committee.results["forces_std"].any()
 
 
+@pytest.mark.slow
 def test_one_neighbour_list_serves_all(committee):
     atoms = molecule()
     atoms.calc = committee

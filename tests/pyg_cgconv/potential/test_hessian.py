@@ -111,6 +111,7 @@ def test_hessian_is_what_ase_takes(calculator):
     assert (abs(energies) < 1e-5).sum() >= 3  # translations
 
 
+@pytest.mark.slow
 def test_force_constants_are_those_of_ase_phonons(calculator, tmp_path):
     """Of the first cell of a supercell with all others, by ASE's finite displacements."""
     atoms, cells = crystal(), (2, 2, 2)

@@ -159,6 +159,13 @@ def test_types_without_an_element_are_refused():
         LAMMPSPotential(make()).compute_forces(given)
 
 
+def test_the_file_knows_how_many_edges_are_computed_together(tmp_path):
+    potential = make()
+    potential.edges_at_a_time = 40
+    write_lammps(potential, tmp_path / "lammps.pt")
+    assert torch.load(tmp_path / "lammps.pt", weights_only=False).potential.edges_at_a_time == 40
+
+
 def test_the_file_says_what_lammps_asks_for(tmp_path):
     make().save(tmp_path / "potential.pt")
     write_lammps(tmp_path / "potential.pt", tmp_path / "lammps.pt", dtype="float32")

@@ -171,6 +171,9 @@ def test_mistakes_are_named():
     data.charge = torch.tensor([1.0, 2.0])
     with pytest.raises(ValueError, match=r"data.charge: expected the total charge of each structure \(1,\)"):
         make()(data)
+    batch = Batch.from_data_list([molecule(0, 1.0), molecule(1, float("nan"))])
+    with pytest.raises(ValueError, match=r"data.charge: expected finite numbers.* got \[1.0, nan\]"):
+        make()(batch)
 
 
 # ASE
@@ -213,6 +216,10 @@ def test_calculators_of_potentials_that_lack_them_say_so():
     atoms = Atoms("OH", [(0, 0, 0), (0, 0, 1.0)])
     atoms.calc = ASECalculator(make(("dipole",)))
     assert atoms.get_dipole_moment().shape == (3,)
+    atoms.info["charge"] = float("nan")
+    with pytest.raises(ValueError, match=r"atoms.info\['charge'\]: expected the total charge, a number in e, got nan"):
+        atoms.get_dipole_moment()
+    atoms.info.clear()
     for wanted in (atoms.get_potential_energy, atoms.get_forces, atoms.get_charges):
         with pytest.raises(PropertyNotImplementedError):
             wanted()

@@ -7,26 +7,8 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
 from pyg_cgconv.potential import Potential, RadiusGraph, cell_volumes
-from pyg_cgconv.potential._arguments import SYMBOLS
 
-CUTOFF = 3.0
-HYDROGEN, CARBON, OXYGEN = 1, 6, 8
-SHIFT, SCALE = {HYDROGEN: -13.5, CARBON: -1030.0, OXYGEN: -2040.0}, {HYDROGEN: 0.5, CARBON: 1.5, OXYGEN: 0.7}
-
-
-def make(dtype="float64", **options):
-    torch.manual_seed(1)
-    defaults = {
-        "channels": 2,
-        "lmax": 1,
-        "layers": 2,
-        "num_radial": 3,
-        "radial_hidden": (4,),
-        "avg_num_neighbors": 4.0,
-        "shift": SHIFT,
-        "scale": SCALE,
-    }
-    return Potential([HYDROGEN, CARBON, OXYGEN], CUTOFF, dtype=dtype, **{**defaults, **options})
+from .small_systems import CARBON, CUTOFF, HYDROGEN, OXYGEN, SHIFT, close, crystal, make, molecule
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +21,6 @@ def either(request):
     return make(**request.param).eval()
 
 
-def molecule(seed=0, n=6, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.tensor([HYDROGEN, CARBON, OXYGEN])[torch.randint(3, (n,), generator=generator)]
-    grid = torch.cartesian_prod(*[torch.arange(2.0)] * 3)[:n]
-    pos = 1.5 * grid + 0.4 * torch.rand(n, 3, generator=generator)
-    return RadiusGraph(CUTOFF)(Data(z=z, pos=pos.to(dtype)))
-
-
-def crystal(seed=0):
-    data = molecule(seed, n=3)
-    cell = 2.5 * torch.eye(3) + 0.3 * torch.rand(1, 3, 3, generator=torch.Generator().manual_seed(seed))
-    data.cell, data.pbc = cell.double(), torch.ones(1, 3, dtype=torch.bool)
-    return RadiusGraph(CUTOFF)(data)
-
-
 def moved(data, pos, **others):
     """The same atoms elsewhere, with a neighbour list of their own."""
     kept = {key: data[key] for key in ("z", "cell", "pbc") if key in data}
@@ -63,10 +30,6 @@ def moved(data, pos, **others):
 def proper_rotation():
     rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
     return rotation * torch.linalg.det(rotation).sign()
-
-
-def close(actual, expected, **tolerances):
-    torch.testing.assert_close(actual, expected, **{"rtol": 1e-9, "atol": 1e-11, **tolerances})
 
 
 # Symmetry
@@ -392,116 +355,6 @@ def test_copies(potential, duplicate):
     assert torch.equal(duplicate(potential)(molecule())["forces"], potential(molecule())["forces"])
 
 
-def test_hyperparameters_rebuild_the_model():
-    first = make(hidden_irreps="3x0e+2x1o", scale=2.0, cutoff_power=5, dtype=torch.float32)
-    again = Potential(**first.hyperparameters)
-    again.load_state_dict(first.state_dict())
-    assert again.hyperparameters == first.hyperparameters
-    assert again.scale.tolist() == [2.0, 2.0, 2.0]
-
-
-def test_species_by_symbol():
-    assert make().hyperparameters["species"] == [HYDROGEN, CARBON, OXYGEN]
-    assert Potential(["C", "H"], channels=2, lmax=0, layers=1, shift={"H": 1.0, "C": 2.0}).shift.tolist() == [2.0, 1.0]
-
-
-def test_channels_by_degree():
-    assert Potential([HYDROGEN], channels=[4, 2, 1], layers=1).hyperparameters["hidden_irreps"] == "4x0e+2x1o+1x2e"
-
-
-# Mistakes
-
-
-def without(name):
-    data = molecule()
-    del data[name]
-    return data
-
-
-def changed(name, value):
-    data = molecule()
-    data[name] = value
-    return data
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (without("edge_index"), "data.edge_index: .*RadiusGraph"),
-        (without("z"), "data.z: missing"),
-        (without("pos"), "data.pos: missing"),
-        (changed("z", torch.full((6,), 7)), r"data.z: .*\[7\].*\[1, 6, 8\]"),
-        (changed("z", torch.full((6,), 300)), r"data.z: .*\[300\]"),
-        (changed("z", torch.full((6,), -3)), r"data.z: .*\[-3\]"),
-        (changed("z", torch.ones(6)), "data.z: .*integers"),
-        (changed("z", torch.ones(5, dtype=torch.long)), "data.z: .*"),
-        (changed("pos", torch.rand(6, 3)), "data.pos: .*float32"),
-        (changed("pos", torch.rand(6, 2).double()), "data.pos: .*shape"),
-        (changed("edge_index", torch.zeros(3, 4).long()), "data.edge_index: "),
-        (changed("edge_index", torch.eye(2).long().to_sparse()), "data.edge_index: .* got torch.sparse_coo .*"),
-        (changed("edge_index", torch.tensor([[2**32], [0]])), "data.edge_index: .* 0 to 5, got 0 to 4294967296"),
-        (changed("edge_index", torch.tensor([[-1], [0]])), "data.edge_index: .* 6 atoms, 0 to 5, got -1 to 0"),
-        (changed("batch", torch.tensor([0, 0, 0, -1, 0, 0])), "data.batch: .* 1 structures, 0 to 0, got -1 to 0"),
-        (changed("edge_shift", torch.zeros(2, 3).double()), "data.edge_shift: "),
-        (changed("cell", torch.eye(3).double()[None]), "data.edge_shift: missing"),
-        (changed("cell", torch.eye(3).double().expand(2, 3, 3)), "data.cell: "),
-        (changed("batch", torch.zeros(3).long()), "data.batch: "),
-        (changed("pos", [[0.0, 0.0, 0.0]]), "data.pos: .*tensor"),
-        (RadiusGraph(CUTOFF - 1)(molecule()), r"data.edge_index: .*RadiusGraph\(3\)"),
-    ],
-)
-def test_bad_data_is_named(potential, data, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
-        potential(data)
-
-
-@pytest.mark.parametrize("index", [2**32, 10, -1])
-def test_an_index_of_no_atom_of_a_batch_is_named(potential, index):
-    batch = Batch.from_data_list([molecule(0, 4), molecule(1, 6)])
-    batch.edge_index[0, 0] = index
-    with pytest.raises(ValueError, match=r"^data\.edge_index: expected numbers of 10 atoms, 0 to 9, got "):
-        potential(batch)
-
-
-def test_stress_needs_a_cell(potential):
-    with pytest.raises(ValueError, match=r"^data\.cell: missing"):
-        potential(molecule(), compute_stress=True)
-    flat = molecule()
-    flat.cell, flat.pbc = torch.zeros(1, 3, 3).double(), torch.zeros(1, 3, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"^data\.cell: .*volume"):
-        potential(RadiusGraph(CUTOFF)(flat), compute_stress=True)
-
-
-@pytest.mark.parametrize(
-    ("options", "argument"),
-    [
-        ({"species": []}, "species"),
-        ({"species": ["Xx"]}, "species"),
-        ({"species": [1, 1]}, "species"),
-        ({"species": [0]}, "species"),
-        ({"cutoff": 0.0}, "cutoff"),
-        ({"layers": 0}, "layers"),
-        ({"channels": [4, 4]}, "channels"),
-        ({"channels": 0}, "channels"),
-        ({"lmax": -1}, "lmax"),
-        ({"hidden_irreps": "4x1o"}, "hidden_irreps"),
-        ({"shift": [1.0, 2.0]}, "shift"),
-        ({"scale": {6: 1.0}}, "scale"),
-        ({"dtype": "float16"}, "dtype"),
-        ({"avg_num_neighbors": 0.0}, "avg_num_neighbors"),
-        ({"cutoff_power": 1}, "power"),
-        ({"backend": "gpu"}, "backend"),
-    ],
-)
-def test_bad_arguments_are_named(options, argument):
-    with pytest.raises(ValueError, match=f"^{argument}:"):
-        Potential(**{"species": [HYDROGEN], **options})
-
-
-def test_default_dtype_is_torchs():
-    assert Potential([HYDROGEN], channels=2, layers=1).dtype == torch.get_default_dtype()
-
-
 def test_devices_agree(potential, device):
     data = crystal()
     out = copy.deepcopy(potential).to(device)(data.clone().to(device), compute_stress=True)
@@ -517,8 +370,3 @@ def test_cell_volume_is_the_size_of_the_determinant():
     determinants = torch.linalg.det(cells)
     assert determinants.min() < 0 < determinants.max()
     torch.testing.assert_close(cell_volumes(cells), determinants.abs(), rtol=1e-12, atol=1e-12)
-
-
-def test_symbols_are_those_of_ase():
-    data = pytest.importorskip("ase.data")
-    assert data.chemical_symbols == SYMBOLS

@@ -66,7 +66,7 @@ def assert_equal(found, expected):
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-12 * value.abs().max().item())
 
 
-@pytest.mark.parametrize("edges", [1, 37])
+@pytest.mark.parametrize("edges", [pytest.param(1, marks=pytest.mark.slow), 37])
 @pytest.mark.parametrize("order", [lambda data: data, shuffled], ids=["sorted", "shuffled"])
 def test_energy_and_derivatives(potential, edges, order):
     data = order(Batch.from_data_list([crystal(0), crystal(1, atoms=7)]))
@@ -144,6 +144,7 @@ def test_pieces_need_the_memory_of_one():
     assert weights_alive(potential, data) <= 2 * 30 * max(weights) < data.num_edges * max(weights)
 
 
+@pytest.mark.slow
 def test_calculator():
     potential, atoms = make(), Atoms("HCO" * 4, positions=crystal().pos.numpy(), cell=[20.0, 3.6, 3.6], pbc=True)
     expected = ASECalculator(potential).get_property("forces", atoms), ASECalculator(potential).get_hessian(atoms)

@@ -7,7 +7,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, line
 
 from pyg_cgconv.potential import Potential
 from tests.pyg_cgconv.ops.test_transforms import assert_equal
-from tests.pyg_cgconv.potential.test_potential import crystal, make, molecule
+from tests.pyg_cgconv.potential.small_systems import crystal, make, molecule
 
 pytestmark = pytest.mark.thorough
 

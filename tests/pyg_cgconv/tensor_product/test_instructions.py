@@ -10,7 +10,7 @@ X, EDGE_INDEX, EDGE_ATTR, _ = INPUTS
 IRREPS = ("2x0e+2x1o", "0e+1o", "2x0e+2x1o")
 SHARING = [(0, 0, 0, "uvu", True, 0.5), (1, 1, 0, "uvu", True), (0, 1, 1, "uvu", True, 2.0), (1, 0, 1, "uvu", False)]
 WITHOUT_WEIGHTS = [(0, 0, 0, "uvu", False), (0, 1, 1, "uvu", False)]
-BACKENDS = ["auto", "reference"]
+BACKENDS = ["auto", pytest.param("reference", marks=pytest.mark.slow)]
 
 
 def weights(layer):
