@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from .._torch import in_forward_mode, is_plain, is_transformed
-from ..cuda_graphs import aside, is_captured
+from ..cuda_graphs import aside
 from ._atoms import Atoms
 from ._edge_functions import EdgeFunctions
 
@@ -52,8 +52,8 @@ def with_slope(
     if is_transformed():  # torch.func has its own record, and forbids to begin another
         return _transformed_slope(energies, atoms)
     vectors = atoms.vectors
-    if functions is not None and _by_functions(vectors, create_graph):
-        return _slope_by_functions(energies, functions, atoms, create_graph)
+    if functions is not None and create_graph and _serve_functions(vectors):
+        return _slope_by_functions(energies, functions, atoms)
     if not vectors.requires_grad:
         vectors.requires_grad_()
     out = energies(atoms)
@@ -62,17 +62,15 @@ def with_slope(
     return out, torch.autograd.grad(out["energy"].sum(), vectors, create_graph=create_graph)[0]
 
 
-def _by_functions(vectors: Tensor, create_graph: bool) -> bool:
-    """Whether :func:`_slope_by_functions` serves, and is the faster."""
-    if vectors.requires_grad or not len(vectors) or not is_plain(vectors) or in_forward_mode():
-        return False
-    return create_graph or is_captured(vectors)
+def _serve_functions(vectors: Tensor) -> bool:
+    """Whether nobody can differentiate by the vectors, so that :func:`_slope_by_functions` serves."""
+    return not vectors.requires_grad and len(vectors) > 0 and is_plain(vectors) and not in_forward_mode()
 
 
 def _slope_by_functions(
-    energies: Callable[[Atoms], dict[str, Tensor]], functions: EdgeFunctions, atoms: Atoms, create_graph: bool
+    energies: Callable[[Atoms], dict[str, Tensor]], functions: EdgeFunctions, atoms: Atoms
 ) -> tuple[dict[str, Tensor], Tensor]:
-    r"""The same by the chain rule,
+    r"""The same with a graph, by the chain rule,
 
     .. math:: \frac{dE}{d\mathbf{r}} = \sum_k \frac{dE}{d\phi_k} \frac{d\phi_k}{d\mathbf{r}}
 
@@ -85,7 +83,7 @@ def _slope_by_functions(
     leaves = [value.requires_grad_() for value in (*functions(vectors), vectors)]
     sh, radial, _ = leaves
     out = energies(replace(atoms, vectors=vectors, functions=(sh, radial)))
-    found = torch.autograd.grad(out["energy"].sum(), leaves, create_graph=create_graph, allow_unused=True)
+    found = torch.autograd.grad(out["energy"].sum(), leaves, create_graph=True, allow_unused=True)
     by_sh, by_radial, by_vectors = found  # the last of a repulsion
     by_functions = torch.cat([by_sh, by_radial], dim=1)
     gradient = (by_functions[:, None] @ slopes())[:, 0]
