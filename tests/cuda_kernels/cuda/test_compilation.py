@@ -1,6 +1,7 @@
 """CUDA kernels are compiled for real, GPU or not, and the assembler's report is read."""
 
 import pytest
+from e3nn import o3
 
 pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
 
@@ -8,13 +9,14 @@ from cuda_kernels.contraction import backward, forward
 from cuda_kernels.cuda import kernel
 from cuda_kernels.cuda.compile import machine_code
 from cuda_kernels.cuda.kernel import compile_pass, segment_assembly
+from cuda_kernels.cuda.launch import compiled_pass
 from cuda_kernels.cuda.schedule import segments
 from cuda_kernels.passes import Pass, single_pass
 from cuda_kernels.problem import Index
 from pyg_cgconv import TensorProductConv
 from pyg_cgconv.benchmark.problems import PROBLEMS
-from pyg_cgconv.nn import NodeProducts
-from pyg_cgconv.tensor_product import problem_of
+from pyg_cgconv.nn import NodeProducts, SymmetricContraction
+from pyg_cgconv.tensor_product import describe, problem_of
 from tests.problems import BACKWARD, DOUBLE_BACKWARD, FORWARD, named
 from tests.random_examples import only_long
 
@@ -111,6 +113,17 @@ def test_products_of_features_fit_and_have_no_atomics(channels, compute_capabili
         assert all(b.shared_bytes <= (227 if compute_capability == HOPPER else 99) * 1024 for b in binaries)
     assert texts
     assert not any("red.global.add" in text for text in texts)
+
+
+def test_polynomials_and_maps_of_each_edge_do_not_spill():
+    """The smallest of each; the PTX machine runs others."""
+    polynomial = problem_of(SymmetricContraction("2x0e+2x1o", "2x0e", 2, 3)._description, "float32")
+    maps = problem_of(describe.maps([(4, 1, 4, 0)], o3.Irreps("4x0e"), "mul_ir", True), "float32")
+    for problem in (polynomial, maps):
+        (walk,) = single_pass(problem, forward(problem))
+        (binary,) = compiled_pass(problem, walk, HOPPER)
+        assert binary.stack_bytes == 0
+        assert 0 < binary.registers <= 255
 
 
 def test_a_gpu_that_there_is_not_is_named():

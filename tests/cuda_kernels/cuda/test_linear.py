@@ -9,9 +9,8 @@ from cuda_kernels.linear import Part
 from tests.emulated import linear_assembly
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("part", list(Part))
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [Part.MAP, *(pytest.param(p, marks=pytest.mark.slow) for p in list(Part)[1:])])
 def test_numbers_stay_in_registers_and_are_read_sixteen_bytes_at_a_time(part, dtype, monkeypatch):
     monkeypatch.setattr(linear, "linear_assembly", linear_assembly)
     binary = linear.compile_linear(part, dtype, (9, 0))
