@@ -73,6 +73,10 @@ class PotentialModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.loss(batch, self.loss_weights(training_progress(self.trainer, self.trainer.global_step)))
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients by the weights alone: forces are gradients by functions of the edges, which need none."""
+        loss.backward(*args, inputs=[weight for weight in self.parameters() if weight.requires_grad], **kwargs)
+
     def loss(self, batch: Batch, weights: dict[str, float]) -> Tensor:
         """The loss of a training ``batch``, a scalar; of several devices their mean is that of all of their frames."""
         sums = self._loss_sums(self(batch), batch, stage="train")

@@ -19,6 +19,7 @@ from ..problem import Problem
 from .binary import Binary
 from .compile import assembly, machine_code
 from .powers_parts import PowersParts, Shape, has_sums
+from .segment import shared_bytes
 from .staging import LANES
 
 WITHOUT_SUMS = Shape(coefficients=96, warps=4, blocks=3)
@@ -62,10 +63,15 @@ def kernel_of(parts: PowersParts) -> Callable:
 
 
 def compile_pass(problem: Problem, walk: Pass, compute_capability: tuple[int, int]) -> list[Binary]:
-    """The kernel of one pass, its chunks as long as registers allow; needs no GPU."""
+    """The kernel of one pass, its chunks as long as registers allow, its blocks as large as shared memory; needs no
+    GPU."""
     shape, together = (WITH_SUMS, TOGETHER) if has_sums(problem, walk.contraction) else (WITHOUT_SUMS, 1)
     while True:
-        binary = _compiled(PowersParts(problem, walk.contraction, shape, together), compute_capability)
+        parts = PowersParts(problem, walk.contraction, shape, compute_capability, together)
+        if parts.shared_bytes > shared_bytes(compute_capability, 1) and shape.warps > 1:
+            shape = shape._replace(warps=shape.warps // 2)
+            continue
+        binary = _compiled(parts, compute_capability)
         if not binary.stack_bytes or shape.coefficients <= FEWEST:
             return [binary]
         shape = shape._replace(coefficients=shape.coefficients * 3 // 4)

@@ -19,14 +19,13 @@ from . import ptx, vectors
 from .lists import Lists
 from .loops import Loop
 from .ptx import GLOBAL, I32, I64, SHARED
+from .segment import shared_bytes
 from .staging import LANES, WIDE
 
+MOST_BYTES = 216 * 1024
+"""Of a multiprocessor's shared memory: the rest is its cache."""
 MOST_SITES = 8
 """Of a block at a time, for each of its warps."""
-
-
-SHARED_BYTES = 216 * 1024
-"""Of a multiprocessor, for all of its blocks."""
 
 
 class Shape(NamedTuple):
@@ -56,7 +55,14 @@ class PowersParts(Lists):
         ValueError: the contraction has outputs of both kinds.
     """
 
-    def __init__(self, problem: Problem, contraction: Contraction, shape: Shape, together: int = 1):
+    def __init__(
+        self,
+        problem: Problem,
+        contraction: Contraction,
+        shape: Shape,
+        compute_capability: tuple[int, int],
+        together: int = 1,
+    ):
         super().__init__(problem)
         self.contraction, self.shape, self.warps = contraction, shape, shape.warps
         self.scalar, self.number, self.item = SCALAR[problem.dtype], getattr(types, problem.dtype), problem.item_bytes
@@ -74,7 +80,8 @@ class PowersParts(Lists):
         self.chunks = self._chunks(max(1, shape.coefficients // kept))
         self.lane_bytes = LANES * self.item
         self.site_bytes = len(self.slots) * self.lane_bytes
-        room, most = SHARED_BYTES // shape.blocks, MOST_SITES * shape.warps
+        room, most = shared_bytes(compute_capability, shape.blocks), MOST_SITES * shape.warps
+        room = min(room, MOST_BYTES // shape.blocks)
         self.sites = max(1, min(most, room // self.site_bytes) // self.sharing)
         self.channels = problem.multiplicity(problem.paths[0])
         self.channel_parts = -(-self.channels // LANES)

@@ -35,9 +35,10 @@ SHARED_TEMPORARIES = 18
 seldom spill; where they are too few, `kernel.compile_pass` cuts finer."""
 
 
-def warp_bytes(compute_capability: tuple[int, int], occupancy: int) -> int:
-    """Shared memory for each of `occupancy` warps on a multiprocessor, where a block's first KB is the system's."""
-    return (MULTIPROCESSOR_BYTES.get(compute_capability, 100) - occupancy) * 1024 // occupancy
+def shared_bytes(compute_capability: tuple[int, int], count: int) -> int:
+    """Shared memory for each of so many blocks on a multiprocessor, which may be of a warp each. A block's first KB is
+    the system's."""
+    return (MULTIPROCESSOR_BYTES.get(compute_capability, 100) - count) * 1024 // count
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Segment:
     def _room(self) -> int:
         """Bytes of a warp for its stages."""
         others = self.scratch_bytes + self.kept_bytes + 2 * self.batch_bytes // self.warps
-        return warp_bytes(self.compute_capability, self.occupancy) - others
+        return shared_bytes(self.compute_capability, self.occupancy) - others
 
     @property
     def fits(self) -> bool:

@@ -1,12 +1,14 @@
 """CUDA kernels are compiled for real, GPU or not, and the assembler's report is read."""
 
+from types import SimpleNamespace
+
 import pytest
 from e3nn import o3
 
 pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
 
-from cuda_kernels.contraction import backward, forward
-from cuda_kernels.cuda import kernel
+from cuda_kernels.contraction import backward, double_backward, forward
+from cuda_kernels.cuda import kernel, powers
 from cuda_kernels.cuda.compile import machine_code
 from cuda_kernels.cuda.kernel import compile_pass, segment_assembly
 from cuda_kernels.cuda.launch import compiled_pass
@@ -124,6 +126,26 @@ def test_polynomials_and_maps_of_each_edge_do_not_spill():
         (binary,) = compiled_pass(problem, walk, HOPPER)
         assert binary.stack_bytes == 0
         assert 0 < binary.registers <= 255
+
+
+@pytest.mark.parametrize(("capability", "kilobytes"), [((8, 0), 163), ((8, 6), 99), ((8, 9), 99), ((9, 0), 227)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_blocks_of_polynomials_have_the_memory_that_they_ask_for(dtype, capability, kilobytes, monkeypatch):
+    """CUDA's table of compute capabilities. Elements of MACE's largest polynomials, and all of their derivatives."""
+    irreps = "32x0e+32x1o+32x2e+32x3o", "32x0e+32x1o"
+    problem = problem_of(SymmetricContraction(*irreps, 3, 2)._description, dtype)
+    asked = []
+
+    def compiled(parts, _):
+        asked.append(parts.shared_bytes)
+        return SimpleNamespace(stack_bytes=0)
+
+    monkeypatch.setattr(powers, "_compiled", compiled)
+    for contraction in (forward(problem), backward(problem), double_backward(problem)):
+        for walk in single_pass(problem, contraction):
+            powers.compile_pass(problem, walk, capability)
+    assert len(asked) == 5
+    assert 0 < max(asked) <= kilobytes * 1024
 
 
 def test_a_gpu_that_there_is_not_is_named():
