@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import cycle
@@ -20,6 +20,32 @@ SIDE_STREAMS = 8
 MOST_ROWS_ASIDE = 16384
 # Other threads, such as those that pin batches, may go on with calls that a capture must not contain.
 CAPTURE_MODE = "thread_local"
+
+
+PATIENCE = 16
+"""Captures, without as many replays, after which nothing more is captured: it does not pay."""
+
+
+class Patience:
+    """Whether to go on capturing, where sizes may change from call to call.
+
+    Attributes:
+        captures, replays: How many there have been.
+    """
+
+    def __init__(self) -> None:
+        self.captures = self.replays = 0
+        self.told = False
+        self._refused: tuple[Hashable, int] = None, 0
+
+    def allows(self, size: Hashable) -> bool:
+        """Whether there may be a graph for calls of this size. If not, some dozen such calls, one after the other,
+        change that."""
+        if self.captures < PATIENCE or self.replays >= 2 * self.captures:
+            return True
+        last, calls = self._refused
+        self._refused = size, calls + 1 if last == size else 1
+        return self._refused[1] > 2 * PATIENCE
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def table_of(metrics: dict, frames: Sequence[Data], computed: Labels) -> str:
     """Errors as a table, below how many frames have which labels."""
     forces = computed.forces if computed.has("forces") else None
     mean_force = None if forces is None else MEV_PER_EV * float(np.nanmean(np.abs(forces)))
-    counts = describe_labels({title_of(metrics): frames}) or title_of(metrics)
+    counts = describe_labels({title_of(metrics): frames}, consequence="") or title_of(metrics)
     return f"{counts}\n\n{error_rows({'this potential': metrics['errors']}, mean_force)}"
 
 

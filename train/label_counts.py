@@ -18,7 +18,7 @@ def count_labels(parts: Mapping[str, Sequence[Data]]) -> Counts:
     }
 
 
-def describe_labels(parts: Mapping[str, Sequence[Data]]) -> str:
+def describe_labels(parts: Mapping[str, Sequence[Data]], consequence: str = ", nothing is learned of them") -> str:
     """A line for each of ``parts`` in which frames lack labels, such as ``training: forces: 80 of 100 frames``."""
     lines = []
     for part, counts in count_labels(parts).items():
@@ -26,5 +26,5 @@ def describe_labels(parts: Mapping[str, Sequence[Data]]) -> str:
         lacking = [f"{name}: {count} of {len(frames)} frames" for name, count in counts.items() if count < len(frames)]
         lines += [f"{part}: {', '.join(lacking)}"] if lacking else []
         bare = sum(not any(has_label(frame, name) for name in counts) for frame in frames)
-        lines += [f"{part}: {bare} frames have no label at all, nothing is learned of them"] if bare else []
+        lines += [f"{part}: {bare} frames have no label at all{consequence}"] if bare else []
     return "\n".join(lines)

@@ -75,7 +75,8 @@ class PotentialModule(LightningModule):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients by the weights alone: forces are gradients by functions of the edges, which need none."""
-        loss.backward(*args, inputs=[weight for weight in self.parameters() if weight.requires_grad], **kwargs)
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        super().backward(loss, *args, **{**kwargs, "inputs": weights})
 
     def loss(self, batch: Batch, weights: dict[str, float]) -> Tensor:
         """The loss of a training ``batch``, a scalar; of several devices their mean is that of all of their frames."""

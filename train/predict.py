@@ -81,9 +81,17 @@ def run(models: ModelFiles, files: DataFiles, options: PredictOptions, compute: 
     frames = list(dataset)
     name_details(frames)
     name_places(frames, files.files)
+    head = models.head_taken
     if options.run_dir is not None:
-        if not any(reference_results(atoms) for atoms in read_structures(files.files, files.format)):
-            raise ValueError("run_dir: no frame of the files has an energy, forces or a stress to compare with")
+        names, structures = names_of(potentials), read_structures(files.files, files.format)
+        if not any(
+            is_of_head(frame, head) and names & reference_results(atoms, names).keys()
+            for frame, atoms in zip(frames, structures, strict=True)
+        ):
+            of_head = "" if head is None else f" of the head {head}"
+            raise ValueError(
+                f"run_dir: no frame{of_head} in the files has {', '.join(sorted(names))} to compare with; leave it out"
+            )
         create_results_folder(options.run_dir, "predict", files.files[0].stem)
     if len(potentials) > 1:
         predictions: Iterable = predict_with_spread(potentials, frames, options.batch_size, options.energies)
@@ -92,20 +100,39 @@ def run(models: ModelFiles, files: DataFiles, options: PredictOptions, compute: 
         predictions = ((prediction, None) for prediction in each)
     given: list[Prediction] = []
     references: list[dict[str, torch.Tensor]] = []
+    odd: list[str] = []
 
     def labelled() -> Iterator[Atoms]:
         structures = read_structures(files.files, files.format)
         for atoms, (prediction, spread) in zip(structures, predictions, strict=True):
             given.append(prediction)
-            references.append(reference_labels(atoms, prediction))
+            references.append({})
+            try:
+                references[-1] = reference_labels(atoms, prediction)
+            except ValueError as mistake:
+                odd.append(str(mistake))
             yield with_prediction(atoms, prediction, spread)
 
     written = write_structures(options.output, labelled())
     print(f"{options.output}: {written} frames with {what_is_written(potentials)}")
+    if odd:
+        print(f"warning: {len(odd)} frames are not compared with their labels, the first of them because {odd[0]}")
     result = {"frames": written, "output": str(options.output)}
+    references = [labels if is_of_head(frame, head) else {} for frame, labels in zip(frames, references, strict=True)]
     if any(references):
         result["errors"] = compared(models, files, options, frames, given, references, potentials[0])
     return result
+
+
+def is_of_head(frame: Data, head: str | None) -> bool:
+    """Whether labels of the frame are what the head ``head`` predicts."""
+    return head is None or frame.head_name in (head, DEFAULT_HEAD)
+
+
+def names_of(potentials: Sequence[Potential]) -> set[str]:
+    """What the potentials predict, as files name it."""
+    properties = {name for potential in potentials for name in potential.hyperparameters["properties"]}
+    return properties | ({"forces", "stress"} if "energy" in properties else set())
 
 
 def what_is_written(potentials: Sequence[Potential]) -> str:
@@ -153,9 +180,8 @@ def compared(
 ) -> dict:
     """Prints errors, writes them where that is asked for, and returns them."""
     for frame, reference in zip(frames, references, strict=True):
-        if models.head in (None, frame.head_name) or frame.head_name == DEFAULT_HEAD:
-            for name, value in reference.items():
-                frame[name] = value
+        for name, value in reference.items():
+            frame[name] = value
     drop_labels_without_weight(frames)
     made_alike(frames)
     predicted = as_labels(given, frames)

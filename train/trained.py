@@ -58,6 +58,12 @@ class ModelFiles:
         """The potentials of the head, on the device where they are to compute."""
         return [ModelFile(model, self.head).load(**compute.overrides).to(compute.torch_device) for model in self.model]
 
+    @property
+    def head_taken(self) -> str | None:
+        """That of the first model; None if it has no heads."""
+        heads = load_trained(self.model[0]).hyperparameters["heads"]
+        return (self.head or heads[0]) if heads else None
+
 
 @dataclass(frozen=True)
 class ComputeOptions:

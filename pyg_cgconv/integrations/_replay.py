@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from ..cuda_graphs import capturing, on_stream
+from ..cuda_graphs import Patience, capturing, on_stream
 from ._gradients import Backward, Differentiable, Turns, captured_backward, gradients
 from ._replacement import logger
 
@@ -32,8 +32,6 @@ KEPT = 4
 """Graphs at a time. They share the memory of intermediate results, because they run one after the other."""
 WARM_UP = 3
 """Calls before a capture: kernels are compiled at the first one; at the next ones e3nn's TorchScript specialises."""
-PATIENCE = 16
-"""Captures, without as many replays, after which nothing more is captured: it does not pay."""
 
 
 class Sizes(NamedTuple):
@@ -68,7 +66,7 @@ class _Captured(NamedTuple):
     backward: Backward | None
 
 
-class Replay:
+class Replay(Patience):
     """A function of dictionaries of tensors, captured once for each kind of them and then launched as a whole.
 
     Args:
@@ -86,8 +84,7 @@ class Replay:
         self._pools: dict[bool, Any] = {}
         self._used_on: torch.cuda.Stream | None = None
         self._turns = Turns()
-        self._told = False
-        self.captures = self.replays = 0
+        super().__init__()
 
     @property
     def is_taken(self) -> bool:
@@ -122,7 +119,7 @@ class Replay:
         near = [known for known in self._known if known[0] == key and sizes.near(known[1])]
         place = next((known for known in near if sizes.fit(known[1])), None)
         if place is None:
-            if not self._pays():
+            if not self._pays(sizes.atoms):
                 return None
             rooms = _rooms(sizes, [rooms for _, rooms in near])
             for known in near:
@@ -136,15 +133,15 @@ class Replay:
         self.replays += 1
         return Found(_replayed(captured, self._turns, parameters), captured.rooms.atoms)
 
-    def _pays(self) -> bool:
+    def _pays(self, atoms: int) -> bool:
         """Whether to go on capturing; the first time that it is not, somebody is told."""
-        if self.captures < PATIENCE or self.replays >= 2 * self.captures:
+        if self.allows(atoms):
             return True
-        if not self._told:
-            self._told = True
+        if not self.told:
+            self.told = True
             warnings.warn(
                 f"cuda_graphs: {self.captures} graphs were captured for {self.replays} calls, because numbers of atoms "
-                "or structures change from call to call; other sizes are computed without a graph from now on",
+                "or structures change from call to call; others are computed without a graph until one stays",
                 stacklevel=2,
             )
         return False

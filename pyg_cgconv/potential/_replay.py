@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
-from ..cuda_graphs import capturing, on_stream
+from ..cuda_graphs import Patience, capturing, on_stream
 from ._potential import Potential
 
 MAX_EDGES = 100_000
@@ -25,10 +25,6 @@ ROOM = 1.1
 WARM_UP = 3
 """Calls before a capture: kernels are compiled at the first one, and what TorchScript specialises, for the reference
 backend, at the second."""
-
-
-PATIENCE = 16
-"""Captures, without twice as many calls, after which nothing more is captured: it does not pay."""
 
 
 class _Captured(NamedTuple):
@@ -52,7 +48,7 @@ def _structures(data: Data) -> int:
     return 1 if "ptr" not in data else len(data.ptr) - 1
 
 
-class Replay:
+class Replay(Patience):
     """A potential's energy, forces and stress of one structure after the other, or one batch, on a GPU.
 
     A graph is captured for a number of atoms and structures, with room for some more edges than there are, and run
@@ -65,8 +61,7 @@ class Replay:
 
     def __init__(self, potential: Potential):
         self.potential = potential
-        self.captures = self.calls = 0
-        self._told = False
+        super().__init__()
         self._stream = torch.cuda.Stream(potential.shift.device)
         self._captured: _Captured | None = None
         self._edge_index: Tensor | None = None  # the list that the graph's input was filled with
@@ -76,13 +71,14 @@ class Replay:
         says so."""
         if not 0 < data.num_edges <= min(MAX_EDGES, self.potential.edges_at_a_time or MAX_EDGES):
             return False
-        if self._fitting(data, compute_stress) or self.captures < PATIENCE or self.calls >= 2 * self.captures:
+        size = (data.num_nodes, _structures(data), compute_stress)
+        if self._fitting(data, compute_stress) or self.allows(size):
             return True
-        if not self._told:
-            self._told = True
+        if not self.told:
+            self.told = True
             warnings.warn(
-                f"{self.captures} CUDA graphs were captured for {self.calls} calls, because numbers of atoms or "
-                "structures change from call to call; other sizes are computed without a graph from now on",
+                f"{self.captures} CUDA graphs were captured for {self.replays} calls, because numbers of atoms or "
+                "structures change from call to call; others are computed without a graph until one stays",
                 stacklevel=2,
             )
         return False
@@ -103,7 +99,7 @@ class Replay:
         else:
             captured.input.pos.copy_(data.pos)
         captured.graph.replay()
-        self.calls += 1
+        self.replays += 1
         return captured.output
 
     def __reduce__(self):

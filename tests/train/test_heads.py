@@ -221,6 +221,16 @@ def test_other_commands_take_a_head(trained, files, tmp_path, capsys):
         run_command("predict", folder, *data, "--output", tmp_path / "x.xyz", "--head", "spice")
 
 
+def test_predictions_are_compared_with_labels_of_their_head(trained, files, tmp_path, capsys):
+    folder, _ = trained
+    data = ["--data", files["both"]]
+    for head, given in (("pbe", []), ("r2scan", ["--head", "r2scan"])):
+        found = run_command("predict", folder, *data, "--output", tmp_path / f"{head}.xyz", *given)["errors"]
+        expected = run_command("evaluate", folder, *data, "--head", head, "--run_dir", tmp_path / head)["errors"]
+        assert found["energy_mae_meV"] == pytest.approx(expected["energy_mae_meV"], rel=1e-5)
+        assert "nothing is learned" not in capsys.readouterr().out
+
+
 # === fine-tuning ===
 
 

@@ -1,3 +1,5 @@
+import re
+
 import ase.io
 import numpy as np
 import pytest
@@ -222,9 +224,29 @@ def test_a_report_needs_labels(trained, tmp_path, capsys):
     ase.io.write(tmp_path / "in.xyz", spring_atoms(2))
     predict(trained, [tmp_path / "in.xyz"], tmp_path / "out.xyz")
     assert "mean absolute error" not in capsys.readouterr().out
-    with pytest.raises(ValueError, match="run_dir: no frame of the files has an energy, forces or a stress"):
+    with pytest.raises(ValueError, match="run_dir: no frame in the files has energy, forces, stress to compare with"):
         predict(trained, [tmp_path / "in.xyz"], tmp_path / "other.xyz", run_dir=tmp_path / "report")
     assert not (tmp_path / "other.xyz").exists()
+
+
+def test_a_result_that_the_model_does_not_give_is_no_label(trained, tmp_path):
+    (atoms,) = spring_atoms(1)
+    atoms.calc = SinglePointCalculator(atoms, free_energy=-1.0)
+    ase.io.write(tmp_path / "in.xyz", atoms)
+    with pytest.raises(ValueError, match="run_dir: no frame in the files has energy, forces, stress"):
+        predict(trained, [tmp_path / "in.xyz"], tmp_path / "out.xyz", run_dir=tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_odd_labels_do_not_stop_a_prediction(trained, tmp_path, capsys):
+    structures = [labelled(atoms, seed) for seed, atoms in enumerate(spring_atoms(2))]
+    ase.io.write(tmp_path / "in.xyz", structures)
+    text = (tmp_path / "in.xyz").read_text().splitlines()
+    text[1] = re.sub(r"\benergy=\S+", 'energy="1.0 2.0"', text[1])
+    (tmp_path / "in.xyz").write_text("\n".join(text) + "\n")
+    predict(trained, [tmp_path / "in.xyz"], tmp_path / "out.xyz")
+    assert "warning: 1 frames are not compared with their labels" in capsys.readouterr().out
+    assert len(ase.io.read(tmp_path / "out.xyz", ":")) == 2
 
 
 def test_labels_of_another_shape_are_named():

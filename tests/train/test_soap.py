@@ -142,6 +142,24 @@ def test_a_gpu_takes_the_same_steps(captures):
         torch.testing.assert_close(other.detach().cpu(), weight.detach(), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.cuda
+def test_turns_side_by_side_on_a_gpu_are_those_of_one_after_the_other():
+    """Libraries' decompositions of matrices of several sizes, on several streams at the same time."""
+    shapes = [(256, 256)] * 3 + [(300, 128)] * 4 + [(64, 368)] * 5 + [(128, 128)] * 8
+    weights = random_weights(shapes)
+    others = [torch.nn.Parameter(weight.detach().cuda()) for weight in weights]
+    optimizers = Soap(weights, 0.1), Soap(others, 0.1)
+    optimizers[1].captures = True
+    for optimizer in optimizers:
+        take_steps(optimizer, range(2 * TURN_EVERY + 1))
+    for weight, other in zip(weights, others, strict=True):
+        for side in (0, 1):
+            found, expected = (
+                o.state[w][f"basis_{side}"] for o, w in zip(optimizers[::-1], (other, weight), strict=True)
+            )
+            torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5)
+
+
 def test_no_gradient_makes_no_step():
     (weight,) = random_weights([(3, 4)])
     before = weight.detach().clone()

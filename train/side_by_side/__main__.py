@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from threading import Lock
 
 from train.md17 import MD17Options
 from train.outputs import create_results_folder, in_a_sentence
@@ -81,9 +82,10 @@ def compare(options: ComparisonOptions, files: FrameFiles, folder: Path) -> dict
 
     def written(job: Job) -> dict:
         row = result(job, files, options, trials[job])
-        runs.append(row)
-        runs.sort(key=lambda run: (order.index(run["code"]), run["seed"]))
-        write_json(folder / "results.json", report)
+        with one_at_a_time:
+            runs.append(row)
+            runs.sort(key=lambda run: (order.index(run["code"]), run["seed"]))
+            write_json(folder / "results.json", report)
         error = row["test"]
         print(
             f"{job.title}: {row['seconds']:.0f} s, {row['epochs']} epochs, energy {error['energy_mae_meV']:.2f} meV, "
@@ -92,7 +94,7 @@ def compare(options: ComparisonOptions, files: FrameFiles, folder: Path) -> dict
         )
         return row
 
-    order = list(parameters)
+    order, one_at_a_time = list(parameters), Lock()
     _, failed_later = in_parallel(options.jobs, written, list(trials))
     report["failed"] = {job.title: reason for job, reason in (failed | failed_later).items()}
     if not runs:

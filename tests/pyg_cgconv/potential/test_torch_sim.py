@@ -171,7 +171,7 @@ def check_captured(model, potential, device):
     model(state_of(structures).to(device))
     assert all(torch.equal(found[name], value) for name, value in kept.items())  # the next call leaves them alone
     assert model._replay.captures == 1
-    assert model._replay.calls == 4
+    assert model._replay.replays == 4
 
 
 def test_recorded_graphs_of_a_batch():
