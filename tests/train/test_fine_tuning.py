@@ -315,8 +315,8 @@ def test_old_frames_are_remembered(tmp_path, base):
     """New frames of a much softer copper; the old ones hold the potential back."""
     new = copper(12, seed=3, factor=0.5)
     old = copper(24, seed=0)
-    kept, _ = replayed(tmp_path, base, new, old, "--replay_weight", "3", epochs=4, name="kept")
-    lost, _ = replayed(tmp_path, base, new, old, "--replay_weight", "1e-9", epochs=4, name="lost")
+    kept, _ = replayed(tmp_path, base, new, old, "--replay_weight", "3", epochs=8, name="kept")
+    lost, _ = replayed(tmp_path, base, new, old, "--replay_weight", "1e-9", epochs=8, name="lost")
     assert kept["replay"]["forces_mae_meV_per_A"] < 0.7 * lost["replay"]["forces_mae_meV_per_A"]
     assert kept["test"]["forces_mae_meV_per_A"] > lost["test"]["forces_mae_meV_per_A"]
 
