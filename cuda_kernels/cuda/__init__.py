@@ -11,7 +11,8 @@
     fold          sums of nodes whose edges several blocks walked
     linear        matrix products of linear maps; linear_parts: their pieces
     maps          linear maps with weights of each site; maps_parts: what it is written with; maps_path: one path
-    powers        polynomials of features; powers_parts: what it is written with
+    powers        polynomials of features; powers_parts: what it is written with; powers_sites: what a block does with
+                  sites
     loops         loops in LLVM IR; vectors: several numbers at once, to and from memory
     ptx           instructions that LLVM has no words for
     compile       from a Python kernel to machine code; numpy_compat: one name that the compiler misses
