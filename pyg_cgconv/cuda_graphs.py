@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -35,16 +36,23 @@ class Patience:
 
     def __init__(self) -> None:
         self.captures = self.replays = 0
-        self.told = False
+        self._told = False
         self._refused: tuple[Hashable, int] = None, 0
 
-    def allows(self, size: Hashable) -> bool:
-        """Whether there may be a graph for calls of this size. If not, some dozen such calls, one after the other,
-        change that."""
+    def pays(self, size: Hashable) -> bool:
+        """Whether there may be a graph for calls of this size. The first time that there may not, a warning says so;
+        some dozen such calls, one after the other, change it."""
         if self.captures < PATIENCE or self.replays >= 2 * self.captures:
             return True
         last, calls = self._refused
         self._refused = size, calls + 1 if last == size else 1
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self.captures} CUDA graphs were captured for {self.replays} calls, because numbers of atoms or "
+                "structures change from call to call; others are computed without a graph until one stays",
+                stacklevel=3,
+            )
         return self._refused[1] > 2 * PATIENCE
 
 

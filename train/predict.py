@@ -74,14 +74,13 @@ OPTIONS = (ModelFiles, DataFiles, PredictOptions, ComputeOptions)
 def run(models: ModelFiles, files: DataFiles, options: PredictOptions, compute: ComputeOptions) -> dict:
     """Writes the file and returns how many frames are in it, and their errors if it has labels."""
     compute.use_threads()
-    potentials = models.load(compute)
+    potentials, head = models.load_with_head(compute)
     dataset = files.read(max(potential.cutoff for potential in potentials), labels=(), details=True)
     for potential in potentials:
         files.check_elements(dataset, potential)
     frames = list(dataset)
     name_details(frames)
     name_places(frames, files.files)
-    head = models.head_taken
     if options.run_dir is not None:
         names, structures = names_of(potentials), read_structures(files.files, files.format)
         if not any(

@@ -56,13 +56,14 @@ class ModelFiles:
 
     def load(self, compute: "ComputeOptions") -> list[Potential]:
         """The potentials of the head, on the device where they are to compute."""
-        return [ModelFile(model, self.head).load(**compute.overrides).to(compute.torch_device) for model in self.model]
+        return self.load_with_head(compute)[0]
 
-    @property
-    def head_taken(self) -> str | None:
-        """That of the first model; None if it has no heads."""
-        heads = load_trained(self.model[0]).hyperparameters["heads"]
-        return (self.head or heads[0]) if heads else None
+    def load_with_head(self, compute: "ComputeOptions") -> tuple[list[Potential], str | None]:
+        """These, and the name of their head; None if the first has no heads."""
+        whole = [load_trained(model, **compute.overrides) for model in self.model]
+        heads = whole[0].hyperparameters["heads"]
+        taken = [with_chosen_head(potential, self.head).to(compute.torch_device) for potential in whole]
+        return taken, (self.head or heads[0]) if heads else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -119,7 +118,7 @@ class Replay(Patience):
         near = [known for known in self._known if known[0] == key and sizes.near(known[1])]
         place = next((known for known in near if sizes.fit(known[1])), None)
         if place is None:
-            if not self._pays(sizes.atoms):
+            if not self.pays(sizes.atoms):
                 return None
             rooms = _rooms(sizes, [rooms for _, rooms in near])
             for known in near:
@@ -132,19 +131,6 @@ class Replay(Patience):
         self._fill(captured, tensors, sizes)
         self.replays += 1
         return Found(_replayed(captured, self._turns, parameters), captured.rooms.atoms)
-
-    def _pays(self, atoms: int) -> bool:
-        """Whether to go on capturing; the first time that it is not, somebody is told."""
-        if self.allows(atoms):
-            return True
-        if not self.told:
-            self.told = True
-            warnings.warn(
-                f"cuda_graphs: {self.captures} graphs were captured for {self.replays} calls, because numbers of atoms "
-                "or structures change from call to call; others are computed without a graph until one stays",
-                stacklevel=2,
-            )
-        return False
 
     def _sizes(self, tensors: Data, by_atom: Sequence[str]) -> Sizes:
         name, dim = next(iter(self._by_edge.items()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -72,24 +71,15 @@ class Replay(Patience):
         if not 0 < data.num_edges <= min(MAX_EDGES, self.potential.edges_at_a_time or MAX_EDGES):
             return False
         size = (data.num_nodes, _structures(data), compute_stress)
-        if self._fitting(data, compute_stress) or self.allows(size):
-            return True
-        if not self.told:
-            self.told = True
-            warnings.warn(
-                f"{self.captures} CUDA graphs were captured for {self.replays} calls, because numbers of atoms or "
-                "structures change from call to call; others are computed without a graph until one stays",
-                stacklevel=2,
-            )
-        return False
+        return self._fitting(data, compute_stress) is not None or self.pays(size)
 
     def __call__(self, data: Data, compute_stress: bool) -> dict[str, Tensor]:
         """As :meth:`Potential.forward` gives it; the next call overwrites it.
 
         Args:
             data: from a neighbour list, sorted by target; of several structures with ``batch``, sorted, and ``ptr``
-                on the host. Its positions may change from call to call; where anything
-                else does, ``edge_index`` is another tensor.
+                on the host. Its positions may change from call to call; where anything else does, ``edge_index`` is
+                another tensor.
         """
         captured = self._fitting(data, compute_stress)
         if captured is None:

@@ -13,25 +13,9 @@ from ase.md.verlet import VelocityVerlet
 
 from pyg_cgconv import ASECalculator, CommitteeCalculator
 
-from .for_calculators import SHIFT, SKIN, called_directly, close, crystal, make, molecule, slab
+from .for_calculators import SHIFT, called_directly, close, crystal, make, molecule, slab
 
 VOIGT = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
-
-
-@pytest.fixture(scope="module")
-def potential():
-    return make()
-
-
-@pytest.fixture
-def calculator(potential):
-    return ASECalculator(potential, skin=SKIN)
-
-
-@pytest.fixture
-def fresh(potential):
-    """Looks for neighbours in every step."""
-    return ASECalculator(potential, skin=0.0)
 
 
 # Results

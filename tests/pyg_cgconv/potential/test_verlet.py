@@ -6,25 +6,7 @@ import pytest
 pytest.importorskip("ase")
 from ase import Atoms
 
-from pyg_cgconv import ASECalculator
-
-from .for_calculators import CUTOFF, SHIFT, SKIN, called_directly, close, crystal, make, molecule, pair, slab
-
-
-@pytest.fixture(scope="module")
-def potential():
-    return make()
-
-
-@pytest.fixture
-def calculator(potential):
-    return ASECalculator(potential, skin=SKIN)
-
-
-@pytest.fixture
-def fresh(potential):
-    """Looks for neighbours in every step."""
-    return ASECalculator(potential, skin=0.0)
+from .for_calculators import CUTOFF, SHIFT, SKIN, called_directly, close, crystal, molecule, pair, slab
 
 
 def test_list_is_used_again_while_atoms_move_little(calculator):
