@@ -20,13 +20,13 @@ def multiply_adds(problem: Problem, contraction: Contraction) -> int:
 
 
 def _for_a_channel(path: Path, contraction: Contraction, shared: bool) -> int:
-    counter = _Counter()
-    matrix = matrices(path, contraction, counter.value, _Counter()) if shared else None
+    counter = Counter()
+    matrix = matrices(path, contraction, counter.value, Counter()) if shared else None
     evaluate_path(path, contraction, counter.value, {}, counter, matrix)
     return counter.operations
 
 
-class _Counter:
+class Counter:
     """Arithmetic that does nothing but number its results: equal ones are one, as they are to a compiler."""
 
     def __init__(self):

@@ -17,7 +17,7 @@ from numba.core.extending import intrinsic
 from ..body import SCALAR
 from ..passes import Pass
 from ..polynomial import Element
-from ..powers import evaluate, monomials
+from ..powers import powers
 from ..problem import COEFFICIENT, Block, Problem, base
 from .compile import compiled
 from .edge import INPUT, OUTPUT, Edge, vector_bytes
@@ -163,7 +163,7 @@ class _Site(Edge):
 
     def emit(self) -> None:
         sums = _Sums(self)
-        evaluate(monomials(self.problem), self.contraction, self.value, sums, self.arithmetic)
+        powers(self.problem, self.contraction).evaluate(self.contraction, self.value, sums, self.arithmetic)
         zero = ir.Constant(ir.VectorType(self.scalar, self.width), None)
         for name in self.contraction.outputs:
             if self.parts.is_coefficient(name):

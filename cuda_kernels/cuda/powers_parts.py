@@ -10,7 +10,7 @@ from numba.cuda.extending import intrinsic
 from ..body import SCALAR
 from ..contraction import Contraction
 from ..polynomial import Element
-from ..powers import Monomial, chunks
+from ..powers import Powers, powers
 from ..problem import COEFFICIENT, Problem, base
 from .lists import Lists
 from .powers_sites import Emitted
@@ -90,15 +90,15 @@ class PowersParts(Lists):
     def shared_bytes(self) -> int:
         return self.sharing * self.sites * self.site_bytes
 
-    def _chunks(self, coefficients: int) -> list[tuple[Monomial, ...]]:
+    def _chunks(self, coefficients: int) -> list[Powers]:
         """Of so many coefficients at most, about; where warps share them out, as many for each."""
-        found = chunks(self.problem, coefficients)
+        whole = powers(self.problem, self.contraction)
+        found = whole.divided(coefficients)
         if not self.summed:
             return found
         rounds = -(-len(found) // self.warps)
-        count = sum(len(monomial.entries) for chunk in found for monomial in chunk)
-        fewest = -(-count // (rounds * self.warps))
-        even = (chunks(self.problem, size) for size in range(fewest, coefficients + 1))
+        fewest = -(-len(list(whole.entries)) // (rounds * self.warps))
+        even = map(whole.divided, range(fewest, coefficients + 1))
         return next((each for each in even if len(each) <= rounds * self.warps), found)
 
     def is_coefficient(self, name: str) -> bool:

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from ..body import Arithmetic
 from ..polynomial import Element
-from ..powers import Monomial, evaluate
+from ..powers import Powers
 from . import ptx, vectors
 from .loops import Loop
 from .ptx import GLOBAL, I32, I64, SHARED
@@ -149,12 +149,12 @@ class Emitted:
                     ]
                     vectors.store(builder, builder.add(row, self._offset(run[0])), values, GLOBAL)
 
-    def _chunk(self, chunk: tuple[Monomial, ...], sites: _Sites, stored: set[Element]) -> dict[Element, ir.Value]:
+    def _chunk(self, chunk: Powers, sites: _Sites, stored: set[Element]) -> dict[Element, ir.Value]:
         """The chunk's share of what is written for these sites, to shared memory, where earlier chunks have one in
         those that are `stored`. Returns what is summed over them."""
         parts, builder = self.parts, self.builder
         known = self._coefficients(chunk)
-        places = [entry.coefficient for monomial in chunk for entry in monomial.entries]
+        places = [entry.coefficient for entry in chunk.entries]
         summed = [(name, *place) for name in parts.summed for place in places]
         zero = ir.Constant(parts.scalar, 0.0)
         walk, place = self._walk(sites, [zero] * len(summed))
@@ -168,7 +168,7 @@ class Emitted:
                 values[element] = builder.load(self._slot(place, "read", element))
             return values[element]
 
-        evaluate(chunk, parts.contraction, read, totals, self.arithmetic)
+        chunk.evaluate(parts.contraction, read, totals, self.arithmetic)
         for element, total in totals.items():
             if not parts.is_coefficient(element[0]):
                 slot = self._slot(place, "written", element)
@@ -177,13 +177,13 @@ class Emitted:
         _, *results = walk.close([self._next(place, sites), *[totals[element] for element in summed]])
         return dict(zip(summed, results, strict=True))
 
-    def _coefficients(self, chunk: tuple[Monomial, ...]) -> dict[Element, ir.Value]:
+    def _coefficients(self, chunk: Powers) -> dict[Element, ir.Value]:
         """The lane's coefficients that a chunk reads, in registers."""
         parts, builder = self.parts, self.builder
         known = {}
         for name in filter(parts.is_coefficient, parts.contraction.inputs):
             row = self._row(self.inputs, parts.contraction.inputs, name, self.node)
-            for entry in (entry for monomial in chunk for entry in monomial.entries):
+            for entry in chunk.entries:
                 element = name, *entry.coefficient
                 address = builder.add(row, self._offset(element))
                 known[element] = builder.load(builder.inttoptr(address, ir.PointerType(parts.scalar, GLOBAL)))

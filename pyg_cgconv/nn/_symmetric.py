@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cuda_kernels.contraction import forward
 from cuda_kernels.polynomial import Element
-from cuda_kernels.powers import evaluate, monomials
+from cuda_kernels.powers import powers
 from cuda_kernels.problem import Problem
 
 from .._checks import check_choice
@@ -207,7 +207,8 @@ class _Reference:
             name, block, component = element
             return rows[name][:, self._places(name, block, component)]
 
-        evaluate(monomials(self._problem), forward(self._problem), read, sums, _TorchArithmetic())
+        contraction = forward(self._problem)
+        powers(self._problem, contraction).evaluate(contraction, read, sums, _TorchArithmetic())
         result = x.new_zeros(x.shape[0], self._problem.row(out).length)
         for element, value in sums.items():
             result = result.index_copy(1, self._places(*element).to(x.device), value)

@@ -12,7 +12,7 @@ from e3nn import o3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuda_kernels.powers import monomials
+from cuda_kernels.monomials import monomials
 from pyg_cgconv import SymmetricContraction
 from pyg_cgconv.nn import _symmetric
 from pyg_cgconv.tensor_product import coefficients_of_weights, describe, paths_of, polynomial_entries, problem_of
