@@ -1,6 +1,6 @@
 """The monomials of polynomials of features, and the orders in which they are walked.
 
-    out[k, u] = sum over monomials m of c[m, k, u] * the product of x[a, u] over the features a of m
+out[k, u] = sum over monomials m of c[m, k, u] * the product of x[a, u] over the features a of m
 """
 
 from __future__ import annotations

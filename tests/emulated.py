@@ -80,13 +80,17 @@ def emulated_gpu(
         yield grids
 
 
-def folded(rows: np.ndarray, partials: np.ndarray, continuing: np.ndarray, together: int = 1) -> np.ndarray:
+def folded(
+    rows: np.ndarray, partials: np.ndarray, continuing: np.ndarray, together: int = 1, window: int = 1
+) -> np.ndarray:
     """The rows, to which partial rows are added as `Walk` does after its other kernels."""
     memory = GlobalMemory()
     (rows_at, rows), (partials_at, _), (continuing_at, _) = map(memory.place, (rows, partials, continuing))
     text = _code(_fold_binary(rows.dtype.name, HOPPER))
     sizes = len(continuing), *rows.shape
-    ptx_machine.run(text, (3, 1, 1), (32, 16, 1), 0, (rows_at, partials_at, continuing_at, *sizes, together), memory)
+    ptx_machine.run(
+        text, (3, 1, 1), (32, 16, 1), 0, (rows_at, partials_at, continuing_at, *sizes, together, window), memory
+    )
     return rows
 
 

@@ -264,7 +264,31 @@ def _bit_field(kind: str, instruction: Instruction, registers: Registers) -> Ste
     return insert
 
 
+def _reversed_bits(kind: str, instruction: Instruction, registers: Registers) -> Step:
+    target, value = (
+        f(o, kind) for f, o in zip((registers.target, registers.source), instruction.operands, strict=True)
+    )
+
+    def reverse(lanes: Lanes) -> None:
+        bits = np.unpackbits(np.atleast_1d(value).view(np.uint8), bitorder="little").reshape(-1, 8 * value.itemsize)
+        _copy(target, np.packbits(bits[:, ::-1], bitorder="little").view(value.dtype), lanes)
+
+    return reverse
+
+
+def _leading_zeros(kind: str, instruction: Instruction, registers: Registers) -> Step:
+    """The distance by which the first bit that is one is to be moved to be the highest; -1 where there is none."""
+    target = registers.target(instruction.operands[0], "u32")
+    value = registers.source(instruction.operands[1], kind)
+    highest = 8 * TYPES[kind]().itemsize - 1
+    return lambda lanes: _copy(
+        target, np.where(value == 0, -1, highest - np.floor(np.log2(np.maximum(value, 1)))).astype(np.int64), lanes
+    )
+
+
 _OTHERS = {
+    "brev": _reversed_bits,
+    "bfind.shiftamt": _leading_zeros,
     "mov": _move,
     "selp": _selection,
     "mul.wide": _wide_product,

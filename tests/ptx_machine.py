@@ -193,6 +193,13 @@ class _Block:
                 if not lanes.member[others].all():
                     raise PtxError(f"`{instruction.text}`: a lane to exchange with has returned")
                 registers.target(target, "b32")[lanes.numbers] = registers.source(value, "b32")[others]
+            case ("vote", "sync", "ballot", "b32"), (target, value, mask):
+                registers = self.machine.registers
+                if not np.all(registers.source(mask, "b32")[lanes.numbers] == np.uint32(0xFFFFFFFF)):
+                    raise PtxError(f"`{instruction.text}`: not of all lanes of a warp")
+                bits = (registers.source(value, "pred") & lanes.member).reshape(-1, WARP)
+                ballots = np.packbits(bits, axis=1, bitorder="little").view(np.uint32)
+                registers.target(target, "b32")[lanes.numbers] = np.repeat(ballots, WARP)[lanes.numbers]
             case _:
                 raise PtxError(f"unknown instruction: {instruction.text}")
 
@@ -205,7 +212,14 @@ class _Block:
         return "; ".join(f"{c} lanes at `{self.instructions[n].text}`" for n, c in zip(numbers, counts, strict=True))
 
 
-_CONTROLS = {"bra": _Block.branch, "ret": _Block.end, "exit": _Block.end, "bar": _Block.wait, "shfl": _Block.wait}
+_CONTROLS = {
+    "bra": _Block.branch,
+    "ret": _Block.end,
+    "exit": _Block.end,
+    "bar": _Block.wait,
+    "shfl": _Block.wait,
+    "vote": _Block.wait,
+}
 
 
 def _shared_layout(program: Program, shared_bytes: int) -> tuple[dict[str, int], int]:

@@ -104,6 +104,31 @@ def test_diverged_lanes_meet_again_and_loops_end_for_each_lane():
     np.testing.assert_array_equal(result(body, INTEGERS, INTEGERS), sums[np.arange(32) ^ 1])
 
 
+def test_the_lowest_bit_and_the_reverse_of_all():
+    body = """
+    brev.b32 %r3, %r1;
+    bfind.shiftamt.u32 %r4, %r3;
+    shl.b32 %r4, %r4, 8;
+    shr.u32 %r3, %r3, 24;
+    or.b32 %r4, %r4, %r3;
+    st.global.u32 [%rd6], %r4;
+    """
+    lowest = [(n & -n).bit_length() - 1 for n in range(32)]
+    expected = np.array(lowest) * 256 | [int(f"{n:08b}"[::-1], 2) for n in range(32)]
+    np.testing.assert_array_equal(result(body, INTEGERS, INTEGERS), expected)
+
+
+def test_a_ballot_has_a_bit_for_each_lane():
+    body = """
+    mov.u32 %r2, -1;
+    setp.ge.u32 %p1, %r1, 35;
+    vote.sync.ballot.b32 %r3, %p1, %r2;
+    st.global.u32 [%rd6], %r3;
+    """
+    numbers = np.arange(64, dtype=np.int32)
+    np.testing.assert_array_equal(result(body, numbers, numbers, threads=64), [0] * 32 + [-8] * 32)
+
+
 def test_a_wider_register_takes_the_sign():
     body = "ld.global.s32 %rd7, [%rd5]; shr.u64 %rd7, %rd7, 32; st.global.u32 [%rd6], %rd7;"
     np.testing.assert_array_equal(result(body, INTEGERS, INTEGERS), np.where(INTEGERS < 0, -1, 0))

@@ -21,32 +21,43 @@ def kernel_of(number: types.Type) -> Callable:
 
     `continuing` is sorted; entries from `nodes` on have no partial row. Most graphs have only those: then it ends
     at once. Rows that were walked `together` have one partial row, that of the first, or they are in the node's own.
-    Grid (any); block (lanes, warps): a warp adds up 32 columns of one node.
+    Grid (any); block (lanes, warps): a warp adds up 32 columns of the nodes that begin in a window of `continuing`, of
+    32 entries at most, which its lanes look at.
     """
 
-    def kernel(rows, partials, continuing, count, nodes, length, together):
-        lane, warp = np.int64(cuda.threadIdx.x), np.int64(cuda.threadIdx.y)
-        column_blocks = (length + LANES - 1) // LANES
-        item = np.int64(cuda.blockIdx.x) * FOLD_WARPS + warp
-        while item < count * column_blocks:
-            first = item // column_blocks
-            column = (item - first * column_blocks) * LANES + lane
-            node = continuing[first]
-            if node >= nodes:
+    u32, u64 = np.uint32, np.uint64  # signed divisions take many more instructions
+    zero, one, lanes, warps, most = map(u64, (0, 1, LANES, FOLD_WARPS, AT_ONCE - 1))
+
+    def kernel(rows, partials, continuing, count, nodes, length, together, window):
+        lane, warp = u64(cuda.threadIdx.x), u64(cuda.threadIdx.y)
+        column_blocks = (length + lanes - one) // lanes
+        item = u64(cuda.blockIdx.x) * warps + warp
+        while item < (count + window - one) // window * column_blocks:
+            number_of_window = item // column_blocks
+            begin, column = number_of_window * window, (item - number_of_window * column_blocks) * lanes + lane
+            if continuing[begin] >= nodes:
                 return
-            if (first == 0 or continuing[first - 1] != node) and column < length:
-                # Of all rows, in which each node has one more than here, those of a block begin at a multiple.
-                total, r = rows[node * length + column], first + (together - 1) - (first + node) % together
-                most = (AT_ONCE - 1) * together
-                while r + most < count and continuing[r + most] == node:
-                    for ahead in range(AT_ONCE):
-                        total += partials[(r + ahead * together) * length + column]
-                    r += AT_ONCE * together
-                while r < count and continuing[r] == node:
-                    total += partials[r * length + column]
-                    r += together
-                rows[node * length + column] = total
-            item += np.int64(cuda.gridDim.x) * FOLD_WARPS
+            own = begin + lane
+            begins = lane < window and own < count and continuing[own] < nodes
+            if begins and own > zero:
+                begins = continuing[own - one] != continuing[own]
+            begun = u32(cuda.ballot_sync(0xFFFFFFFF, begins))
+            while begun != u32(0):
+                first = begin + u64(cuda.ffs(begun)) - one
+                begun = u32(begun & u32(begun - u32(1)))
+                node = u64(continuing[first])
+                if column < length:
+                    # Of all rows, in which each node has one more than here, those of a block begin at a multiple.
+                    total, r = rows[node * length + column], first + (together - one) - (first + node) % together
+                    while r + most * together < count and continuing[r + most * together] == node:
+                        for _ in range(AT_ONCE):
+                            total += partials[r * length + column]
+                            r += together
+                    while r < count and continuing[r] == node:
+                        total += partials[r * length + column]
+                        r += together
+                    rows[node * length + column] = total
+            item += u64(cuda.gridDim.x) * warps
 
     return kernel
 
@@ -55,6 +66,6 @@ def compile_fold(dtype: str, compute_capability: tuple[int, int]) -> Binary:
     """Machine code for rows of "float32" or "float64" numbers; needs no GPU."""
     number = getattr(types, dtype)
     row = types.CPointer(number)
-    arguments = [row, row, types.CPointer(types.int32), *[types.int64] * 4]
+    arguments = [row, row, types.CPointer(types.uint32), *[types.uint64] * 5]
     text = assembly(kernel_of(number), arguments, (LANES * FOLD_WARPS, 1), compute_capability)
     return Binary(machine_code(text, compute_capability), 1, (LANES, FOLD_WARPS, 1), 0)

@@ -155,8 +155,8 @@ def test_products_of_features():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("unused", "together"), [(0, 1), (4, 1), (4, 3)])
-def test_partial_rows_are_added_to_their_nodes(unused, together, dtype):
+@pytest.mark.parametrize(("unused", "together", "window"), [(0, 1, 1), (4, 1, 5), (4, 3, 1), (0, 3, 32), (4, 1, 32)])
+def test_partial_rows_are_added_to_their_nodes(unused, together, window, dtype):
     random, nodes, length = np.random.default_rng(0), 6, 45
     continuing = np.array([1] * 19 + [2] + [4] * 8 + [5] * 9 + [nodes] * unused, np.int32)
     rows, partials = (random.normal(size=(n, length)).astype(dtype) for n in (nodes, len(continuing)))
@@ -165,7 +165,7 @@ def test_partial_rows_are_added_to_their_nodes(unused, together, dtype):
     partials[~used] = np.nan
     expected = rows.astype(np.float64)
     np.add.at(expected, continuing[used], partials[used])
-    found = folded(rows, partials, continuing, together)
+    found = folded(rows, partials, continuing, together, window)
     np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype == "float32" else 1e-13)
 
 
