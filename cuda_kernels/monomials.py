@@ -46,16 +46,16 @@ def monomials(problem: Problem) -> tuple[Monomial, ...]:
 
 @cache
 def factored(problem: Problem) -> tuple[Monomial, ...]:
-    """The same, each component of the output by itself and its features in such an order that few products of all
-    features but the last are different: these are factored out. Sorted by features."""
+    """The same, one component of the output after the other, and the features of its monomials in such an order that
+    few products of all features but the last are different: these are factored out."""
     by_out: dict[Feature, dict[Features, Entry]] = {}
     for monomial in monomials(problem):
         for entry in monomial.entries:
             by_out.setdefault(entry.out, {})[monomial.features] = entry
-    return _gathered(
-        (order, entry)
-        for entries in by_out.values()
-        for order, entry in zip(_orders(list(entries)), entries.values(), strict=True)
+    return tuple(
+        monomial
+        for _, entries in sorted(by_out.items())
+        for monomial in _gathered(zip(_orders(list(entries)), entries.values(), strict=True))
     )
 
 

@@ -26,7 +26,8 @@ def kernel_of(number: types.Type) -> Callable:
     """
 
     u32, u64 = np.uint32, np.uint64  # signed divisions take many more instructions
-    zero, one, lanes, warps, most = map(u64, (0, 1, LANES, FOLD_WARPS, AT_ONCE - 1))
+    nothing = getattr(np, number.name)(0)
+    zero, one, lanes, warps = map(u64, (0, 1, LANES, FOLD_WARPS))
 
     def kernel(rows, partials, continuing, count, nodes, length, together, window):
         lane, warp = u64(cuda.threadIdx.x), u64(cuda.threadIdx.y)
@@ -49,13 +50,13 @@ def kernel_of(number: types.Type) -> Callable:
                 if column < length:
                     # Of all rows, in which each node has one more than here, those of a block begin at a multiple.
                     total, r = rows[node * length + column], first + (together - one) - (first + node) % together
-                    while r + most * together < count and continuing[r + most * together] == node:
-                        for _ in range(AT_ONCE):
-                            total += partials[r * length + column]
-                            r += together
                     while r < count and continuing[r] == node:
-                        total += partials[r * length + column]
-                        r += together
+                        for ahead in range(AT_ONCE):  # reads that do not wait for each other
+                            place = r + u64(ahead) * together
+                            belongs = place < count and continuing[min(place, count - one)] == node
+                            value = partials[(place if belongs else r) * length + column]
+                            total += value if belongs else nothing
+                        r += u64(AT_ONCE) * together
                     rows[node * length + column] = total
             item += u64(cuda.gridDim.x) * warps
 

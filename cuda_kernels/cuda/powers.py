@@ -14,19 +14,23 @@ import numpy as np
 from numba import cuda
 from numba.cuda import types
 
+from ..contraction import Contraction
 from ..passes import Pass
-from ..problem import Problem
+from ..problem import OUT, Problem, base
 from .binary import Binary
 from .compile import assembly, machine_code
 from .powers_parts import PowersParts, Shape, has_sums
 from .segment import shared_bytes
 from .staging import LANES
 
-WITHOUT_SUMS = Shape(coefficients=96, warps=4, blocks=3)
-"""H100, 4,096 nodes, l = 3 to l = 2, 128 channels: forward 0.079 ms, gradient by features 0.127. With 64 coefficients
-0.084 and 0.138, with 8 warps and 2 blocks 0.082 and 0.134."""
-WITH_SUMS = Shape(coefficients=48, warps=8, blocks=2)
-"""H200, the same: gradient by coefficients, with its fold, 0.20 ms. Other shapes were not measured."""
+OUTPUTS = Shape(coefficients=88, warps=4, blocks=4)
+"""H200, 4,096 nodes, l = 3 to l = 2, 128 channels: 0.058 ms; with 72 coefficients 0.060, with 96 and 3 blocks 0.064."""
+BY_FEATURES = Shape(coefficients=112, warps=6, blocks=2)
+"""H200, the same: 0.114 ms; with 4 warps and 3 blocks 0.119, with 96 coefficients, too, 0.125."""
+BOTH = Shape(coefficients=84, warps=6, blocks=2)
+"""Outputs and derivatives by features of a double backward, which have two sets of coefficients: 112 spill."""
+BY_COEFFICIENTS = Shape(coefficients=64, warps=12, blocks=1)
+"""H200, the same: 0.070 ms without its fold; with 8 warps and 2 blocks 0.074, with 16 and 1 0.080, with 4 and 3 0.082."""
 TOGETHER = 4
 """Rows that a block walks together where it sums over nodes: each block writes all sums."""
 FEWEST = 12
@@ -66,7 +70,7 @@ def kernel_of(parts: PowersParts) -> Callable:
 def compile_pass(problem: Problem, walk: Pass, compute_capability: tuple[int, int]) -> list[Binary]:
     """The kernel of one pass, its chunks as long as registers allow, its blocks as large as shared memory; needs no
     GPU."""
-    shape, together = (WITH_SUMS, TOGETHER) if has_sums(problem, walk.contraction) else (WITHOUT_SUMS, 1)
+    shape, together = _shape(problem, walk.contraction)
     while True:
         parts = PowersParts(problem, walk.contraction, shape, compute_capability, together)
         if parts.shared_bytes > shared_bytes(compute_capability, 1) and shape.warps > 1:
@@ -76,6 +80,16 @@ def compile_pass(problem: Problem, walk: Pass, compute_capability: tuple[int, in
         if not binary.stack_bytes or shape.coefficients <= FEWEST:
             return [binary]
         shape = shape._replace(coefficients=shape.coefficients * 3 // 4)
+
+
+def _shape(problem: Problem, contraction: Contraction) -> tuple[Shape, int]:
+    """For what a pass computes; and rows that a block walks together."""
+    if has_sums(problem, contraction):
+        return BY_COEFFICIENTS, TOGETHER
+    outputs = set(map(base, contraction.outputs))
+    if problem.form[OUT] not in outputs:
+        return BY_FEATURES, 1
+    return (OUTPUTS if len(outputs) == 1 else BOTH), 1
 
 
 def _compiled(parts: PowersParts, compute_capability: tuple[int, int]) -> Binary:
