@@ -89,7 +89,7 @@ def folded(
     text = _code(_fold_binary(rows.dtype.name, HOPPER))
     sizes = len(continuing), *rows.shape
     ptx_machine.run(
-        text, (3, 1, 1), (32, 16, 1), 0, (rows_at, partials_at, continuing_at, *sizes, together, window), memory
+        text, (1, 2, 1), (32, 16, 1), 0, (rows_at, partials_at, continuing_at, *sizes, together, window), memory
     )
     return rows
 

@@ -175,10 +175,9 @@ class Walk:
         every = [partial_rows.get(n, 0) for n in range(len(outputs))]
         self._launch((*inputs, *outputs, *every, *listed, rows, nodes), rows, stream)
         for n, partial in partial_rows.items():
-            column_blocks = -(-self._lengths[n] // LANES)
-            window = min(LANES, max(1, continuing * column_blocks // (FOLD_BLOCKS * FOLD_WARPS)))
-            warps = -(-continuing // window) * column_blocks
-            grid = min(FOLD_BLOCKS, -(-warps // FOLD_WARPS)), 1
+            blocks = min(FOLD_BLOCKS, -(-self._lengths[n] // (LANES * FOLD_WARPS)))
+            window = min(LANES, -(-continuing // (FOLD_BLOCKS // blocks)))
+            grid = blocks, min(FOLD_BLOCKS // blocks, -(-continuing // window))
             together = self._kernels[0].binary.together
             parameters = outputs[n], partial, continuing_nodes, continuing, nodes, self._lengths[n], together, window
             self._fold.launch(grid, pack(parameters), stream)
