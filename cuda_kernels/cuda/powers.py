@@ -24,7 +24,8 @@ from .segment import shared_bytes
 from .staging import LANES
 
 OUTPUTS = Shape(coefficients=96, warps=4, blocks=4)
-"""H200, 4,096 nodes, l = 3 to l = 2, 128 channels: with 88 coefficients 0.058 ms, with 72 coefficients 0.060, with 96 and 3 blocks 0.064."""
+"""H200, 4,096 nodes, l = 3 to l = 2, 128 channels: 0.058 ms; with 72 coefficients 0.060, with 96 and 3
+blocks 0.064."""
 BY_FEATURES = Shape(coefficients=112, warps=6, blocks=2)
 """H200, the same: 0.114 ms; with 4 warps and 3 blocks 0.119, with 96 coefficients, too, 0.125."""
 BOTH = Shape(coefficients=84, warps=6, blocks=2)

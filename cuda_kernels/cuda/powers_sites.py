@@ -73,10 +73,12 @@ class Emitted:
         first = builder.add(rounds.index, self.warp)
         own = builder.add(self.lane_place, builder.mul(self.warp, I32(parts.sites * parts.site_bytes)))
         sites = _Sites(first, self._before(first, parts.warps * (parts.sites - 1) + 1), parts.warps, own, 1)
+        known = self._coefficients(parts.chunks[0])  # on their way while the sites are
         self._each_site(sites, self._fetch)
         stored: set[Element] = set()
-        for chunk in parts.chunks:
-            self._chunk(chunk, sites, stored)
+        for number, chunk in enumerate(parts.chunks):
+            known = known if number == 0 else self._coefficients(chunk)
+            self._chunk(chunk, known, sites, stored)
         self._each_site(sites, partial(self._write, stored))
         rounds.close()
 
@@ -96,7 +98,7 @@ class Emitted:
         is_first = builder.icmp_unsigned("==", rounds.index, self.begin)
         for number, chunk in enumerate(parts.chunks):
             with builder.if_then(builder.icmp_unsigned("==", self.warp, I32(number % parts.warps))):
-                self._write_sums(self._chunk(chunk, sites, set()), is_first)
+                self._write_sums(self._chunk(chunk, self._coefficients(chunk), sites, set()), is_first)
         rounds.close()
 
     def _before(self, first, count: int):
@@ -149,11 +151,12 @@ class Emitted:
                     ]
                     vectors.store(builder, builder.add(row, self._offset(run[0])), values, GLOBAL)
 
-    def _chunk(self, chunk: Powers, sites: _Sites, stored: set[Element]) -> dict[Element, ir.Value]:
+    def _chunk(
+        self, chunk: Powers, known: dict[Element, ir.Value], sites: _Sites, stored: set[Element]
+    ) -> dict[Element, ir.Value]:
         """The chunk's share of what is written for these sites, to shared memory, where earlier chunks have one in
-        those that are `stored`. Returns what is summed over them."""
+        those that are `stored`. Its coefficients are `known`. Returns what is summed over the sites."""
         parts, builder = self.parts, self.builder
-        known = self._coefficients(chunk)
         places = [entry.coefficient for entry in chunk.entries]
         summed = [(name, *place) for name in parts.summed for place in places]
         zero = ir.Constant(parts.scalar, 0.0)
