@@ -47,6 +47,7 @@ def packages(monkeypatch):
     monkeypatch.setitem(sys.modules, "vesin", SimpleNamespace(NeighborList=NeighborList))
 
 
+@pytest.mark.slow
 def test_lists_are_beside_a_step_and_are_the_same(packages, tmp_path, capsys):
     file = tmp_path / "rows.json"
     rows = main([*OPTIONS, "--device", "cpu", "--json", str(file)])
