@@ -139,7 +139,7 @@ def _grid(coordinates: Tensor, lattice: Lattice, reach: float) -> Grid:
 
 def _offsets(steps: np.ndarray) -> np.ndarray:
     """All whole numbers (k, 3) between ``-steps`` and ``steps``, sorted; zero is in their middle."""
-    return np.indices((2 * steps + 1).astype(int)).reshape(3, -1).T - steps
+    return np.indices([int(2 * s + 1) for s in steps]).reshape(3, -1).T - steps
 
 
 def _sent(device: torch.device, *tables: np.ndarray) -> tuple[Tensor, ...]:
