@@ -20,5 +20,9 @@ And of whole models, by `--models`:
     largest     the largest system that a GPU has room for
     models      the table
 
+And of neighbour lists, by `--neighbors`:
+
+    lists  the table
+
 Arrows of import go upwards in these lists. The packages are imported when their models are measured.
 """

@@ -6,6 +6,7 @@ bandwidth of a large copy, or that of this project's multiply-adds at the rate o
 longer. The output of some nodes, or rows, is first compared with e3nn in float64; an output that differs is not timed.
 
 With --models whole models of MACE, NequIP and SevenNet are timed instead: energies and forces, and a training step.
+With --neighbors it is neighbour lists, beside matscipy, vesin and the step of dynamics that they are for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 from cuda_kernels.problem import LAYOUTS
 
-from . import graphs, models, peers, timing
+from . import graphs, lists, models, peers, timing
 from .measure import ORDERS, STEP, Setting, host_cost, limit, machine, measure
 from .problems import NAMES
 
@@ -36,23 +37,31 @@ def main(arguments: list[str] | None = None) -> list[dict]:
         report = json.loads(Path(options.from_json).read_text())
         report["rows"] = [row for row in report["rows"] if _is_wanted(row, options)]
         for row in report["rows"]:
-            print(models.line(row) if "model" in row else line(row))
+            print(_any_line(row))
+    elif options.neighbors:
+        report = lists.measured(options)
     elif options.models:
         report = models.measured(options, sys.argv[1:] if arguments is None else arguments)
     else:
         report = _measured(options)
     if options.plot:
-        if any("model" in row for row in report["rows"]):
-            parser.error(f"--plot: {options.from_json} has rows of models, of which there is no picture")
+        if not all("problem" in row for row in report["rows"]):
+            parser.error(f"--plot: {options.from_json} has rows of models or lists, of which there is no picture")
         draw(report, options.plot)
     return report["rows"]
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Options that do not go together are refused before anything is measured."""
-    for name in ("sizes", "profile", "largest"):
+    for name in ("profile", "largest"):
         if getattr(options, name) and not options.models:
             parser.error(f"--{name}: is of models; say which by --models {','.join(models.MODELS)}")
+    if options.sizes and not (options.models or options.neighbors):
+        parser.error(f"--sizes: is of models and lists; say --models {','.join(models.MODELS)}, or --neighbors")
+    others = ("models", "problems", "graphs", "peers", "layouts", "steps", "plot")
+    changed = [f"--{name}" for name in others if getattr(options, name) != parser.get_default(name)]
+    if options.neighbors and changed:
+        parser.error(f"--neighbors: has no {', '.join(changed)}")
     if options.models and (options.plot or options.problems or options.graphs):
         parser.error("--models: has no --plot, --problems or --graphs")
     if options.largest and options.device != "cuda":
@@ -61,6 +70,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 def _is_wanted(row: dict, options: argparse.Namespace) -> bool:
     """Whether a row of a file is of the models, problems and graphs that were asked for: all, where none were."""
+    if options.neighbors or "structure" in row:
+        return "structure" in row and not (options.models or options.problems or options.graphs)
     if "model" in row:
         return options.models is None or bool({row["model"], row["package"]} & set(options.models))
     return options.models is None and all(
@@ -92,6 +103,12 @@ def _measured(options: argparse.Namespace) -> dict:
                 if options.json:
                     Path(options.json).write_text(json.dumps(report, indent=1))
     return report
+
+
+def _any_line(row: dict) -> str:
+    if "structure" in row:
+        return lists.line(row)
+    return models.line(row) if "model" in row else line(row)
 
 
 def line(row: dict) -> str:
@@ -143,8 +160,10 @@ def _parser() -> argparse.ArgumentParser:
         "--sizes",
         type=_sizes,
         metavar="N,M,...",
-        help=f"atoms of the structures of models (default {models.SIZES['cuda']}, on a CPU {models.SIZES['cpu']})",
+        help=f"atoms of the structures of models (default {models.SIZES['cuda']}, on a CPU {models.SIZES['cpu']}), or "
+        f"of lists (default {lists.SIZES['cuda']}, on a CPU {lists.SIZES['cpu']})",
     )
+    parser.add_argument("--neighbors", action="store_true", help="neighbour lists instead of problems")
     parser.add_argument("--profile", action="store_true", help="of models, what the time of kernels goes to")
     parser.add_argument(
         "--largest", action="store_true", help="of models, the largest system that a GPU has room for, too"

@@ -14,7 +14,9 @@
     species       with_species: the same potential, for more elements
     ghosts        neighbours that other processes compute
     given         a potential as an engine takes it
-    neighbors     RadiusGraph, radius_graph: which atoms see each other; bins: the search on a GPU
+    lattice       cells of neighbour searches
+    tree, bins    the search on a CPU, and that on a GPU
+    neighbors     RadiusGraph, radius_graph: which atoms see each other
     calculator    ASECalculator: the potential in ASE; verlet: VerletList, its neighbours
     committee     CommitteeCalculator: several potentials and their spread
     replay        Replay: energy and forces as one CUDA graph

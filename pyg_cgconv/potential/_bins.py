@@ -1,87 +1,148 @@
-"""Which atoms see each other, found on a GPU: few points by all distances, many in bins half as wide as the cutoff.
+"""Which atoms see each other, found on a GPU: of few atoms by all distances, of many in bins as wide as the cutoff.
 
-It is written in operations of torch, and works on a CPU, too, where scipy's k-d tree is faster. Small systems wait for
-launches, some microseconds each, so there are few of them: 4 without bins, some 50 with bins.
+It is written in operations of torch, and works on a CPU, too, where scipy's k-d tree is faster. A launch takes some
+microseconds, and a wait for a number on the host some tens: so there are few of both, for millions of pairs at a time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ._lattice import Lattice, are_inside
+
+SLACK = 1e-6  # relative, of what is searched beyond the cutoff: far more than coordinates are rounded by
+
+ALL_PAIRS = 1 << 22
+"""Pairs of which all distances are computed, at 0.12 kB each: those of 2,000 atoms where a cell is twice as wide as the
+cutoff."""
+
 CANDIDATES = 1 << 22
-"""Pairs whose distances are computed at a time, which take 0.1 kB each in bins."""
+"""Pairs from bins whose distances are computed at a time, at 0.15 kB each."""
 
-ALL_PAIRS = 1 << 23
-"""Pairs of which all distances are computed, at 40 bytes each: 1,600 atoms of a periodic liquid at 5 Angstrom."""
-
-SPAN = 2
-"""Bins on either side that a neighbour may be in."""
+MOST_BINS = 1 << 17
+"""Of a direction: all bins are then numbered exactly by float64."""
 
 
-def near(targets: Tensor, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    """Target (E,) and point (E,) of each pair that is no farther apart than ``reach``, sorted by target, then point.
+def searched_on_gpu(points: Tensor, lattice: Lattice, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Edges (2, E) and shifts (E, 3) as :func:`~pyg_cgconv.potential.radius_graph` has them, where the positions are.
 
     Args:
-        targets: Coordinates (n, 3).
-        points: Coordinates (m, 3).
-
-    Raises:
-        ValueError: the bins have no numbers: more than 2^62 of them.
+        points: Finite float64 positions (n, 3).
     """
-    if len(targets) * len(points) <= ALL_PAIRS:
-        pairs = (torch.linalg.vector_norm(targets[:, None] - points, dim=2) <= reach).nonzero()
-        return pairs[:, 0], pairs[:, 1]
-    return _near_in_bins(targets, points, reach)
+    reach = cutoff * (1 + SLACK)
+    # The image that is next to an atom is half a cell away at most, in units of the cell.
+    steps = np.where(lattice.pbc, np.floor(reach / lattice.spacing + 0.5 + SLACK), 0)
+    if len(points) ** 2 * math.prod(2 * steps + 1) <= ALL_PAIRS:
+        return _of_all_pairs(points, lattice, _offsets(steps), cutoff)
+    return _in_bins(points, lattice, reach, cutoff)
 
 
-def _near_in_bins(targets: Tensor, points: Tensor, reach: float) -> tuple[Tensor, Tensor]:
-    key, size = _bins(torch.cat([targets, points]), reach / SPAN)
-    of_targets, of_points = key.split([len(targets), len(points)])
-    bins, order = of_points.sort()
-    sorted_points = points[order]
-    step = np.arange(-SPAN, SPAN + 1)
-    offsets = ((step[:, None] * size[1] + step) * size[2]).ravel()  # to the middle of each row of bins
-    rows = of_targets[:, None] + torch.from_numpy(offsets).to(points.device)
-    first = torch.searchsorted(bins, rows - SPAN)
-    count = torch.searchsorted(bins, rows + SPAN, right=True) - first
-
-    found = []
-    for numbers, pairs in _chunks(count.sum(1).cpu().numpy()):
-        lengths = count[numbers].flatten()
-        row = torch.repeat_interleave(lengths, output_size=pairs)  # of each pair
-        begins = first[numbers].flatten() - (lengths.cumsum(0) - lengths)
-        place = torch.arange(pairs, device=row.device) + begins[row]
-        target = row.div(rows.shape[1], rounding_mode="floor") + numbers.start
-        inside = (sorted_points[place] - targets[target]).square().sum(1) <= reach**2
-        found.append(torch.stack([target, place])[:, inside])
-    target, place = torch.cat(found, dim=1)
-    pair = (target * len(points) + order[place]).sort().values
-    return pair.div(len(points), rounding_mode="floor"), pair % len(points)
+def _of_all_pairs(points: Tensor, lattice: Lattice, offsets: np.ndarray, cutoff: float) -> tuple[Tensor, Tensor]:
+    """By the distances from each atom to the next image of each atom, and to the images ``offsets`` (k, 3) from it."""
+    cell, inverse, images = _sent(points.device, lattice.cell, lattice.inverse * lattice.pbc, offsets)
+    fractional = points @ inverse  # 0 in directions that are not periodic
+    shift = (fractional[:, None] - fractional).round_()[:, :, None]
+    if len(offsets) > 1:
+        shift = shift + images
+    inside = are_inside((points - points[:, None])[:, :, None], shift, cell, cutoff)
+    inside[:, :, len(offsets) // 2].diagonal().fill_(False)  # an atom itself
+    target, source, image = inside.nonzero(as_tuple=True)
+    return torch.stack([source, target]), shift[target, source, image] + 0.0  # no -0.0
 
 
-def _bins(points: Tensor, width: float) -> tuple[Tensor, list[int]]:
-    """A number for the bin of each point, (x size[1] + y) size[2] + z.
+def _in_bins(points: Tensor, lattice: Lattice, reach: float, cutoff: float) -> tuple[Tensor, Tensor]:
+    """By the distances between atoms of bins that are next to each other."""
+    cell, inverse, pbc = _sent(points.device, lattice.cell, lattice.inverse, lattice.pbc[None])
+    fractional = points @ inverse
+    home = fractional.floor() * pbc
+    grid = _grid(fractional - home, lattice, reach)
+    atoms = torch.cat([points, home, grid.bins], dim=1)
 
-    Along an axis, three or more empty bins count as three: numbers stay small however far points are apart.
+    occupied, order = (grid.bins @ grid.stride).sort()
+    around = ((grid.bins[:, None] + grid.steps).remainder_(grid.size) @ grid.stride).flatten()
+    last = torch.searchsorted(occupied, around, right=True)
+    total = (last - torch.searchsorted(occupied, around)).cumsum(0)  # candidates in each bin around each atom, so far
+    begin = last - total
+    to_bin = (grid.steps @ grid.vectors - grid.places[:, None]).flatten(0, 1)  # from each atom to each bin around it
+    in_bin, width = grid.places[order], len(grid.steps)
+
+    pairs, shifts = [], []
+    for first in range(0, count := int(total[-1]), CANDIDATES):
+        number = torch.arange(first, min(first + CANDIDATES, count), device=points.device)
+        row = torch.searchsorted(total, number, right=True)
+        place = number.add_(begin[row])
+        (near,) = (torch.linalg.vector_norm(to_bin[row].add_(in_bin[place]), dim=1) < reach).nonzero(as_tuple=True)
+
+        row, source = row[near], order[place[near]]
+        target = row // width
+        at_source, at_target = atoms[source], atoms[target]
+        image = (at_target[:, 6:] + grid.steps[row % width]).div_(grid.size, rounding_mode="floor")
+        shift = image + at_target[:, 3:6] - at_source[:, 3:6]
+        inside = are_inside(at_source[:, :3] - at_target[:, :3], shift, cell, cutoff)
+        inside &= row != source * width + width // 2  # an atom itself
+        (kept,) = inside.nonzero(as_tuple=True)
+        pairs.append((target * len(points) + source)[kept])
+        shifts.append(shift[kept])
+    pair, order = torch.cat(pairs).sort(stable=True)  # images of one atom are in order
+    return torch.stack([pair % len(points), pair // len(points)]), torch.cat(shifts)[order] + 0.0  # no -0.0
+
+
+class Grid(NamedTuple):
+    """Bins, at least as wide as is searched, of atoms: all whole numbers are float64.
+
+    In a periodic direction bins go around. Otherwise there is an empty one at either end, so that the ends are apart.
+
+    Attributes:
+        bins: Of the atoms (n, 3).
+        places: Where atoms are in their bins (n, 3), Angstrom.
+        size: How many bins there are in each direction (3,).
+        stride: What a step in each direction adds to the number of a bin (3,).
+        steps: To the bins in which neighbours may be (k, 3), sorted.
+        vectors: Steps in each direction as rows (3, 3), Angstrom.
     """
-    places, order = (points / width).floor().sort(dim=0)
-    steps = places.diff(dim=0, prepend=places[:1]).clamp(max=SPAN + 1).cumsum(0).long()
-    axes = torch.empty_like(steps).scatter_(0, order, steps)
-    size = (steps[-1] + 2 * SPAN + 1).tolist()  # so that a row does not reach into the next
-    if math.prod(size) > 1 << 62:
-        raise ValueError(f"pos: too far apart in too many places, {size} bins of {width:g} Angstrom; search on a CPU")
-    return (axes[:, 0] * size[1] + axes[:, 1]) * size[2] + axes[:, 2], size
+
+    bins: Tensor
+    places: Tensor
+    size: Tensor
+    stride: Tensor
+    steps: Tensor
+    vectors: Tensor
 
 
-def _chunks(work: np.ndarray) -> Iterator[tuple[slice, int]]:
-    """Slices of targets, and the pairs of each, about :data:`CANDIDATES`; ``work`` are the pairs of each target."""
-    total = work.cumsum()
-    chunk = total // CANDIDATES
-    bounds = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(work)]
-    return ((slice(first, last), int(work[first:last].sum())) for first, last in pairwise(bounds))
+def _grid(coordinates: Tensor, lattice: Lattice, reach: float) -> Grid:
+    """Bins of atoms by their coordinates in units of the cell (n, 3), wrapped into it in periodic directions."""
+    pbc, spacing, low = lattice.pbc, lattice.spacing, np.zeros(3)
+    if not pbc.all():
+        low, high = np.array(torch.stack(coordinates.aminmax(dim=0)).tolist())
+        spacing = np.where(pbc, spacing, np.maximum(high - low, reach))
+    count = np.clip(np.floor(spacing / reach), 1, MOST_BINS)
+    width = np.where(pbc, 1, spacing) / count  # in units of the cell
+    origin, size = np.where(pbc, 0, low - width), np.where(pbc, count, count + 2)
+    largest = np.where(pbc, count - 1, count)
+    stride = np.array([size[1] * size[2], size[2], 1])
+    numbers, vectors, steps = _sent(
+        coordinates.device,
+        np.stack([origin, 1 / width, largest, size, stride]),
+        lattice.cell * width[:, None],
+        _offsets(np.ceil(reach / spacing)),
+    )
+    origin, scale, largest, size, stride = numbers
+    coordinates = (coordinates - origin) * scale
+    bins = torch.minimum(coordinates.floor(), largest)
+    return Grid(bins, (coordinates - bins) @ vectors, size, stride, steps, vectors)
+
+
+def _offsets(steps: np.ndarray) -> np.ndarray:
+    """All whole numbers (k, 3) between ``-steps`` and ``steps``, sorted; zero is in their middle."""
+    return np.indices([int(2 * s + 1) for s in steps]).reshape(3, -1).T - steps
+
+
+def _sent(device: torch.device, *tables: np.ndarray) -> tuple[Tensor, ...]:
+    """Float64 tables of three columns on the device, by one copy, for which nobody waits."""
+    rows = torch.from_numpy(np.concatenate(tables, dtype=np.float64)).to(device, non_blocking=True)
+    return rows.split([len(table) for table in tables])

@@ -169,7 +169,7 @@ def test_each_package_has_a_process(monkeypatch, tmp_path):
     [
         (["--models", "mace-huge"], "mace-huge: expected some of mace, nequip, sevennet, mace-large"),
         (["--models", "mace", "--sizes", "64,7"], "64,7: expected positive even numbers of atoms"),
-        (["--sizes", "64"], "--sizes: is of models"),
+        (["--sizes", "64"], "--sizes: is of models and lists"),
         (["--models", "mace", "--problems", "mace-large"], "--models: has no --plot, --problems or --graphs"),
         (["--models", "mace", "--largest", "--device", "cpu"], "--largest: needs --device cuda, got cpu"),
     ],
