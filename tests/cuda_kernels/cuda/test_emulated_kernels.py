@@ -1,5 +1,7 @@
 """The CUDA kernels, launched as on a GPU but run by the PTX machine, against e3nn in float64."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ from e3nn import o3
 
 pytest.importorskip("numba_cuda", reason="the CUDA kernels' compiler is not installed")
 
-from pyg_cgconv.nn import NodeProducts, TensorProduct
+from cuda_kernels.cuda import powers
+from pyg_cgconv.nn import NodeProducts, SymmetricContraction, TensorProduct
 from pyg_cgconv.ops import contract
 from pyg_cgconv.tensor_product import describe, problem_of
 from tests.emulated import HOPPER, emulated_gpu, folded
@@ -152,6 +155,33 @@ def test_products_of_features():
     with emulated_gpu(deterministic=True):
         found = torch.autograd.functional.vjp(fused.multiplied, x, g)
     torch.testing.assert_close(found, torch.autograd.functional.vjp(reference.multiplied, x, g))
+
+
+@pytest.mark.parametrize(
+    ("layout", "row_nodes", "coefficients"), [("ir_mul", 2, 6), pytest.param("mul_joined", None, 96, marks=thorough)]
+)
+def test_polynomials(layout, row_nodes, coefficients):
+    """Chunks of few coefficients; an element of many rows, one of one, and one without nodes."""
+    fused, reference = (
+        SymmetricContraction("5x0e+5x1o", "5x0e+5x1o", 3, 4, layout=layout, backend=backend).double()
+        for backend in ("auto", "reference")
+    )
+    reference.load_state_dict(fused.state_dict())
+    element = torch.tensor([0] * 9 + [3, 2] + [0] * 8 + [2] * 5)
+    torch.manual_seed(0)
+    inputs = tuple(torch.randn(len(element), 20, dtype=torch.float64).requires_grad_() for _ in range(3))
+
+    def derivatives(layer):
+        x, g, a = inputs
+        y = layer(x, element)
+        first = torch.autograd.grad(y, (x, layer.weight), g, create_graph=True)
+        return y, *first, *torch.autograd.grad((first[0] * a).sum() + first[1].sin().sum(), (x, g, layer.weight))
+
+    shapes = {name: getattr(powers, name)._replace(coefficients=coefficients) for name in ("OUTPUTS", "BY_FEATURES")}
+    with patch.multiple(powers, **shapes), emulated_gpu(row_edges=row_nodes) as grids:
+        found = derivatives(fused)
+    assert len(grids) == (7 if row_nodes else 5)  # two of which fold
+    torch.testing.assert_close(found, derivatives(reference), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
