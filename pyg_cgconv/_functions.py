@@ -43,6 +43,11 @@ def scale_each(tensors: Iterable[Tensor], factors: Sequence[float]) -> Sequence[
     return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
 
 
+def reordered(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    """``x[..., order]`` of a permutation, and ``inverse`` its inverse: derivatives are such calls again."""
+    return Reordered.apply(x, order, inverse)
+
+
 def without_autocast(method: F) -> F:
     """The method as it is without :class:`torch.autocast`: what this has given half the precision becomes float32."""
 
@@ -95,6 +100,23 @@ class ScaleEach(Function):
     @staticmethod
     def backward(ctx, *gradients):
         return None, *ScaleEach.apply(ctx.factors, *gradients)
+
+
+class Reordered(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, order, inverse):
+        return x.index_select(-1, order)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx, gradient):
+        order, inverse = ctx.saved_tensors
+        return Reordered.apply(gradient, inverse, order), None, None
 
 
 class SiLU(Function):

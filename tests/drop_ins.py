@@ -9,9 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 ROOT = Path(__file__).parents[1]
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that would be kernels of a GPU: all but views."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+        self.count += not operation.is_view and operation is not torch.ops.aten._unsafe_view.default
+        return operation(*arguments, **(named or {}))
 
 
 @contextmanager

@@ -1,17 +1,24 @@
-"""e3nn's linear map as one matrix product for each irrep, however many slots it has."""
+"""e3nn's linear map as one matrix product for each irrep, however many slots it has; of few nodes in a CUDA graph, which
+operations cost more than arithmetic, as one kernel."""
 
 from __future__ import annotations
 
 from math import prod
 from typing import Any, NamedTuple
 
+import torch
 from e3nn import o3
 from torch import Tensor
 from torch.fx import Proxy
 
-from .._functions import join, scale_each
+from cuda_kernels.linear import in_fours
+
+from .._functions import join, reordered, scale_each, without_autocast
 from .._torch import refuse_torchscript
-from ..tensor_product import Rows, channels_last
+from ..cuda_graphs import is_captured
+from ..nn import FUSED_NODES
+from ..ops import DTYPES, contract
+from ..tensor_product import Rows, channels_last, describe, problem_of
 from ._replacement import Replacement
 
 
@@ -23,11 +30,24 @@ class _Slot(NamedTuple):
     bias: int | None
 
 
+class _Order(NamedTuple):
+    """Where the numbers of a row in ir_mul are in mul_ir, and the other way round."""
+
+    ir_mul: Tensor
+    mul_ir: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows, device: torch.device) -> _Order | None:
+        """None where both layouts are one."""
+        order = rows.to_ir_mul(torch.arange(rows.dim)[None]).flatten()
+        return None if order.equal(torch.arange(rows.dim)) else cls(order.to(device), order.argsort().to(device))
+
+
 class Linear(Replacement, o3.Linear):
     """:class:`e3nn.o3.Linear` with weights of its own."""
 
     original = o3.Linear
-    prepared = ("_rows_in", "_rows_out", "_slots", "_shapes", "_scales")
+    prepared = ("_rows_in", "_rows_out", "_slots", "_shapes", "_scales", "_description", "_order_in", "_order_out")
 
     @classmethod
     def obstacle(cls, module: Any) -> str:
@@ -47,6 +67,18 @@ class Linear(Replacement, o3.Linear):
         for i_out in range(len(self.irreps_out)):
             chosen = [n for n, i in enumerate(maps) if i.i_out == i_out]
             self._slots.append(_Slot(chosen, [maps[n].i_in for n in chosen], starts.get(i_out)))
+        paths = [(i.i_in, i.i_out, scale) for i, scale in zip(maps, self._scales, strict=True)]
+        description = describe.linear(self.irreps_in, self.irreps_out, paths)
+        has_kernel = not biases and in_fours(problem_of(description, "float32"))
+        self._description = description if has_kernel else None
+        self._order_in, self._order_out = (
+            _Order.of(rows, self.weight.device) for rows in (self._rows_in, self._rows_out)
+        )
+
+    def _apply(self, *arguments: Any, **named: Any) -> Any:
+        super()._apply(*arguments, **named)
+        self.prepare()  # the orders are tensors, which no graph that is captured could make
+        return self
 
     def forward(self, features: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         refuse_torchscript(self)
@@ -55,6 +87,8 @@ class Linear(Replacement, o3.Linear):
         weight = (self.weight if weight is None else weight).reshape(self.weight_numel)
         bias = (self.bias if bias is None else bias).reshape(self.bias_numel)
         x = features.reshape(-1, features.shape[-1])
+        if is_captured(x) and self._description is not None and len(x) <= FUSED_NODES and x.dtype in DTYPES:
+            return self._by_kernel(x, weight).view(*features.shape[:-1], self._rows_out.dim)
         blocks, out = self._rows_in.split(x), []
         pieces = weight.split([u * v for u, v in self._shapes])
         matrices = [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
@@ -69,3 +103,11 @@ class Linear(Replacement, o3.Linear):
                 block = block + bias[slot.bias : slot.bias + channels]
             out.append(block)
         return self._rows_out.join(out).view(*features.shape[:-1], self._rows_out.dim)
+
+    @without_autocast
+    def _by_kernel(self, x: Tensor, weight: Tensor) -> Tensor:
+        self._rows_in.check(x)
+        if self._order_in is not None:
+            x = reordered(x, *self._order_in)
+        result = contract(self._description, (x, weight.to(x.dtype)))
+        return result if self._order_out is None else reordered(result, self._order_out.mul_ir, self._order_out.ir_mul)

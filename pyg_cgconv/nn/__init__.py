@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from .._lazy import attach
 from ._gate import Gate
-from ._linear import Linear, SpeciesLinear, fused_as_on_gpus
+from ._linear import FUSED_NODES, Linear, SpeciesLinear, fused_as_on_gpus
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._species import FEW as FEW_SPECIES
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FEW_SPECIES",
+    "FUSED_NODES",
     "BesselBasis",
     "ElementwiseTensorProduct",
     "FullyConnectedTensorProduct",

@@ -114,13 +114,21 @@ def square(product: o3.TensorProduct) -> str:
     return _written(form="square", irreps=[str(product.irreps_in1), str(product.irreps_out)], paths=paths)
 
 
-def linear(irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> str:
-    """The linear map of :class:`pyg_cgconv.nn.Linear`, in ir_mul: an output sums over all inputs of its irrep, divided
-    by the root of their channels."""
-    paths = []
-    for i_out, (_, ir) in enumerate(irreps_out):
-        slots = [k for k, (_, ir_in) in enumerate(irreps_in) if ir_in == ir]
-        paths += [[k, i_out, 1 / math.sqrt(sum(irreps_in[k].mul for k in slots))] for k in slots]
+def linear(
+    irreps_in: o3.Irreps, irreps_out: o3.Irreps, paths: Sequence[tuple[int, int, float]] | None = None
+) -> str:
+    """A linear map of features in ir_mul.
+
+    Args:
+        paths: (slot of the input, slot of the output, factor) of each matrix of weights, in their order; by default
+            those of :class:`pyg_cgconv.nn.Linear`: an output sums over all inputs of its irrep, divided by the root of
+            their channels.
+    """
+    if paths is None:
+        paths = []
+        for i_out, (_, ir) in enumerate(irreps_out):
+            slots = [k for k, (_, ir_in) in enumerate(irreps_in) if ir_in == ir]
+            paths += [(k, i_out, 1 / math.sqrt(sum(irreps_in[k].mul for k in slots))) for k in slots]
     return _written(form="linear", irreps=[str(irreps_in), str(irreps_out)], paths=paths)
 
 

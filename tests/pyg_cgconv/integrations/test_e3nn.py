@@ -6,8 +6,8 @@ import io
 import pytest
 import torch
 
-from pyg_cgconv.integrations import e3nn  # before e3nn, which up to 0.5.4 does not load without it
-from tests.drop_ins import TOLERANCES, assert_agree, default_dtype
+from pyg_cgconv.integrations import _linear, e3nn  # before e3nn, which up to 0.5.4 does not load without it
+from tests.drop_ins import TOLERANCES, Operations, assert_agree, default_dtype
 
 from e3nn import o3  # isort: skip
 
@@ -81,6 +81,23 @@ def test_normalisations_are_e3nns(options):
     original = Model(**options)
     fast = e3nn.accelerate(copy.deepcopy(original))
     assert_agree({"out": fast(*rows())}, {"out": original(*rows())}, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("irreps_in", "irreps_out"),
+    [("8x0e+4x1o+4x1o+8x0e+4x3e", "4x0e+8x1o+4x0e+4x2e"), ("8x0e", "4x0e"), ("4x0e+8x1o+4x2e", "4x0e+8x1o+4x2e")],
+)
+def test_captured_linear_maps_are_one_kernel(irreps_in, irreps_out, monkeypatch):
+    torch.manual_seed(0)
+    original = o3.Linear(irreps_in, irreps_out)
+    fast, x = e3nn.accelerate(copy.deepcopy(original)), torch.randn(2, 3, original.irreps_in.dim)
+    expected = derivatives(original, x)
+    monkeypatch.setattr(_linear, "is_captured", lambda x: True)
+    assert_agree(derivatives(fast, x), expected, 1e-12)
+    assert_agree(derivatives(copy.deepcopy(fast), x), expected, 1e-12)
+    with Operations() as found:
+        fast(x)
+    assert found.count <= 3  # the kernel, and at most an order of numbers on either side
 
 
 @pytest.mark.parametrize(
