@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 
 from ..passes import Pass
-from ..problem import Problem
+from ..problem import Problem, Row
 from .compile import compiled
 from .parts import Parts
 
@@ -96,10 +96,12 @@ def _nothing(inputs, outputs, lists, rows, piece, pieces):
     """In place of a second pass."""
 
 
-def compile_transposition(problem: Problem, name: str, parallel: bool = True) -> Callable[[int, int, int], None]:
-    """kernel(source, target, rows): copies an operand's rows from the problem's order to component-major; both are
+def compile_transposition(
+    dtype: str, compact: Row, given: Row, parallel: bool = True
+) -> Callable[[int, int, int], None]:
+    """kernel(source, target, rows): copies rows from the given order to component-major, which is `compact`; both are
     addresses."""
-    write_back = Parts.write_back(problem, name)
+    write_back = Parts.write_back(dtype, compact, given)
 
     @numba.njit(parallel=parallel, nogil=True)
     def kernel(source, target, rows):
@@ -107,4 +109,4 @@ def compile_transposition(problem: Problem, name: str, parallel: bool = True) ->
             write_back(source, target, row)
 
     signature = types.void(types.uint64, types.uint64, types.int64)
-    return compiled(kernel, signature, ("transposition", problem.key, name, parallel))
+    return compiled(kernel, signature, ("transposition", dtype, compact, given, parallel))

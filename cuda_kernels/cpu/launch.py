@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import numba
 
 from ..contraction import Contraction
 from ..passes import Pass
-from ..problem import WEIGHT, Channels, Index, Problem
+from ..problem import WEIGHT, Channels, Index, Problem, Row
 from .kernel import compile_kernel, compile_transposition
 from .powers import compile_powers
 
@@ -79,7 +79,8 @@ class Transposition:
     """Copies an operand's rows to the order in which the kernels read them."""
 
     def __init__(self, problem: Problem, name: str):
-        self._run, self._length = _Kernel(partial(compile_transposition, problem, name)), problem.row(name).length
+        compact, given = problem.component_major().row(name), problem.row(name)
+        self._run, self._length = _transposition(problem.dtype, compact, given), given.length
 
     def __call__(self, source: int, target: int, rows: int, threads: int) -> None:
         """Copy rows; source and target are addresses."""
@@ -112,6 +113,11 @@ class _Kernel:
         if kernel is None:
             kernel = self._kernels[parallel] = self._compile(parallel=parallel)
         return kernel
+
+
+@cache  # operands and problems have rows in common
+def _transposition(dtype: str, compact: Row, given: Row) -> _Kernel:
+    return _Kernel(partial(compile_transposition, dtype, compact, given))
 
 
 def _begin_again() -> None:

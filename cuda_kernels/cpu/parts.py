@@ -11,7 +11,7 @@ from numba.core.extending import intrinsic
 
 from ..body import declare
 from ..passes import Pass
-from ..problem import Channels, Index, Problem
+from ..problem import ITEM_BYTES, Channels, Index, Problem, Row
 from .edge import INPUT, LATER, OUTPUT, Edge, vector_bytes
 from .maps import Maps
 from .rows import I32, I64, POINTER, write_row
@@ -121,9 +121,9 @@ class Parts:
         return finish_stores
 
     @staticmethod
-    def write_back(problem: Problem, name: str):
-        """(source, target, row): the operand's row from the problem's order to component-major."""
-        length = problem.row(name).length * problem.item_bytes
+    def write_back(dtype: str, compact: Row, given: Row):
+        """(source, target, row): the row from the given order to component-major, which is `compact`."""
+        length = given.length * ITEM_BYTES[dtype]
 
         @intrinsic
         def write_back(typingctx, source, target, row):
@@ -131,7 +131,7 @@ class Parts:
                 source, target, row = arguments
                 offset = builder.mul(row, I64(length))
                 places = builder.add(source, offset), builder.add(target, offset)
-                write_row(builder, problem, name, *places, vector_bytes() // problem.item_bytes, back=True)
+                write_row(builder, dtype, compact, given, *places, vector_bytes() // ITEM_BYTES[dtype], back=True)
                 return context.get_dummy_value()
 
             return types.void(types.uint64, types.uint64, INDEX), codegen
@@ -182,4 +182,5 @@ class Parts:
         builder.call(clear, [builder.inttoptr(address, POINTER), byte(0), size, flag(0)])
 
     def _write(self, builder, name: str, source, target) -> None:
-        write_row(builder, self.problem, name, source, target, vector_bytes() // self.problem.item_bytes)
+        rows, width = (self.compact.row(name), self.problem.row(name)), vector_bytes() // self.problem.item_bytes
+        write_row(builder, self.problem.dtype, *rows, source, target, width)

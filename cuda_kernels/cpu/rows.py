@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from llvmlite import ir
 
 from ..body import SCALAR, declare
-from ..problem import Block, Problem
+from ..problem import ITEM_BYTES, Block, Row
 
 I32, I64, BYTE = ir.IntType(32), ir.IntType(64), ir.IntType(8)
 POINTER = BYTE.as_pointer()
@@ -34,28 +34,29 @@ def loop(builder: ir.IRBuilder, stop: int, step: int) -> Iterator[ir.Value]:
 
 def write_row(
     builder: ir.IRBuilder,
-    problem: Problem,
-    name: str,
+    dtype: str,
+    compact: Row,
+    wanted: Row,
     source: ir.Value,
     target: ir.Value,
     width: int,
     back: bool = False,
 ) -> None:
-    """Copy a row from component-major order to the problem's, or `back`; both addresses are integers.
+    """Copy a row from component-major order, which is `compact`, to the wanted one, or `back`; addresses are integers.
 
     A row is in cache, so that the transposition costs no memory traffic of its own.
     """
-    item, row = problem.item_bytes, problem.row(name)
-    if row == problem.component_major().row(name):
-        _copy(builder, source, target, row.length * item)
+    item = ITEM_BYTES[dtype]
+    if compact == wanted:
+        _copy(builder, source, target, wanted.length * item)
         return
-    for compact, wanted in zip(problem.component_major().row(name).blocks, row.blocks, strict=True):
+    for before, after in zip(compact.blocks, wanted.blocks, strict=True):
         # Blocks have one offset in both orders.
-        start, end = (builder.add(a, I64(b.offset * item)) for a, b in ((source, compact), (target, wanted)))
-        if compact == wanted:
-            _copy(builder, start, end, compact.multiplicity * compact.dim * item)
+        start, end = (builder.add(a, I64(b.offset * item)) for a, b in ((source, before), (target, after)))
+        if before == after:
+            _copy(builder, start, end, before.multiplicity * before.dim * item)
         else:
-            _write_transposed(builder, SCALAR[problem.dtype], item, compact, start, end, width, back)
+            _write_transposed(builder, SCALAR[dtype], item, before, start, end, width, back)
 
 
 def _copy(builder: ir.IRBuilder, source, target, size: int) -> None:

@@ -1,7 +1,8 @@
 """Kernels for NVIDIA GPUs.
 
     schedule      a pass cut into segments whose numbers fit registers and shared memory
-    segment       what one kernel does, and what that takes
+    path_group    what one kernel does: which numbers it reads and writes
+    segment       how it is launched, and what that takes of registers and shared memory
     staging       which bytes of an edge are copied to shared memory ahead of their use
     kernel        the loop: stage, contract, scatter
     parts         what the loop is written with, generated for one segment

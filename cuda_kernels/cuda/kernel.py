@@ -31,33 +31,23 @@ def kernel_of(segment: Segment) -> Callable:
     Without a graph there are no lists: each row walks `starts` of the `nodes` positions, and position p is row p of the
     operands.
     """
-    intrinsics = Parts(segment)
-    read_index, read_start = intrinsics.read_index(), intrinsics.read_start()
-    shared_address = intrinsics.shared_address()
-    stage_edge, commit_copies, wait_for_oldest = (
-        intrinsics.stage_edge(),
-        intrinsics.commit_copies(),
-        intrinsics.wait_for_oldest(),
-    )
-    read_owned, zeros, contract = intrinsics.read_owned(), intrinsics.zeros(), intrinsics.contract()
-    scatter, write_owned = intrinsics.scatter(), intrinsics.write_owned()
-    keep_feature_sums, feature_sum, write_feature = (
-        intrinsics.keep_feature_sums(),
-        intrinsics.feature_sum(),
-        intrinsics.write_feature(),
-    )
-    number, u32 = intrinsics.number, np.uint32  # a plain integer would make all indices 64 bits wide
-    zero, one, lanes, warps, stages_ahead = u32(0), u32(1), u32(LANES), u32(segment.warps), u32(segment.stages - 1)
-    stage_bytes, ring_bytes, warp_bytes = u32(segment.stage.size), u32(segment.ring_bytes), u32(segment.warp_bytes)
-    kept_bytes, row_bytes, block_rows = u32(segment.kept_bytes), u32(segment.row_bytes), u32(segment.rows)
-    parts = u32(segment.channel_parts)
-    channels, features, batch = u32(segment.multiplicity), u32(segment.features), u32(BATCH)
-    batch_bytes, has_features = u32(segment.batch_bytes), segment.features > 0
+    parts = Parts(segment)
+    number, u32 = parts.number, np.uint32  # a plain integer would make all indices 64 bits wide
+    read_index, read_start, shared_address = parts.read_index(), parts.read_start(), parts.shared_address()
+    stage_edge, commit_copies, wait_for_oldest = parts.stage_edge(), parts.commit_copies(), parts.wait_for_oldest()
+    read_owned, zeros, contract = parts.read_owned(), parts.zeros(), parts.contract()
+    keep_feature_sums, scatter, write_owned = parts.keep_feature_sums(), parts.scatter(), parts.write_owned()
+    stage_first, write_batch = _stage_first(segment, parts), _write_batch(segment, parts)
+    zero, one, batch, lanes, warps = u32(0), u32(1), u32(BATCH), u32(LANES), u32(segment.warps)
+    channels, channel_parts, block_rows = u32(segment.multiplicity), u32(segment.channel_parts), u32(segment.rows)
+    stage_bytes, ring_bytes, kept_bytes = u32(segment.stage.size), u32(segment.ring_bytes), u32(segment.kept_bytes)
+    warp_bytes, batch_bytes, row_bytes = u32(segment.warp_bytes), u32(segment.batch_bytes), u32(segment.row_bytes)
+    has_features = segment.features > 0
 
     def kernel(inputs, outputs, partials, starts, owners, edges, others, rows, nodes):
         lane, warp, place = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y), u32(cuda.threadIdx.z)
-        rows_before = u32(cuda.blockIdx.x // parts)
-        part = u32(cuda.blockIdx.x - rows_before * parts)
+        rows_before = u32(cuda.blockIdx.x // channel_parts)
+        part = u32(cuda.blockIdx.x - rows_before * channel_parts)
         row = u32(rows_before * block_rows + place)
         if row >= rows:
             return
@@ -73,16 +63,7 @@ def kernel_of(segment: Segment) -> Callable:
         channel = u32((part * warps + warp) * lanes)
         while channel < channels:
             cuda.syncwarp()
-            staged, ahead = ring, begin
-            for _ in range(stages_ahead):
-                if ahead < end:
-                    stage_edge(staged, inputs, read_index(edges, ahead), read_index(others, ahead), channel, lane)
-                commit_copies()
-                staged, ahead = u32(staged + stage_bytes), u32(ahead + one)
-            next_edge, next_other = zero, zero  # read an edge earlier than they are needed
-            if ahead < end:
-                next_edge, next_other = read_index(edges, ahead), read_index(others, ahead)
-
+            staged, ahead, next_edge, next_other = stage_first(ring, inputs, edges, others, begin, end, channel, lane)
             owned, sums = read_owned(inputs, node, channel, lane, kept_inputs), zeros()
             position, taken, kept = begin, ring, zero
             while position < end:
@@ -106,23 +87,58 @@ def kernel_of(segment: Segment) -> Callable:
                 if has_features and (kept == batch or position == end):
                     cuda.syncthreads()
                     filling, filled = filled, filling
-                    n = u32(warp * lanes + lane)
-                    while n < kept * features:
-                        slot = u32(n // features)
-                        feature = u32(n - slot * features)
-                        edge = read_index(edges, position - kept + slot)
-                        total = feature_sum(filled, slot, feature)
-                        write_feature(outputs, edge, feature, total, channel >= warps * lanes)
-                        n = u32(n + warps * lanes)
+                    write_batch(outputs, edges, position, filled, kept, warp, lane, channel)
                     kept = zero
 
             if row > zero and read_index(owners, u32(row - one)) == node:
                 write_owned(partials, u32(row - node - one), channel, lane, sums)
             else:
                 write_owned(outputs, node, channel, lane, sums)
-            channel = u32(channel + parts * warps * lanes)
+            channel = u32(channel + channel_parts * warps * lanes)
 
     return kernel
+
+
+def _stage_first(segment: Segment, parts: Parts) -> Callable:
+    """(ring, inputs, edges, others, begin, end, first channel, lane) -> (stage, position, edge, far node): starts to
+    copy a row's first edges, a group for each stage but the last. The edge to copy next is read before it is needed."""
+    read_index, stage_edge, commit_copies = parts.read_index(), parts.stage_edge(), parts.commit_copies()
+    u32, stages_ahead, stage_bytes = np.uint32, np.uint32(segment.stages - 1), np.uint32(segment.stage.size)
+
+    @cuda.jit(device=True, inline="always")
+    def stage_first(ring, inputs, edges, others, begin, end, channel, lane):
+        stage, position = ring, begin
+        for _ in range(stages_ahead):
+            if position < end:
+                stage_edge(stage, inputs, read_index(edges, position), read_index(others, position), channel, lane)
+            commit_copies()
+            stage, position = u32(stage + stage_bytes), u32(position + u32(1))
+        edge, other = u32(0), u32(0)
+        if position < end:
+            edge, other = read_index(edges, position), read_index(others, position)
+        return stage, position, edge, other
+
+    return stage_first
+
+
+def _write_batch(segment: Segment, parts: Parts) -> Callable:
+    """(outputs, edges, end, batch, slots, warp, lane, first channel): the block's threads share out the feature
+    gradients of so many edges, the last before position `end`, and sum each over the warps."""
+    read_index, feature_sum, write_feature = parts.read_index(), parts.feature_sum(), parts.write_feature()
+    u32, features, block_channels = np.uint32, np.uint32(segment.features), np.uint32(segment.warps * LANES)
+
+    @cuda.jit(device=True, inline="always")
+    def write_batch(outputs, edges, end, batch, slots, warp, lane, channel):
+        n = u32(warp * u32(LANES) + lane)
+        while n < slots * features:
+            slot = u32(n // features)
+            feature = u32(n - slot * features)
+            edge = read_index(edges, end - slots + slot)
+            total = feature_sum(batch, slot, feature)
+            write_feature(outputs, edge, feature, total, channel >= block_channels)
+            n = u32(n + block_channels)
+
+    return write_batch
 
 
 def compile_pass(problem: Problem, walk: Pass, compute_capability: tuple[int, int]) -> list[Binary]:

@@ -1,14 +1,13 @@
-"""A segment: paths that one kernel does, and what that takes of registers and shared memory."""
+"""A segment: paths that one kernel does, how it is launched, and what that takes of registers and shared memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..coefficients import unit_scale
-from ..contraction import Contraction
-from ..problem import OUT, Block, Channels, Index, Path, Problem
-from .staging import LANES, WIDE, Element, Stage, lane_row_bytes, plan
+from ..problem import Block
+from .path_group import PathGroup
+from .staging import LANES, WIDE, Stage, lane_row_bytes, plan
 
 MULTIPROCESSOR_BYTES = {(8, 0): 164, (8, 7): 164, (9, 0): 228, (10, 0): 228, (10, 3): 228}
 """KB of shared memory (CUDA's table of compute capabilities); 100 on all others from 8.6 on."""
@@ -42,31 +41,17 @@ def shared_bytes(compute_capability: tuple[int, int], count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Segment:
-    """Some paths of one multiplicity, done by one kernel: a block of warps for each row, a warp for 32 channels.
+class Segment(PathGroup):
+    """Paths, done by one kernel: a block of warps for each row, a warp for 32 channels.
 
     Attributes:
-        by: whose sites a row of the kernel walks (see `Pass`).
-        paths: indices into the problem's paths.
         occupancy: warps of a multiprocessor that its registers and shared memory are shared out to.
         in_shared: whether the owned rows' inputs wait in shared memory, read for each edge, and not in registers.
-        adds: (output, block) that an earlier segment has already stored, to which this one adds.
-        first: whether no segment comes before this one.
     """
 
-    problem: Problem
-    contraction: Contraction
-    by: Index
-    paths: tuple[int, ...]
     compute_capability: tuple[int, int]
     occupancy: int = MAX_WARPS
     in_shared: bool = False
-    adds: frozenset[tuple[str, int]] = frozenset()
-    first: bool = True
-
-    @property
-    def multiplicity(self) -> int:
-        return self.problem.multiplicity(self.problem.paths[self.paths[0]])
 
     @property
     def channel_blocks(self) -> int:
@@ -76,64 +61,6 @@ class Segment:
     def masked(self) -> bool:
         """Whether the last warp has lanes without a channel."""
         return self.multiplicity % LANES != 0
-
-    def is_owned(self, name: str) -> bool:
-        """Whether the row is the walking node's: read once, summed in registers, and written once."""
-        return self.by is not Index.EDGE and self.problem.operand(name).index is self.by
-
-    def is_far(self, name: str) -> bool:
-        """Whether the row is that of the node at an edge's other end, whose gradients are added atomically."""
-        return self.problem.operand(name).index in (Index.TARGET, Index.SOURCE) and not self.is_owned(name)
-
-    def is_feature(self, name: str) -> bool:
-        """Whether all channels share the row's numbers, whose gradients are then summed over the channels."""
-        return self.problem.operand(name).channels is Channels.NONE
-
-    def is_stored(self, name: str) -> bool:
-        """Whether a gradient by an edge's row is stored by the lane of its channel."""
-        return not (self.is_owned(name) or self.is_far(name) or self.is_feature(name))
-
-    def blocks(self, name: str) -> list[int]:
-        """The blocks of the operand's rows that the paths touch."""
-        return self.problem.blocks(name, [self.problem.paths[n] for n in self.paths])
-
-    def elements(self, name: str) -> list[Element]:
-        """(operand, block, component) of every number of a channel that the paths touch."""
-        blocks = self.problem.row(name).blocks
-        return [(name, block, i) for block in self.blocks(name) for i in range(blocks[block].dim)]
-
-    @cached_property
-    def owned_inputs(self) -> list[Element]:
-        return [e for name in self.contraction.inputs if self.is_owned(name) for e in self.elements(name)]
-
-    @cached_property
-    def owned_outputs(self) -> list[Element]:
-        return [e for name in self.contraction.outputs if self.is_owned(name) for e in self.elements(name)]
-
-    @cached_property
-    def edge_outputs(self) -> list[Element]:
-        return [e for name in self.contraction.outputs if not self.is_owned(name) for e in self.elements(name)]
-
-    @cached_property
-    def stored_blocks(self) -> frozenset[tuple[str, int]]:
-        """The blocks of rows that are stored, not added."""
-        stored = (name for name in self.contraction.outputs if self.is_owned(name) or self.is_stored(name))
-        return frozenset((name, block) for name in stored for block in self.blocks(name))
-
-    @cached_property
-    def scales(self) -> dict[int, float]:
-        """Factors of the outputs' blocks, taken out of the paths' coefficients: a multiplication a node instead of an
-        edge. Only an owned output is scaled, because its blocks have few paths."""
-        out = self.problem.form[OUT]
-        if not self.is_owned(out):
-            return {}
-        return {b: unit_scale(p for p in self.problem.paths if p.blocks[OUT] == b) for b in self.blocks(out)}
-
-    @cached_property
-    def scaled_paths(self) -> list[Path]:
-        """The paths, their coefficients divided by the scale of the block that they lead to."""
-        paths = map(self.problem.paths.__getitem__, self.paths)
-        return [_divided(path, self.scales.get(path.block(OUT), 1.0)) for path in paths]
 
     @cached_property
     def stage(self) -> Stage:
@@ -203,36 +130,6 @@ class Segment:
         return 2 * self.batch_bytes + self.warps * self.warp_bytes
 
     @cached_property
-    def feature_starts(self) -> dict[int, tuple[str, int]]:
-        """For each gradient of edge features, the number of its first element in `feature_elements`: the operand, and
-        the first column of its row that this segment writes. The first segment writes all columns."""
-        starts, number = {}, 0
-        for name in filter(self.is_feature, self.contraction.outputs):
-            columns = [self._column(*element) for element in self.elements(name)]
-            first, last = (0, self.problem.row(name).length - 1) if self.first else (min(columns), max(columns))
-            starts[number] = name, first
-            number += last + 1 - first
-        return starts
-
-    @cached_property
-    def feature_elements(self) -> list[Element | None]:
-        """The gradients of edge features that this segment writes; None where none of its paths contribute."""
-        result: list[Element | None] = []
-        for name, first in self.feature_starts.values():
-            by_column = {self._column(*element): element for element in self.elements(name)}
-            end = self.problem.row(name).length if self.first else max(by_column) + 1
-            result += [by_column.get(column) for column in range(first, end)]
-        return result
-
-    @property
-    def features(self) -> int:
-        return len(self.feature_elements)
-
-    def _column(self, name: str, block: int, component: int) -> int:
-        shape = self.problem.row(name).blocks[block]
-        return shape.offset + component * shape.component_stride
-
-    @cached_property
     def scratch_bytes(self) -> int:
         written = [name for name in self.contraction.outputs if self.is_far(name) or self.is_stored(name)]
         blocks = [self.problem.row(name).blocks[b] for name in written for b in self.blocks(name)]
@@ -275,7 +172,3 @@ class Segment:
             f"{self.stages} stages of {self.stage.size} B, {len(self.owned_inputs)} + {len(self.owned_outputs)} "
             f"numbers kept a lane, about {self.registers} registers"
         )
-
-
-def _divided(path: Path, scale: float) -> Path:
-    return replace(path, coefficients=tuple((i, j, k, c / scale) for i, j, k, c in path.coefficients))

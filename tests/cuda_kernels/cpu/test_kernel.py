@@ -61,24 +61,43 @@ def test_weights_are_fetched_ahead_and_their_gradients_go_past_the_caches(assemb
     assert backward.count("\tvmovntps") == paths
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("multiplicity", [1, 5, 8, 33, 64])
-def test_rows_become_component_major(multiplicity, dtype):
-    shapes = [(multiplicity, 3), (7, 1), (multiplicity, 7), (2 * multiplicity, 2)]
-    problem = convolution(
+def of_features(shapes, dtype: str = "float32", terms: int = 1):
+    """A problem whose x has rows of these (multiplicity, dim), in mul_ir."""
+    multiplicity = shapes[0][0]
+    return convolution(
         x=channel_row(shapes, "mul_ir"),
         y=copies_row([(1, 1)], "mul_ir"),
         w=weight_row([(multiplicity, 1)]),
         g=channel_row([(multiplicity, 3)], "mul_ir"),
-        paths=(Path((0, 0, 0, 0), ((0, 0, 0, 1.0),)),),
+        paths=(Path((0, 0, 0, 0), tuple((n, 0, n, 1.0) for n in range(terms))),),
         dtype=dtype,
     )
-    rows = np.arange(4 * problem.row("x").length, dtype=dtype).reshape(4, -1)
+
+
+def component_major(rows: np.ndarray, problem) -> np.ndarray:
     result = np.full_like(rows, -1)
     Transposition(problem, "x")(rows.ctypes.data, result.ctypes.data, len(rows), 2)
+    return result
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("multiplicity", [1, 5, 8, 33, 64])
+def test_rows_become_component_major(multiplicity, dtype):
+    shapes = [(multiplicity, 3), (7, 1), (multiplicity, 7), (2 * multiplicity, 2)]
+    problem = of_features(shapes, dtype)
+    rows = np.arange(4 * problem.row("x").length, dtype=dtype).reshape(4, -1)
+    result = component_major(rows, problem)
     start = 0
     for channels, dim in shapes:
         block = rows[:, start : start + channels * dim].reshape(4, channels, dim)
         found = result[:, start : start + channels * dim].reshape(4, dim, channels)
         np.testing.assert_array_equal(found, block.transpose(0, 2, 1))
         start += channels * dim
+
+
+def test_problems_with_rows_in_common_share_their_transposition(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYG_CGCONV_CACHE", str(tmp_path))
+    rows = np.arange(57, dtype="float32").reshape(1, -1)
+    for terms in (1, 2):
+        component_major(rows, of_features([(19, 3)], terms=terms))
+    assert len(list(tmp_path.iterdir())) == 1

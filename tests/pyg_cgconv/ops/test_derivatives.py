@@ -4,6 +4,7 @@ import pytest
 import torch
 from e3nn import o3
 from hypothesis import given
+from hypothesis import strategies as st
 from torch.func import grad, jvp
 
 from tests.problems import Case, error, fill
@@ -54,10 +55,11 @@ def compare(case: Case, device, dtype, deterministic: bool = False) -> None:
     check(case, Derivatives((dtype,) * 3, (inputs, (*inputs, len(inputs))), deterministic), device)
 
 
-@examples(20, long=600)
-@given(problem=problems())
-def test_random_problems(device, problem):
-    check(*problem, device)
+@pytest.mark.parametrize("on_graph", [True, False], ids=["graph", "rows"])
+@examples(30)
+@given(data=st.data())
+def test_random_problems(device, on_graph, data):
+    check(*data.draw(problems(on_graph=on_graph)), device)
 
 
 @pytest.mark.thorough
