@@ -34,7 +34,7 @@ class Monomial(NamedTuple):
 def monomials(problem: Problem) -> tuple[Monomial, ...]:
     """Those of a polynomial, in the order of a dictionary. Their coefficients lie in the same order, side by side."""
     ordered = _gathered(
-        (tuple(zip(features, components, strict=True)), Entry((out, k), (coefficient, q)))  # type: ignore[arg-type]
+        (tuple(zip(features, components, strict=True)), Entry((out, k), (coefficient, q)))
         for out, coefficient, features, indices in _terms(problem)
         for k, q, *components in indices
     )
@@ -98,9 +98,9 @@ def _covered(products: set[Features], begun: set[Features]) -> dict[Features, Fe
         for part in each:
             holders.setdefault(part, set()).add(product)
     found: dict[Features, Features] = {}
-    chosen = iter(sorted(begun & holders.keys()))
+    first = sorted(begun & holders.keys(), reverse=True)
     while holders:
-        part = next(chosen, None) or min(holders, key=lambda part: (-len(holders[part]), part))
+        part = first.pop() if first else min(holders, key=lambda part: (-len(holders[part]), part))
         for product in holders.pop(part, set()):
             found[product] = part
             for other in parts[product] & holders.keys():

@@ -1,5 +1,5 @@
-"""e3nn's linear map as one matrix product for each irrep, however many slots it has; of few nodes in a CUDA graph, which
-operations cost more than arithmetic, as one kernel."""
+"""e3nn's linear map as one matrix product for each irrep, however many slots it has; of few nodes in a CUDA graph as one
+kernel, because there launches cost more than arithmetic."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Linear(Replacement, o3.Linear):
         weight = (self.weight if weight is None else weight).reshape(self.weight_numel)
         bias = (self.bias if bias is None else bias).reshape(self.bias_numel)
         x = features.reshape(-1, features.shape[-1])
-        if is_captured(x) and self._description is not None and len(x) <= FUSED_NODES and x.dtype in DTYPES:
-            return self._by_kernel(x, weight).view(*features.shape[:-1], self._rows_out.dim)
+        if self._description is not None and is_captured(x) and len(x) <= FUSED_NODES and x.dtype in DTYPES:
+            return self._by_kernel(self._description, x, weight).view(*features.shape[:-1], self._rows_out.dim)
         blocks, out = self._rows_in.split(x), []
         pieces = weight.split([u * v for u, v in self._shapes])
         matrices = [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
@@ -105,9 +105,9 @@ class Linear(Replacement, o3.Linear):
         return self._rows_out.join(out).view(*features.shape[:-1], self._rows_out.dim)
 
     @without_autocast
-    def _by_kernel(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _by_kernel(self, description: str, x: Tensor, weight: Tensor) -> Tensor:
         self._rows_in.check(x)
         if self._order_in is not None:
             x = reordered(x, *self._order_in)
-        result = contract(self._description, (x, weight.to(x.dtype)))
+        result = contract(description, (x, weight.to(x.dtype)))
         return result if self._order_out is None else reordered(result, self._order_out.mul_ir, self._order_out.ir_mul)

@@ -9,7 +9,7 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from .._torch import refuse_torchscript
-from ..ops import sorted_edges
+from ..ops import sorted_neighbors
 from ._convolution import Convolution as _Sum
 from ._convolution import obstacle
 from ._replacement import Accelerator, Found, Replacement, found, logger
@@ -68,7 +68,7 @@ class Convolution(Replacement, o3.TensorProduct):
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor, edge_index: Tensor) -> Tensor:
         refuse_torchscript(self)
-        edges = sorted_edges(edge_index, x.shape[0], x.shape[0])
+        edges = sorted_neighbors(edge_index, x.shape[0])
         return self._sum(x, edges, y, weight)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._torch import refuse_torchscript
-from ..ops import Edges, sorted_edges
+from ..ops import Edges, Neighbors, sorted_neighbors
 from ._convolution import Convolution, obstacle
 from ._replacement import Accelerator, Found, Model, Replacement, found
 from ._self_connection import SelfConnection, looked_up
@@ -56,8 +56,8 @@ def _edges(target: Tensor, source: Tensor, nodes: int) -> Edges:
     if both is not None and both is source._base and both.dim() == 2 and both.shape[0] == 2:
         given, rows = (target, source), both.unbind(0)
         if all(_memory(end) == _memory(row) for end, row in zip(given, rows, strict=True)):
-            return sorted_edges(both, nodes, nodes, "target_to_source")
-    return Edges((source, target), nodes)
+            return sorted_neighbors(both, nodes, "target_to_source")
+    return Neighbors((source, target), nodes)
 
 
 def _memory(tensor: Tensor) -> tuple:

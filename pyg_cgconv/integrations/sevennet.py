@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import refuse_torchscript
-from ..ops import sorted_edges
+from ..ops import sorted_neighbors
 from ._convolution import Convolution, obstacle
 from ._replacement import Accelerator, Found, Model, Replacement, found
 from ._self_connection import SelfConnection, looked_up
@@ -60,7 +60,7 @@ class IrrepsConvolution(Replacement, sevenn_convolution.IrrepsConvolution):
         x: Tensor = data[self.key_x]
         if self.is_parallel:
             x = torch.cat([x, data[keys.NODE_FEATURE_GHOST]])
-        edges = sorted_edges(data[self.key_edge_idx], x.shape[0], x.shape[0], "target_to_source")
+        edges = sorted_neighbors(data[self.key_edge_idx], x.shape[0], "target_to_source")
         x = self._sum(x, edges, data[self.key_filter], weight).div(self.denominator)
         if self.is_parallel:
             x = torch.tensor_split(x, data[keys.NLOCAL])[0]

@@ -4,7 +4,8 @@
     formulas      a derivative as a call of another contraction
     batch         torch.vmap: a batch of contractions as one
     operation     the operation of torch that traced programs contain
-    edges         a graph's edges, sorted once: Edges; edge_checks: what is refused
+    edges         a graph's edges, sorted once: Edges, Neighbors; edge_checks: what is refused
+    groups        nodes by their group, such as their element
     shared_edges  one sort for all calls with one edge_index
     run           a contraction's kernels on a device
     cpu, cuda     passes, memory, launch there; plan: what both make of a contraction
@@ -18,9 +19,10 @@ The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda
 from ._ahead import compile_for_gpu, recorded, work_for_threads
 from ._contract import contract
 from ._edge_checks import check_nodes, checks_on_host
-from ._edges import FLOWS, EdgeList, Edges, Groups, told_sizes
+from ._edges import FLOWS, EdgeList, Edges, Neighbors, told_sizes
+from ._groups import Groups
 from ._run import DTYPES
-from ._shared_edges import sorted_edges, sorted_groups
+from ._shared_edges import sorted_edges, sorted_groups, sorted_neighbors
 
 __all__ = [
     "DTYPES",
@@ -28,6 +30,7 @@ __all__ = [
     "EdgeList",
     "Edges",
     "Groups",
+    "Neighbors",
     "check_nodes",
     "checks_on_host",
     "compile_for_gpu",
@@ -35,6 +38,7 @@ __all__ = [
     "recorded",
     "sorted_edges",
     "sorted_groups",
+    "sorted_neighbors",
     "told_sizes",
     "work_for_threads",
 ]

@@ -19,13 +19,6 @@ ROW_EDGES = 256
 """Edges of one node that a GPU's block of threads walks; nodes with more are cut, lest the GPU wait for one block. More
 than the 160 neighbours of a dense lattice, which would pay for the cuts and gain nothing."""
 
-GROUP_ROWS = ((512, 4), (2048, 8), (1 << 13, 16))
-"""For up to so many nodes in all, how many nodes of a group a block takes. H100, symmetric contraction of 128 channels:
-1,000 nodes by 4, 8 and 16: forward 0.018, 0.016, 0.016 ms; 4,096 nodes by 16 and 32: forward 0.079 and 0.087 ms,
-gradients by features and weights 0.47 and 0.33."""
-GROUP_BLOCKS = 512
-"""Rows that more nodes in groups are cut into, about."""
-
 WORTHWHILE = 8 * ROW_EDGES
 """Graphs with fewer edges are not cut: to look for large nodes takes longer than to walk one."""
 
@@ -185,27 +178,12 @@ class Edges:
         return f"Edges({self.num_edges} edges, {self.sources} sources, {self.targets} targets, {self.device})"
 
 
-class Groups(Edges):
-    """Nodes listed by their group, such as their element: node n is an edge from node n to its group, which has
-    coefficients that all of its nodes share."""
-
-    @classmethod
-    def of(cls, group: Tensor, groups: int) -> Groups:
-        """Of the group (N,) of each node, int64 or int32, below `groups`; or of one-hot groups (N, groups)."""
-        if group.dim() == 2:
-            group = group.argmax(1)
-        node = torch.arange(group.shape[0], dtype=group.dtype, device=group.device)
-        return cls((node, group), group.shape[0], groups)
+class Neighbors(Edges):
+    """Edges of a neighbour list. Atoms have about as many neighbours each: none is cut into rows, which saves a GPU 17
+    small operations for each list, and in each call a look at what was cut."""
 
     def _row_edges(self) -> int | None:
-        """Groups are large and few: without cuts there would be too few blocks for a GPU."""
-        if not self.target.is_cuda:
-            return super()._row_edges()
-        largest = GROUP_ROWS[-1][1]
-        if is_traced(self.target):
-            return largest
-        few = (row for most, row in GROUP_ROWS if self.num_edges < most)
-        return next(few, max(largest, self.num_edges // GROUP_BLOCKS))
+        return None
 
 
 def is_edge_index(edge_index: object) -> TypeGuard[EdgeIndex]:
@@ -273,10 +251,10 @@ def _listed(node: Tensor, other: Tensor, nodes: int, most: int | None) -> EdgeLi
 
 def listed_by_source(graph: Graph) -> EdgeList:
     """The edges by source, of those by target."""
-    starts, owners, edges, others, _ = graph.by_target
+    starts, owners, edges, others, continuing = graph.by_target
     order = edges.argsort()
     target = owners.repeat_interleave(starts.diff(), output_size=edges.shape[0])
-    return _listed(others[order], target[order], graph.sources, _row_edges(edges))
+    return _listed(others[order], target[order], graph.sources, _row_edges(edges) if len(continuing) else None)
 
 
 def _row_edges(edges: Tensor) -> int | None:

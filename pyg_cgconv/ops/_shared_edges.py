@@ -12,7 +12,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from .._torch import is_traced, is_transformed, untransformed, without_transforms
 from ..cuda_graphs import captured_graph
-from ._edges import FLOWS, Edges, Groups, checks_on_host, is_edge_index
+from ._edges import FLOWS, Edges, Neighbors, checks_on_host, is_edge_index
+from ._groups import Groups
 
 _Sorted = TypeVar("_Sorted", bound=Edges)
 
@@ -32,7 +33,9 @@ class _Shared(NamedTuple):
 _recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def sorted_edges(edge_index: Tensor, sources: int, targets: int, flow: str = FLOWS[0]) -> Edges:
+def sorted_edges(
+    edge_index: Tensor, sources: int, targets: int, flow: str = FLOWS[0], kind: type[Edges] = Edges
+) -> Edges:
     """The edges of this very tensor, sorted at its first use, and in a CUDA graph once for each replay.
 
     On a CPU, and on a GPU with ``PYG_CGCONV_CHECK=1``, its content is compared. On a GPU a write is otherwise seen if
@@ -41,7 +44,13 @@ def sorted_edges(edge_index: Tensor, sources: int, targets: int, flow: str = FLO
     """
     plain = untransformed("edge_index", edge_index.as_tensor() if is_edge_index(edge_index) else edge_index)
     key = edge_index if is_edge_index(edge_index) else plain
-    return _sorted(key, plain, partial(Edges, sources=sources, targets=targets, flow=flow), (sources, targets, flow))
+    make = partial(kind, sources=sources, targets=targets, flow=flow)
+    return _sorted(key, plain, make, (sources, targets, flow, kind))
+
+
+def sorted_neighbors(edge_index: Tensor, nodes: int, flow: str = FLOWS[0]) -> Edges:
+    """The same for the edges of a neighbour list: see :class:`Neighbors`."""
+    return sorted_edges(edge_index, nodes, nodes, flow, Neighbors)
 
 
 def sorted_groups(group: Tensor, groups: int) -> Groups:

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from .._torch import in_forward_mode, is_plain
 from ..cuda_graphs import is_captured
 from ..nn import InteractionBlock, prepared_species
-from ..ops import Edges
+from ..ops import Edges, sorted_neighbors
 from ._atoms import Atoms
 from ._edge_functions import EdgeFunctions
 
@@ -96,7 +96,10 @@ def _at_once(potential: Potential, atoms: Atoms, owned: int | None) -> Update:
     functions = _functions(potential)(atoms.vectors) if atoms.functions is None else atoms.functions
     features = *functions, _edge_species(potential, atoms.species, atoms.source)
     species = _prepared(potential, atoms.species if owned is None else atoms.species[:owned])
-    return lambda block, x: block(x, species, atoms.edge_index, *features)
+    edges: Any = atoms.edge_index
+    if not isinstance(edges, Edges):
+        edges = sorted_neighbors(edges, atoms.species.shape[0])
+    return lambda block, x: block(x, species, edges, *features)
 
 
 def _in_pieces(potential: Potential, atoms: Atoms, owned: int | None, most: int) -> Update:

@@ -114,9 +114,7 @@ def square(product: o3.TensorProduct) -> str:
     return _written(form="square", irreps=[str(product.irreps_in1), str(product.irreps_out)], paths=paths)
 
 
-def linear(
-    irreps_in: o3.Irreps, irreps_out: o3.Irreps, paths: Sequence[tuple[int, int, float]] | None = None
-) -> str:
+def linear(irreps_in: o3.Irreps, irreps_out: o3.Irreps, paths: Sequence[tuple[int, int, float]] | None = None) -> str:
     """A linear map of features in ir_mul.
 
     Args:
