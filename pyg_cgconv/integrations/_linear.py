@@ -1,5 +1,6 @@
-"""e3nn's linear map as one matrix product for each irrep, however many slots it has; of few nodes in a CUDA graph as one
-kernel, because there launches cost more than arithmetic."""
+"""e3nn's linear map as one matrix product for each irrep, however many slots it has.
+
+In a CUDA graph it is one kernel for few nodes: there launches cost more than arithmetic."""
 
 from __future__ import annotations
 
