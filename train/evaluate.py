@@ -14,7 +14,7 @@ from ase import Atoms
 from torch_geometric.data import Data
 
 from datasets.atoms_details import DEFAULT_HEAD
-from datasets.atoms_file import read_atoms
+from datasets.atoms_reading import read_atoms
 from datasets.atoms_stress import stress_of
 from datasets.label_names import names_like, value_of
 from pyg_cgconv.potential import Potential
