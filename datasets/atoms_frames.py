@@ -1,4 +1,4 @@
-"""The frames of files that ASE reads, made alike and joined while they are read: never more than a few are in memory."""
+"""The frames of files that ASE reads, made alike and joined while they are read: few are in memory at a time."""
 
 import warnings
 from collections.abc import Iterator, Sequence

@@ -12,7 +12,7 @@ from torch_geometric.data import Data, InMemoryDataset
 
 from datasets.ase_atoms import to_ase
 from datasets.frame_cache import fingerprint, folder_of_cache, load, save
-from datasets.joined import item
+from datasets.joined import Part, item
 from datasets.preprocessing import processed
 from datasets.spread import Statistics, statistics
 
@@ -49,6 +49,8 @@ class StructureDataset(InMemoryDataset):
             which cannot be told from another.
     """
 
+    slices: dict[str, Tensor] | None
+
     def __init__(
         self,
         read: Callable[[Path | None], Collated],
@@ -84,7 +86,15 @@ class StructureDataset(InMemoryDataset):
 
     def get(self, idx: int) -> Data:
         """The structure before ``transform``. Of those in files, nothing stays in memory."""
-        return item(self._data, self.slices, idx) if self.is_mapped and self.len() > 1 else super().get(idx)
+        return item(*self.columns(), idx) if self.is_mapped and self.len() > 1 else super().get(idx)
+
+    def columns(self) -> Part:
+        """All structures in one, before ``transform``, and where in it each begins."""
+        data, begins = self._data, self.slices
+        if begins is None:
+            sizes = {name: value.shape[data.__cat_dim__(name, value) or 0] for name, value in data.to_dict().items()}
+            begins = {name: torch.tensor([0, size]) for name, size in sizes.items()}
+        return data, begins
 
     def check_whole(self, wanted: str, source: object) -> None:
         """Raises ValueError, in the name of ``wanted``, where this is a selection of the structures of ``source``."""
