@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from ase.geometry import complete_cell
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch_geometric.data import Data, Dataset
+from torch_geometric.data import Batch, Data, Dataset
 from torch_geometric.loader import DataLoader
 
 from datasets.atoms_details import DEFAULT_CONFIG_TYPE
@@ -209,19 +209,19 @@ class FrameDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._place = state_dict
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> torch.utils.data.DataLoader:
         frames, place = self.splits.train, self._place
         skip = place["batches"] * self.batch_size
         sampler = EpochSampler(frames, self.seed, *self._devices(), epoch=place["epoch"], skip=skip)
         return self._loader(frames, self.batch_size, sampler)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> torch.utils.data.DataLoader:
         devices, device = self._devices()
         frames = self.splits.validation
         sampler = UnrepeatedDistributedSampler(frames, devices, device, shuffle=False) if devices > 1 else None
         return self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size, sampler)
 
-    def predict_dataloader(self) -> list[DataLoader]:
+    def predict_dataloader(self) -> list[torch.utils.data.DataLoader]:
         """Validation, test and, if there are any, old test frames, in this order."""
         evaluated = [frames for part, frames in self.splits.parts().items() if part != "train"]
         return [self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size) for frames in evaluated]
@@ -233,12 +233,18 @@ class FrameDataModule(LightningDataModule):
         """The number of devices that share the frames, and which of them this is."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _loader(self, frames: Sequence[Data], batch_size: int, sampler=None) -> DataLoader:
-        return DataLoader(
-            frames,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def _loader(self, frames: Sequence[Data], batch_size: int, sampler=None) -> torch.utils.data.DataLoader:
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "sampler": sampler,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
+        if isinstance(frames, FrameTable):  # which gives batches, not frames
+            return torch.utils.data.DataLoader(cast(Any, frames), collate_fn=_as_it_is, **options)
+        return DataLoader(frames, **options)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

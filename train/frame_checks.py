@@ -23,7 +23,7 @@ CHARGE_ERROR = 0.05  # e: printed digits sum to less
 FRAMES_FOR_EACH_ELEMENT = 5  # that a fit needs to tell outliers
 SHOWN = 3
 # Frames of whose energies the fit is made, and that are looked at together.
-LOOKED_AT = 20_000
+LOOKED_AT = 5_000
 
 
 def warn_of_unlikely_frames(sources: Sequence[SourceFrame]) -> None:

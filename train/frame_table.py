@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from ase.geometry import complete_cell
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 from datasets import StructureDataset
 
 # Frames that are looked at together, so that few are in memory.
 BLOCK = 4096
-# Of fewer frames in files, objects are kept as if they were in memory: 20 MB at most, which spare making them again.
-FEW_FRAMES = 2000
+# Of fewer frames in files, objects are kept as if they were in memory: 10 MB at most, which spare making them again.
+FEW_FRAMES = 1000
 
 
 class FrameColumns:
@@ -91,10 +91,9 @@ class FrameColumns:
     def frame(self, row: int) -> Data:
         if self._kept is not None and row in self._kept:
             return self._kept[row]
-        frame = Data.from_dict({name: self.value(name, row) for name in self.names()})
-        for name, (codes, texts) in self.texts.items():
-            frame[name] = texts[codes[row]]
-        frame.place = self.place(row)
+        values = {name: self.value(name, row) for name in self.names()}
+        texts = {name: texts[codes[row]] for name, (codes, texts) in self.texts.items()}
+        frame = Data.from_dict({**values, **texts, "place": self.place(row)})
         if self._kept is not None:
             self._kept[row] = frame
         return frame
@@ -164,6 +163,15 @@ class FrameTable(Sequence[Data]):
         if isinstance(which, slice | np.ndarray):
             return FrameTable(self.columns, self.rows[which])
         return self.columns.frame(int(self.rows[which]))
+
+    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+        """The batch that PyG would make of the frames with these ``numbers``, but for text: what a loader asks for."""
+        rows = self.rows[np.asarray(numbers)]
+        atoms, edges = (torch.from_numpy(self.columns.sizes(name, rows)) for name in ("pos", "edge_index"))
+        ptr = torch.cat([atoms.new_zeros(1), atoms.cumsum(0)])
+        values = {name: self.columns.joined(name, rows) for name in self.columns.names()}
+        values["edge_index"] += ptr[:-1].repeat_interleave(edges)
+        return Batch(batch=torch.arange(len(rows)).repeat_interleave(atoms), ptr=ptr, **values)
 
     def __add__(self, other: "FrameTable") -> "FrameTable":
         """Both, one after the other."""

@@ -12,6 +12,10 @@ from torch_geometric.data import Data
 from datasets.atoms_labels import MOMENTS
 from train.columns import blocks, elements, joined, num_atoms, num_edges, selected, with_label
 
+# Singular values of a composition, relative to the largest, that are rounding: others are far larger, as an element is
+# in one of a million frames at least.
+RANK = 1e-10
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -68,7 +72,7 @@ def fit_energy_reference(composition: np.ndarray, energy: np.ndarray, known: np.
     reference = np.full(composition.shape[1], np.nan) if known is None else known.copy()
     fitted = np.isnan(reference)
     left = energy - composition[:, ~fitted] @ reference[~fitted]
-    reference[fitted], *_ = np.linalg.lstsq(composition[:, fitted].astype(np.float64), left, rcond=None)
+    reference[fitted], *_ = np.linalg.lstsq(composition[:, fitted].astype(np.float64), left, rcond=RANK)
     return reference
 
 
