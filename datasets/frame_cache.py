@@ -54,9 +54,17 @@ def fingerprint(paths: Sequence[Path], settings: tuple, **transforms) -> str:
 
 @contextmanager
 def folder_of_cache(folder: Path) -> Iterator[Path]:
-    """``folder``, made if it is not there, and removed again if nothing came of it."""
+    """``folder``, made if it is not there, and removed again if nothing came of it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        complaint = f"cache: the folder cannot be made ({error.strerror}); name another one"
+        raise OSError(error.errno, complaint, str(folder)) from error
     try:
         yield folder
     except BaseException:

@@ -22,6 +22,7 @@ from train.columns import with_label
 from train.comparison import compare, table_of, write_comparison
 from train.data import EVALUATION_BATCH_FACTOR, check_label_names, made_alike
 from train.data_files import DataFiles
+from train.frame_table import FrameTable
 from train.frame_weights import leave_out_labels_without_weight, name_details
 from train.md17 import MD17Options, read_splits
 from train.metrics import Labels
@@ -136,6 +137,8 @@ def of_head(compared: Frames, potential: Potential, head: str | None) -> tuple[F
         ValueError: there is no such head, or heads of frames are not known or not named.
     """
     heads = potential.hyperparameters["heads"]
+    if heads is None and head is None and isinstance(compared.frames, FrameTable):
+        return compared, potential  # frames of its training
     if heads is None or head is not None:
         alone = potential.with_head(head)
         kept = [frame for frame in compared.frames if head is None or head_of(frame, heads) in (head, DEFAULT_HEAD)]
