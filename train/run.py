@@ -1,9 +1,10 @@
 """One training from frames to results, and the run folder that it fills."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch_geometric.loader import DataLoader
 
 from train.checkpoints import BEST
@@ -97,6 +98,7 @@ def fit_and_report(
     for level in levels:
         say(level.describe(statistics.species))
     quantities = quantities_of(splits.train)
+    warn_of_idle_weights(fit, quantities)
     if tuning.init is None:
         module = new_module(model, fit, statistics, run.dtype, quantities)
     else:
@@ -140,6 +142,16 @@ def check_labels(splits: Splits, fit: FitOptions, of: str = "") -> None:
             "show how well they are learned; give some, or set "
             f"{' and '.join(f'{name}_weight' for name in missing)} to 0"
         )
+
+
+def warn_of_idle_weights(fit: FitOptions, learned: Collection[str]) -> None:
+    """Warns where a weight was chosen for a label that is not ``learned``."""
+    for name in (f"{quantity}_weight" for quantity in QUANTITIES if quantity not in learned):
+        if (weight := getattr(fit, name)) not in (0, getattr(FitOptions, name)):
+            rank_zero_warn(
+                f"{name}={weight}: it has no effect, as no training frame has such a label that is read; look at "
+                "`labels` and at the names of the labels in the files"
+            )
 
 
 def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
