@@ -64,7 +64,7 @@ class AlloysEMT(StructureDataset):
         num_workers: int = 0,
     ):
         super().__init__(
-            lambda: read_alloys(FILE),
+            lambda _: read_alloys(FILE),
             [FILE],
             ("AlloysEMT", READER_VERSION),
             transform,

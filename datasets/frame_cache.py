@@ -12,7 +12,8 @@ import os
 import pickle
 import types
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -51,9 +52,26 @@ def fingerprint(paths: Sequence[Path], settings: tuple, **transforms) -> str:
     return digest.hexdigest()[:32]
 
 
-def make_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextmanager
+def folder_of_cache(folder: Path) -> Iterator[Path]:
+    """``folder``, made if it is not there, and removed again if nothing came of it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        complaint = f"cache: the folder cannot be made ({error.strerror}); name another one"
+        raise OSError(error.errno, complaint, str(folder)) from error
+    try:
+        yield folder
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # another process writes there, too
+                folder.rmdir()
+        raise
 
 
 def save(path: Path, data: Data, slices, num_frames_read: int):
@@ -62,7 +80,7 @@ def save(path: Path, data: Data, slices, num_frames_read: int):
     Raises:
         OSError: it cannot be written.
     """
-    make_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{uuid.uuid4().hex}.unfinished")
     try:
         torch.save({"data": data.to_dict(), "slices": slices, "num_frames_read": num_frames_read}, unfinished)

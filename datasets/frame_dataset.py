@@ -44,7 +44,7 @@ class FrameDataset(StructureDataset):
     ):
         settings = () if cache is None else (_digest(frames),)
         super().__init__(
-            lambda: _collated(frames), [], settings, transform, pre_transform, pre_filter, cache, num_workers
+            lambda _: _collated(frames), [], settings, transform, pre_transform, pre_filter, cache, num_workers
         )
 
 

@@ -8,16 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch_geometric.data import Data, InMemoryDataset
-from torch_geometric.data.collate import collate
 from tqdm import tqdm
 
-from datasets.joined import Part, joined
+from datasets.joined import FRAMES_IN_A_PART, Part, joined, packed
 
 # A pre_transform over more frames than this takes minutes: show a progress bar.
 FRAMES_WORTH_A_BAR = 10_000
-# Are in memory together, and come back from a process in one piece: with neighbour lists, 250 atoms of a metal make
-# 15 MB, molecules of 18 atoms 0.1 MB, which a process takes longer to make than to send.
-FRAMES_IN_A_PART = 32
 
 
 def processed(
@@ -99,7 +95,4 @@ def _in_parallel(frames: _Processed, num_workers: int, bar: tqdm) -> Iterator[Pa
 
 def _packed(frames: list[Data | None]) -> Part | None:
     kept = [frame for frame in frames if frame is not None]
-    if not kept:
-        return None
-    data, slices, _ = collate(type(kept[0]), kept, increment=False, add_batch=False)
-    return data, slices
+    return packed(kept) if kept else None

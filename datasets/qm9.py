@@ -81,7 +81,7 @@ class QM9(PropertyDataset):
     ):
         self.source, names, read = _find(root)
         super().__init__(
-            lambda: _collated(read(self.source)),
+            lambda _: _collated(read(self.source)),
             [self.source / name for name in names],
             ("QM9", READER_VERSION),
             transform,
@@ -121,7 +121,7 @@ class QM9Sample(PropertyDataset):
         num_workers: int = 0,
     ):
         super().__init__(
-            lambda: _collated(read_sample(SAMPLE)),
+            lambda _: _collated(read_sample(SAMPLE)),
             [SAMPLE],
             ("QM9Sample", READER_VERSION),
             transform,

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
 from datasets.ase_atoms import to_ase
-from datasets.frame_cache import fingerprint, load, make_folder, save
+from datasets.frame_cache import fingerprint, folder_of_cache, load, save
+from datasets.joined import Part, item
 from datasets.preprocessing import processed
 from datasets.spread import Statistics, statistics
 
@@ -29,7 +30,7 @@ class StructureDataset(InMemoryDataset):
     sorted by receiver, also in a batch.
 
     Args:
-        read: Reads the structures, in one.
+        read: Reads the structures, in one; in files of the folder that it is given, if it is one and they may be many.
         files: What it reads.
         settings: All else that decides what it gives, as values with a repr: a version of the reader, arguments.
         transform: Applied to an item at every access.
@@ -48,9 +49,11 @@ class StructureDataset(InMemoryDataset):
             which cannot be told from another.
     """
 
+    slices: dict[str, Tensor] | None
+
     def __init__(
         self,
-        read: Callable[[], Collated],
+        read: Callable[[Path | None], Collated],
         files: Sequence[Path],
         settings: tuple,
         transform: Callable | None = None,
@@ -60,22 +63,38 @@ class StructureDataset(InMemoryDataset):
         num_workers: int = 0,
     ):
         super().__init__(None, transform, pre_transform, pre_filter)
-        kept = None
-        if cache is not None:
-            name = fingerprint(files, settings, pre_transform=pre_transform, pre_filter=pre_filter)
-            kept = Path(cache).expanduser() / f"frames-{name}.pt"
-        if kept is not None and kept.exists():
-            self.data, self.slices, self.num_frames_read = load(kept)
+        self.is_mapped = cache is not None
+        if cache is None:
+            self.num_frames_read = self._make(read, num_workers)
             return
-        self.data, self.slices = read()
-        self.num_frames_read = self.len()
-        if pre_filter is not None or pre_transform is not None:
-            folder = None if kept is None else make_folder(kept.parent)
-            self.data, self.slices = processed(self, pre_filter, pre_transform, num_workers, folder)
-            self._data_list = None  # the structures as they were before
-        if kept is not None:
-            save(kept, self._data, self.slices, self.num_frames_read)
-            self.data, self.slices, self.num_frames_read = load(kept)
+        name = fingerprint(files, settings, pre_transform=pre_transform, pre_filter=pre_filter)
+        kept = Path(cache).expanduser() / f"frames-{name}.pt"
+        if not kept.exists():
+            with folder_of_cache(kept.parent) as folder:
+                count = self._make(read, num_workers, folder)
+                save(kept, self._data, self.slices, count)
+        self.data, self.slices, self.num_frames_read = load(kept)
+
+    def _make(self, read: Callable[[Path | None], Collated], num_workers: int, folder: Path | None = None) -> int:
+        """Takes what is read, filtered and transformed, in files of ``folder`` if there is one, and says how many were
+        read."""
+        self.data, self.slices = read(folder)
+        count = self.len()
+        if self.pre_filter is not None or self.pre_transform is not None:
+            self.data, self.slices = processed(self, self.pre_filter, self.pre_transform, num_workers, folder)
+        return count
+
+    def get(self, idx: int) -> Data:
+        """The structure before ``transform``. Of those in files, nothing stays in memory."""
+        return item(*self.columns(), idx) if self.is_mapped and self.len() > 1 else super().get(idx)
+
+    def columns(self) -> Part:
+        """All structures in one, before ``transform``, and where in it each begins."""
+        data, begins = self._data, self.slices
+        if begins is None:
+            sizes = {name: value.shape[data.__cat_dim__(name, value) or 0] for name, value in data.to_dict().items()}
+            begins = {name: torch.tensor([0, size]) for name, size in sizes.items()}
+        return data, begins
 
     def check_whole(self, wanted: str, source: object) -> None:
         """Raises ValueError, in the name of ``wanted``, where this is a selection of the structures of ``source``."""

@@ -9,6 +9,7 @@ The way of a run, one module each:
   ``frame_weights`` say how much others count, ``frame_checks`` and ``unit_checks`` what is odd about them, and
   ``division`` divides them; ``label_counts`` tell what they lack;
 - ``run`` says what is done in which order and owns the run folder; ``qm9_run`` does so for a property of molecules;
+- ``frame_table`` has frames in columns, which need no objects, and ``columns`` joins what many frames hold;
 - ``data`` and ``sampler`` make batches, ``statistics`` the energy reference and the force scale (``qm9_statistics``);
 - ``fine_tuning`` starts from a trained potential with ``initial_energies`` of atoms, of which ``freezing`` keeps some
   as it is;

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from torch_geometric.data import Data
 
 from train.captured_step import CapturedStep
+from train.columns import num_atoms, num_edges
 from train.module import PotentialModule
 from train.options import FitOptions, ModelOptions, RunOptions
 from train.padded_frames import PaddedFrames
@@ -110,7 +111,7 @@ class CapturedStrategy(SingleDeviceStrategy):
 
 def padding_percent(frames: Sequence[Data], batch_size: int) -> float:
     """The part of the edges of padded batches that is padding, in percent."""
-    sizes = PaddedSizes([frame.num_nodes for frame in frames], [frame.num_edges for frame in frames])
+    sizes = PaddedSizes(num_atoms(frames), num_edges(frames))
     return 100 * sizes.waste(batch_size)
 
 

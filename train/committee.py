@@ -1,7 +1,7 @@
 """Committees: one training after the other, from other weights or on other frames, and how well their spread tells
 their error."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,10 +14,12 @@ from torch_geometric.data import Data
 
 from pyg_cgconv.potential import Potential
 from train.checkpoints import LAST
-from train.data import Splits, labels, quantities_of
+from train.columns import concatenated, elements, heads_of, selected, with_label
+from train.data import Splits, labels
 from train.division import with_all_labels_first
 from train.fitting import session, working_in, writing_in
 from train.html_report import write_report
+from train.loss import QUANTITIES
 from train.metrics import MEV_PER_EV, Labels, errors, trivial_prediction
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions
 from train.outputs import written_whole
@@ -82,51 +84,34 @@ class CommitteeOptions:
             return splits
         random = torch.Generator().manual_seed(self.member)
         if self.committee_frames == "bootstrap":
-            return replace(splits, train=with_all_kinds(splits.train, lambda: bootstrapped(splits.train, random)))
-        frames, count = [*splits.train, *splits.validation], len(splits.validation)
-        shuffled: list[Data] = []
-
-        def draw() -> list[Data]:
-            order = [frames[i] for i in torch.randperm(len(frames), generator=random).tolist()]
-            shuffled[:] = with_all_labels_first(order, count, labels_of)
-            return shuffled[count:]
-
-        return replace(splits, train=with_all_kinds(splits.train, draw), validation=shuffled[:count])
-
-
-def bootstrapped(frames: Sequence[Data], random: torch.Generator) -> list[Data]:
-    return [frames[i] for i in torch.randint(len(frames), (len(frames),), generator=random).tolist()]
-
-
-def labels_of(frame: Data) -> tuple[str, ...]:
-    """Its labels, which are others with each head."""
-    head = int(frame.head) if "head" in frame else 0
-    return tuple(f"{name} of head {head}" for name in quantities_of([frame]))
+            count, frames, labelled = 0, splits.train, labels_by_head(splits.train, len(splits.heads))
+            orders = (torch.randint(len(frames), (len(frames),), generator=random).numpy() for _ in range(DRAWS))
+        else:
+            count, frames = len(splits.validation), concatenated(splits.train, splits.validation)
+            labelled = labels_by_head(frames, len(splits.heads))
+            shuffled = (torch.randperm(len(frames), generator=random).numpy() for _ in range(DRAWS))
+            orders = (with_all_labels_first(order, count, labelled) for order in shuffled)
+        wanted = kinds(splits.train, labels_by_head(splits.train, len(splits.heads)))
+        for order in orders:
+            train = selected(frames, order[count:])
+            if kinds(train, labelled[order[count:]]) == wanted:
+                validation = selected(frames, order[:count]) if count else splits.validation
+                return replace(splits, train=train, validation=validation)
+        raise ValueError(
+            "committee_frames: random draws of the training frames lack some elements or labels, because these occur "
+            "in very few frames; take --committee_frames same"
+        )
 
 
-def with_all_kinds(frames: Sequence[Data], draw: Callable[[], list[Data]]) -> list[Data]:
-    """The first of what ``draw()`` gives that has every element of ``frames`` and labels of every name.
-
-    Raises:
-        ValueError: that does not happen.
-    """
-    wanted = elements(frames), labels_of_all(frames)
-    for _ in range(DRAWS):
-        drawn = draw()
-        if (elements(drawn), labels_of_all(drawn)) == wanted:
-            return drawn
-    raise ValueError(
-        "committee_frames: random draws of the training frames lack some elements or labels, because these occur in "
-        "very few frames; take --committee_frames same"
-    )
+def labels_by_head(frames: Sequence[Data], heads: int) -> np.ndarray:
+    """Which labels each frame has, (frames, labels x heads); those of different heads are different labels."""
+    own = heads_of(frames)[:, None] == np.arange(max(1, heads))
+    return np.concatenate([with_label(frames, name)[:, None] & own for name in sorted(QUANTITIES)], axis=1)
 
 
-def labels_of_all(frames: Sequence[Data]) -> set[str]:
-    return {label for frame in frames for label in labels_of(frame)}
-
-
-def elements(frames: Sequence[Data]) -> set[int]:
-    return set(torch.cat([frame.z for frame in frames]).unique().tolist())
+def kinds(frames: Sequence[Data], labelled: np.ndarray) -> tuple[list[int], list[int]]:
+    """Elements and labels that occur in ``frames``."""
+    return elements(frames).tolist(), np.flatnonzero(labelled.any(axis=0)).tolist()
 
 
 def is_committee(folder: Path) -> bool:
@@ -201,7 +186,7 @@ def report(folder: Path, splits: Splits, members: list[dict], batch_size: int) -
         "seconds": sum(member["seconds"] for member in members),
         "epochs": sum(member["epochs"] for member in members),
         "test": errors(predicted, reference),
-        "baseline": errors(trivial_prediction(labels(splits.train, splits.heads), reference), reference),
+        "baseline": errors(trivial_prediction(labels(splits.train, splits.heads, ["energy"]), reference), reference),
         "spread": spread_and_error(predicted, reference, np.concatenate(spread)) if spread else {},
         "members": [{name: member[name] for name in ("folder", "seed", "seconds", "test")} for member in members],
         "versions": versions(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,13 +10,15 @@ from ase.geometry import complete_cell
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
-from torch_geometric.data import Data, Dataset
+from torch_geometric.data import Batch, Data, Dataset
 from torch_geometric.loader import DataLoader
 
 from datasets.atoms_details import DEFAULT_CONFIG_TYPE
 from datasets.atoms_labels import MOMENTS
 from datasets.label_names import item_shape
 from pyg_cgconv.potential import RadiusGraph
+from train.columns import elements, has_label, heads_of, joined, num_atoms, selected, texts_of, with_label
+from train.frame_table import FrameTable
 from train.isolated_atoms import IsolatedAtom
 from train.loss import QUANTITIES
 from train.metrics import Labels
@@ -45,7 +47,7 @@ class Splits:
 
     def parts(self) -> dict[str, Sequence[Data]]:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return parts | ({"replay": self.replay} if self.replay else {})
+        return parts | ({"replay": self.replay} if len(self.replay) else {})
 
     def by_head(self) -> list["Splits"]:
         """The frames of each head; all of them where there are no heads."""
@@ -56,7 +58,7 @@ class Splits:
             Splits(
                 f"head {name}",
                 isolated=[atom for atom in self.isolated if atom.head == number],
-                **{part: [frame for frame in getattr(self, part) if frame.head.item() == number] for part in lists},
+                **{part: selected(getattr(self, part), heads_of(getattr(self, part)) == number) for part in lists},
             )
             for number, name in enumerate(self.heads)
         ]
@@ -87,10 +89,9 @@ def with_neighbors(frames: Iterable[Data], cutoff: float) -> list[Data]:
 
 def check_species(splits: Splits, of: str = "") -> None:
     """Raises ValueError where validation or test frames hold elements that the potential does not learn in training."""
-    known = {number for frame in splits.train for number in frame.z.tolist()}
+    known = set(elements(splits.train).tolist())
     for part, frames in splits.parts().items():
-        unknown = {number for frame in frames for number in frame.z.tolist()} - known
-        if unknown:
+        if unknown := set(elements(frames).tolist()) - known:
             raise ValueError(
                 f"{part} frames{of} hold atomic numbers {sorted(unknown)}, the training frames only {sorted(known)}"
             )
@@ -98,7 +99,7 @@ def check_species(splits: Splits, of: str = "") -> None:
 
 def quantities_of(frames: Sequence[Data]) -> tuple[str, ...]:
     """Those of :data:`train.loss.QUANTITIES` that any of ``frames`` has a label of."""
-    return tuple(name for name in QUANTITIES if any(has_label(frame, name) for frame in frames))
+    return tuple(name for name in QUANTITIES if with_label(frames, name).any())
 
 
 def check_label_names(names: Collection[str]) -> None:
@@ -110,12 +111,9 @@ def check_label_names(names: Collection[str]) -> None:
         )
 
 
-def has_label(frame: Data, name: str) -> bool:
-    return name in frame and not bool(frame[name].isnan().all())
-
-
 def made_alike(frames: Sequence[Data]) -> None:
-    """Gives all ``frames`` the attributes that any of them has, in place: PyG can batch molecules with crystals.
+    """Gives all ``frames`` the attributes that any of them has, in place: PyG can batch molecules with crystals. Those
+    of a table are alike.
 
     A missing label is NaN, a missing weight 1, a missing charge 0, a missing ``config_type`` "Default". A missing cell,
     or one that spans no volume, is completed by unit vectors in directions that are not periodic: nothing but the
@@ -124,6 +122,8 @@ def made_alike(frames: Sequence[Data]) -> None:
     Raises:
         ValueError: a frame has a stress but no volume.
     """
+    if isinstance(frames, FrameTable):
+        return
     labels = [name for name in QUANTITIES if any(name in frame for frame in frames)]
     cells, weights, config_types, charges = (
         any(name in frame for frame in frames) for name in ("cell", "weight", "config_type", "charge")
@@ -153,27 +153,26 @@ def _complete_cell(frame: Data, number: int) -> None:
         frame.cell = torch.from_numpy(complete_cell(frame.cell[0].numpy())).to(frame.cell).reshape(1, 3, 3)
 
 
-def labels(frames: Sequence[Data], heads: Sequence[str] = ()) -> Labels:
-    """Reference labels of ``frames``, of which each has one of ``heads``, if there are some."""
+def labels(frames: Sequence[Data], heads: Sequence[str] = (), names: Sequence[str] = QUANTITIES) -> Labels:
+    """Reference labels of ``frames``, of which each has one of ``heads``, if there are some; those with these
+    ``names``."""
     return Labels(
-        **{name: _joined_if_any(frames, name) for name in QUANTITIES},
-        num_atoms=np.array([frame.num_nodes for frame in frames]),
-        numbers=torch.cat([frame.z for frame in frames]).numpy(),
+        **{name: _joined_if_any(frames, name) if name in names else None for name in QUANTITIES},
+        num_atoms=num_atoms(frames),
+        numbers=joined(frames, "z").to(torch.uint8).numpy(),
         config_types=_config_types(frames),
-        heads=np.array([heads[frame.head.item()] for frame in frames]) if heads else None,
+        heads=np.array(heads)[heads_of(frames)] if heads else None,
     )
 
 
 def _config_types(frames: Sequence[Data]) -> np.ndarray | None:
     """The names (frames,), None where all frames have the same or none."""
-    names = np.array([frame.get("config_type", DEFAULT_CONFIG_TYPE) for frame in frames])
-    return names if len(set(names.tolist())) > 1 else None
+    names = texts_of(frames, "config_type", DEFAULT_CONFIG_TYPE)
+    return names if len(np.unique(names)) > 1 else None
 
 
 def _joined_if_any(frames: Sequence[Data], name: str) -> np.ndarray | None:
-    if not any(has_label(frame, name) for frame in frames):
-        return None
-    return torch.cat([frame[name] for frame in frames]).double().numpy()
+    return joined(frames, name).double().numpy() if with_label(frames, name).any() else None
 
 
 class FrameDataModule(LightningDataModule):
@@ -210,19 +209,19 @@ class FrameDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._place = state_dict
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> torch.utils.data.DataLoader:
         frames, place = self.splits.train, self._place
         skip = place["batches"] * self.batch_size
         sampler = EpochSampler(frames, self.seed, *self._devices(), epoch=place["epoch"], skip=skip)
         return self._loader(frames, self.batch_size, sampler)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> torch.utils.data.DataLoader:
         devices, device = self._devices()
         frames = self.splits.validation
         sampler = UnrepeatedDistributedSampler(frames, devices, device, shuffle=False) if devices > 1 else None
         return self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size, sampler)
 
-    def predict_dataloader(self) -> list[DataLoader]:
+    def predict_dataloader(self) -> list[torch.utils.data.DataLoader]:
         """Validation, test and, if there are any, old test frames, in this order."""
         evaluated = [frames for part, frames in self.splits.parts().items() if part != "train"]
         return [self._loader(frames, EVALUATION_BATCH_FACTOR * self.batch_size) for frames in evaluated]
@@ -234,12 +233,18 @@ class FrameDataModule(LightningDataModule):
         """The number of devices that share the frames, and which of them this is."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _loader(self, frames: Sequence[Data], batch_size: int, sampler=None) -> DataLoader:
-        return DataLoader(
-            frames,
-            batch_size=batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def _loader(self, frames: Sequence[Data], batch_size: int, sampler=None) -> torch.utils.data.DataLoader:
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "sampler": sampler,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
+        if isinstance(frames, FrameTable):  # which gives batches, not frames
+            return torch.utils.data.DataLoader(cast(Any, frames), collate_fn=_as_it_is, **options)
+        return DataLoader(frames, **options)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

@@ -1,21 +1,21 @@
 """Frames divided at random into those to train on, to validate and to test."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 
-Frame = TypeVar("Frame")
+from train.columns import Frames, selected
 
 
 def divide(
-    frames: Sequence[Frame],
-    validation: Sequence[Frame] | int,
-    test: Sequence[Frame] | int,
+    frames: Frames,
+    validation: Frames | int,
+    test: Frames | int,
     seed: int,
-    labels_of: Callable[[Frame], Collection[str]] = lambda frame: (),
+    labelled: np.ndarray | None = None,
     option: str = "train_file",
-) -> tuple[list[Frame], list[Frame], list[Frame]]:
+) -> tuple[Frames, Frames, Frames]:
     """Training, validation and test frames; of the latter two, numbers are drawn at random from ``frames``.
 
     The test frames do not depend on how many are drawn for validation. Of each label that several of the frames left
@@ -26,7 +26,7 @@ def divide(
         validation: frames, or how many are drawn.
         test: likewise.
         seed: of the draw.
-        labels_of: the names of the labels of a frame.
+        labelled: (frames, labels) bool, which labels each of ``frames`` has.
         option: where ``frames`` come from, for messages.
 
     Raises:
@@ -38,18 +38,20 @@ def divide(
             f"{option}: {len(frames)} frames, of which {sum(held_out)} are to be held out for validation and test: "
             "give more frames, smaller val_size and test_size, or val_file and test_file"
         )
-    order = torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed)).tolist()
-    test_frames, left = _drawn(test, [frames[i] for i in order])
+    left = torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed)).numpy()
+    if isinstance(test, int):
+        test, left = selected(frames, left[:test]), left[test:]
     if isinstance(validation, int):
-        left = with_all_labels_first(left, validation, labels_of)
-    validation_frames, left = _drawn(validation, left)
-    return left, validation_frames, test_frames
+        if labelled is not None:
+            left = with_all_labels_first(left, validation, labelled)
+        validation, left = selected(frames, left[:validation]), left[validation:]
+    return selected(frames, left), validation, test
 
 
-def drawn(frames: Sequence[Frame], count: int, seed: int) -> list[Frame]:
+def drawn(frames: Frames, count: int, seed: int) -> Frames:
     """``count`` of ``frames`` at random, in their order."""
     order = torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed))[:count]
-    return [frames[i] for i in sorted(order.tolist())]
+    return selected(frames, order.sort().values.numpy())
 
 
 def frame_count(size: float, frames: Sequence) -> int:
@@ -57,32 +59,25 @@ def frame_count(size: float, frames: Sequence) -> int:
     return int(size) if size >= 1 else max(1, round(size * len(frames)))
 
 
-def _drawn(wanted: Sequence[Frame] | int, shuffled: list[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """The frames that are wanted, or so many of those that are ``shuffled``; and what is left of these."""
-    if isinstance(wanted, int):
-        return shuffled[:wanted], shuffled[wanted:]
-    return list(wanted), shuffled
+def with_all_labels_first(order: np.ndarray, count: int, labelled: np.ndarray) -> np.ndarray:
+    """``order`` (n,), numbers of frames, with few exchanged so that the first ``count`` have each label that several of
+    them have.
 
-
-def with_all_labels_first(
-    shuffled: list[Frame], count: int, labels_of: Callable[[Frame], Collection[str]]
-) -> list[Frame]:
-    """``shuffled``, with few frames exchanged so that the first ``count`` have each label that several frames have."""
-    held = [set(labels_of(frame)) for frame in shuffled]
-    order = list(range(len(shuffled)))
-    for label in sorted(set().union(*held)):
-        owners = [place for place, number in enumerate(order) if label in held[number]]
+    Args:
+        labelled: (frames, labels) bool, which labels each frame has.
+    """
+    order = order.copy()
+    for label in range(labelled.shape[1]):
+        owners = np.flatnonzero(labelled[order, label])
         if len(owners) < 2 or owners[0] < count:
             continue
-        replaced = _least_missed([held[number] for number in order[:count]])
-        order[replaced], order[owners[0]] = order[owners[0]], order[replaced]
-    return [shuffled[number] for number in order]
+        replaced = _least_missed(labelled[order[:count]])
+        order[[replaced, owners[0]]] = order[[owners[0], replaced]]
+    return order
 
 
-def _least_missed(held: list[set[str]]) -> int:
-    """The last of those with labels that others have, too; where there is none, the last."""
-    for place in reversed(range(len(held))):
-        others = set().union(*held[:place], *held[place + 1 :])
-        if held[place] <= others:
-            return place
-    return len(held) - 1
+def _least_missed(labelled: np.ndarray) -> int:
+    """The last of those frames with labels that others have, too; where there is none, the last."""
+    only = labelled & (labelled.sum(axis=0) == 1)
+    shared = np.flatnonzero(~only.any(axis=1))
+    return int(shared[-1]) if len(shared) else len(labelled) - 1

@@ -14,14 +14,16 @@ from ase import Atoms
 from torch_geometric.data import Data
 
 from datasets.atoms_details import DEFAULT_HEAD
-from datasets.atoms_file import read_atoms
+from datasets.atoms_reading import read_atoms
 from datasets.atoms_stress import stress_of
 from datasets.label_names import names_like, value_of
 from pyg_cgconv.potential import Potential
+from train.columns import with_label
 from train.comparison import compare, table_of, write_comparison
-from train.data import EVALUATION_BATCH_FACTOR, check_label_names, has_label, made_alike
+from train.data import EVALUATION_BATCH_FACTOR, check_label_names, made_alike
 from train.data_files import DataFiles
-from train.frame_weights import drop_labels_without_weight, name_details
+from train.frame_table import FrameTable
+from train.frame_weights import leave_out_labels_without_weight, name_details
 from train.md17 import MD17Options, read_splits
 from train.metrics import Labels
 from train.options import RunOptions, require_positive
@@ -135,6 +137,8 @@ def of_head(compared: Frames, potential: Potential, head: str | None) -> tuple[F
         ValueError: there is no such head, or heads of frames are not known or not named.
     """
     heads = potential.hyperparameters["heads"]
+    if heads is None and head is None and isinstance(compared.frames, FrameTable):
+        return compared, potential  # frames of its training
     if heads is None or head is not None:
         alone = potential.with_head(head)
         kept = [frame for frame in compared.frames if head is None or head_of(frame, heads) in (head, DEFAULT_HEAD)]
@@ -185,7 +189,7 @@ def read_frames(model: Path, potential: Potential, files: DataFiles, reference: 
         frames = list(dataset)
         name_details(frames)
         name_places(frames, files.data)
-        drop_labels_without_weight(frames)
+        leave_out_labels_without_weight(frames)
         return Frames(name, frames)
     if reference.md17 is not None:
         splits = read_splits(reference.md17, cutoff)
@@ -237,7 +241,7 @@ def frames_of_run(folder: Path, cutoff: float, part: str) -> Frames:
 
 def predicted_labels(potential: Potential, frames: Sequence[Data], batch_size: int) -> Labels:
     """What ``potential`` gives for ``frames``, energies of atoms only if they have such labels."""
-    of_atoms = any(has_label(frame, "energies") for frame in frames)
+    of_atoms = bool(with_label(frames, "energies").any())
     return as_labels(list(predict_frames(potential, frames, batch_size, of_atoms)), frames)
 
 

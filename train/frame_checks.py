@@ -1,12 +1,13 @@
 """A look at frames before a training starts: what may be wrong is said in one line each, and nothing is refused."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from train.data import has_label
+from train.columns import has_label, selected
 from train.source_frames import SourceFrame
 from train.statistics import composition
 from train.unit_checks import unlikely_units
@@ -21,6 +22,8 @@ FAR_ENERGY, FAR_DEVIATIONS = 1.0, 10.0
 CHARGE_ERROR = 0.05  # e: printed digits sum to less
 FRAMES_FOR_EACH_ELEMENT = 5  # that a fit needs to tell outliers
 SHOWN = 3
+# Frames of whose energies the fit is made, and that are looked at together.
+LOOKED_AT = 5_000
 
 
 def warn_of_unlikely_frames(sources: Sequence[SourceFrame]) -> None:
@@ -35,28 +38,36 @@ def warn_of_unlikely_frames(sources: Sequence[SourceFrame]) -> None:
         unlikely_units,
         wrong_charges,
     )
-    once = list({source.place: source for source in sources}.values())  # a file may serve for training and validation
-    for check in checks if once else ():
+    once = each_once(sources)  # a file may serve for training and validation
+    for check in checks if len(once) else ():
         for line in check(once):
             rank_zero_warn(line)
 
 
+def each_once(sources: Sequence[SourceFrame]) -> Sequence[SourceFrame]:
+    """The first of those with the same place."""
+    files: dict[str, int] = {}
+    places = np.array([(files.setdefault(str(source.file), len(files)), source.number) for source in sources], np.int64)
+    _, first = np.unique(places.reshape(-1, 2), axis=0, return_index=True)
+    return selected(sources, np.sort(first))
+
+
 def net_forces(sources: Sequence[SourceFrame]) -> Iterator[str]:
     """Frames whose forces do not sum to zero, but for those in which atoms are held fixed and single atoms."""
-    looked_at = [
-        source
-        for source in sources
-        if not source.constrained and source.frame.num_nodes > 1 and has_label(source.frame, "forces")
-    ]
-    found = []
-    for source in looked_at:
-        net = source.frame.forces.sum(0).norm().item()
-        if net > max(SMALL_NET_FORCE, NET_FORCE_PART * source.frame.forces.norm().item()):
-            found.append((net, source.place))
+    looked_at, found = 0, 0
+    largest, place = 0.0, ""
+    for source in sources:
+        if source.constrained or source.frame.num_nodes == 1 or not has_label(source.frame, "forces"):
+            continue
+        looked_at += 1
+        forces = source.frame.forces
+        net = forces.sum(0).norm().item()
+        if net > max(SMALL_NET_FORCE, NET_FORCE_PART * forces.norm().item()):
+            found += 1
+            largest, place = max((largest, place), (net, source.place))
     if found:
-        largest, place = max(found)
         yield (
-            f"forces of {len(found)} of {len(looked_at)} frames do not sum to zero, the largest sum is {largest:.3g} "
+            f"forces of {found} of {looked_at} frames do not sum to zero, the largest sum is {largest:.3g} "
             f"eV/Angstrom ({place}): a potential cannot learn what is left. Such forces are right only in a field, or "
             "if atoms are held fixed"
         )
@@ -64,16 +75,22 @@ def net_forces(sources: Sequence[SourceFrame]) -> Iterator[str]:
 
 def far_energies(sources: Sequence[SourceFrame]) -> Iterator[str]:
     """Frames whose energies lie far from a fit of energies of atoms, in which a few such frames count little."""
-    known = [source for source in sources if has_label(source.frame, "energy")]
-    if not known:
+    known = selected(sources, np.array([has_label(source.frame, "energy") for source in sources], bool))
+    if not len(known):
         return
-    numbers = torch.cat([source.frame.z for source in known]).numpy()
     num_atoms = np.array([source.frame.num_nodes for source in known])
-    energy = torch.cat([source.frame.energy for source in known]).double().numpy()
-    species = np.unique(numbers)
+    energy = np.array([source.frame.energy.item() for source in known]) / num_atoms
+    species = np.unique(np.concatenate([np.unique(source.frame.z) for source in known]))
     if len(known) < FRAMES_FOR_EACH_ELEMENT * len(species):
         return
-    left = robust_residual(composition(numbers, num_atoms, species) / num_atoms[:, None], energy / num_atoms)
+    every = math.ceil(len(known) / LOOKED_AT)
+    fitted = robust_fit(part_of_species(known[::every], species), energy[::every])
+    left = np.concatenate(
+        [
+            energy[first : first + LOOKED_AT] - part_of_species(known[first : first + LOOKED_AT], species) @ fitted
+            for first in range(0, len(known), LOOKED_AT)
+        ]
+    )
     far = np.abs(left - np.median(left))
     limit = max(FAR_ENERGY, FAR_DEVIATIONS * float(np.median(far)))
     found = np.flatnonzero(far > limit)
@@ -86,25 +103,37 @@ def far_energies(sources: Sequence[SourceFrame]) -> Iterator[str]:
         )
 
 
+def part_of_species(sources: Sequence[SourceFrame], species: np.ndarray) -> np.ndarray:
+    """Of the atoms of each frame, the part that is of each of ``species``, (frames, species)."""
+    numbers = np.concatenate([source.frame.z.numpy() for source in sources])
+    num_atoms = np.array([source.frame.num_nodes for source in sources])
+    return composition(numbers, num_atoms, species) / num_atoms[:, None]
+
+
 def wrong_charges(sources: Sequence[SourceFrame]) -> Iterator[str]:
     """Frames in which charges of atoms do not sum to the total charge, as those do that are learned."""
-    known = [source.frame for source in sources if has_label(source.frame, "charges")]
-    left = [float(frame.charges.sum() - frame.get("charge", torch.zeros(1)).item()) for frame in known]
-    wrong = [value for value in left if abs(value) > CHARGE_ERROR]
+    known, wrong, largest = 0, 0, 0.0
+    for source in sources:
+        frame = source.frame
+        if has_label(frame, "charges"):
+            known += 1
+            left = float(frame.charges.sum() - frame.get("charge", torch.zeros(1)).item())
+            if abs(left) > CHARGE_ERROR:
+                wrong += 1
+                largest = max(largest, left, key=abs)
     if wrong:
         yield (
-            f"charges of {len(wrong)} of {len(known)} frames do not sum to the total charge, they are up to "
-            f"{max(wrong, key=abs):+.2g} e off: what is left is not learned. Is the total charge another name than "
-            "charge_key says?"
+            f"charges of {wrong} of {known} frames do not sum to the total charge, they are up to {largest:+.2g} e "
+            "off: what is left is not learned. Is the total charge another name than charge_key says?"
         )
 
 
-def robust_residual(part: np.ndarray, energy: np.ndarray, rounds: int = 30) -> np.ndarray:
-    """What energies of an atom (frames,) are beyond a fit of least absolute error by ``part`` (frames, species)."""
+def robust_fit(part: np.ndarray, energy: np.ndarray, rounds: int = 30) -> np.ndarray:
+    """Energies (species,) of atoms that leave the least absolute error of ``energy`` (frames,), that of an atom, by
+    ``part`` (frames, species)."""
     weight = np.ones_like(energy)
     for _ in range(rounds):
         root = np.sqrt(weight)
         fitted, *_ = np.linalg.lstsq(part * root[:, None], energy * root, rcond=None)
-        left = energy - part @ fitted
-        weight = 1 / np.maximum(np.abs(left), 1e-6)
-    return left
+        weight = 1 / np.maximum(np.abs(energy - part @ fitted), 1e-6)
+    return fitted

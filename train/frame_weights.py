@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
 
 from datasets.atoms_details import DEFAULT_CONFIG_TYPE, text_of
+from train.frame_table import FrameColumns
 from train.loss import QUANTITIES
 
 
@@ -15,34 +18,50 @@ def name_details(frames: Sequence[Data]) -> None:
         frame.config_type, frame.head_name = text_of(frame, "config_type"), text_of(frame, "head_name")
 
 
-def weigh(frames: Sequence[Data], config_type_weights: Mapping[str, float] | None) -> None:
-    """Multiplies the ``weight`` (1, 3) of each frame by that of its ``config_type``, in place.
+def weights_of(columns: FrameColumns, config_type_weights: Mapping[str, float] | None) -> Tensor:
+    """The ``weight`` (rows, labels) that each frame has in its file, times that of its ``config_type``.
 
     Raises:
         ValueError: there is a weight for a ``config_type`` that no frame has.
     """
-    known = {frame.config_type for frame in frames}
-    unknown = sorted(set(config_type_weights or ()) - known)
+    codes, known = columns.texts["config_type"]
+    factors = config_type_weights or {}
+    unknown = sorted(set(factors) - set(known))
     if unknown:
         raise ValueError(
             f"config_type_weights: no frame has config_type {', '.join(map(repr, unknown))}; there are "
             f"{', '.join(map(repr, sorted(known)))}"
             + (f" ({DEFAULT_CONFIG_TYPE!r}: frames that name none)" if DEFAULT_CONFIG_TYPE in known else "")
         )
-    for frame in frames:
-        frame.weight = frame.weight * (config_type_weights or {}).get(frame.config_type, 1.0)
+    weight = columns.values["weight"].clone()
+    if factors:
+        weight *= torch.tensor([factors.get(name, 1.0) for name in known], dtype=weight.dtype)[codes][:, None]
+    return weight
 
 
-def drop_labels_without_weight(frames: Sequence[Data]) -> None:
-    """Labels of weight 0 become NaN, as if they were missing, in place: MACE's files mark those that mean nothing so.
+def drop_labels_without_weight(columns: FrameColumns, weight: Tensor, rows: np.ndarray) -> None:
+    """Labels of ``weight`` 0 become NaN, as if they were missing: MACE's files mark those that mean nothing so.
 
-    Where all that is left weighs 1, frames lose their ``weight``: nothing is multiplied then.
+    Where all that is left of ``rows`` weighs 1, frames have no ``weight``: nothing is multiplied then.
+
+    Args:
+        weight: (rows, labels); it is changed.
     """
+    without = weight == 0
+    for number, name in enumerate(QUANTITIES):
+        if without[:, number].any():
+            columns.without_label[name] = without[:, number].numpy().copy()
+    weight[without] = 1.0
+    if bool((weight == 1)[torch.from_numpy(rows)].all()):
+        columns.left_out.add("weight")
+    else:
+        columns.given["weight"] = weight
+
+
+def leave_out_labels_without_weight(frames: Sequence[Data]) -> None:
+    """The same of ``frames`` with their own ``weight`` (1, labels), in place."""
     for frame in frames:
         for name, weight in zip(QUANTITIES, frame.weight[0].tolist(), strict=True):
             if weight == 0 and name in frame:
                 frame[name] = torch.full_like(frame[name], torch.nan)
-        frame.weight = torch.where(frame.weight == 0, 1.0, frame.weight)
-    if all(bool((frame.weight == 1).all()) for frame in frames):
-        for frame in frames:
-            del frame.weight
+        del frame.weight

@@ -5,19 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
+
 from datasets import AtomsFile
 from pyg_cgconv.potential import RadiusGraph
+from train.columns import heads_of, num_atoms, num_edges, with_label
 from train.committee import CommitteeOptions, train_committee
-from train.data import Splits, check_label_names, made_alike, quantities_of
+from train.data import Splits, check_label_names
 from train.division import divide, drawn, frame_count
 from train.frame_checks import warn_of_unlikely_frames
-from train.frame_weights import drop_labels_without_weight, name_details, weigh
+from train.frame_table import FrameColumns, FrameTable
+from train.frame_weights import drop_labels_without_weight, weights_of
 from train.heads import Files, files_of, give_heads, head_names, weigh_heads
-from train.isolated_atoms import IsolatedAtom, is_isolated
+from train.isolated_atoms import IsolatedAtom
+from train.loss import QUANTITIES
 from train.options import FitOptions, ModelOptions, RunOptions, TuningOptions, require_positive
 from train.preset_choice import AUTO, amount_in, choose
 from train.run import open_run_folder, train
-from train.source_frames import SourceFrame, warn_of_duplicates
+from train.source_frames import TableSources, warn_of_duplicates
 
 DEFAULT_PRESET = AUTO
 # Of the frames of replay_file, to be validated, and as many to be tested.
@@ -153,83 +159,71 @@ def read_splits(options: FramesOptions, cutoff: float, num_workers: int = 0) -> 
         ValueError: a file cannot be read, or too few frames are left.
     """
     read = read_files(options, cutoff, num_workers)
-    everything = [source for sources in read.values() for source in sources]
-    weigh([source.frame for source in everything], options.config_type_weights)
-    weigh_heads([source.frame for source in everything], options.head_names, options.head_weights)
-    for source in read.get("replay_file", []):
-        source.frame.weight = options.replay_weight * source.frame.weight
-    alone = [source for source in everything if is_isolated(source.frame) and "energy" in source.frame]
-    isolated = [IsolatedAtom.of(source.frame, source.place) for source in alone]
-    read = {name: without_isolated(name, sources) for name, sources in read.items()}
-    drop_labels_without_weight([source.frame for sources in read.values() for source in sources])
+    columns = next(iter(read.values())).columns
+    weight = weights_of(columns, options.config_type_weights)
+    weigh_heads(columns, weight, options.head_names, options.head_weights)
+    if "replay_file" in read:
+        weight[torch.from_numpy(read["replay_file"].rows)] *= options.replay_weight
+    isolated = [atom for frames in read.values() for atom in isolated_in(frames)]
+    read = {name: without_isolated(name, frames) for name, frames in read.items()}
+    drop_labels_without_weight(columns, weight, np.concatenate([frames.rows for frames in read.values()]))
     by_head = [divide_head(read, head, options) for head in range(max(1, len(options.head_names)))]
-    parts = [[source for of_head in by_head for source in of_head[part]] for part in range(3)]
-    old = divide_old(read.get("replay_file", []), options)
+    old = divide_old(read, options)
     for of_head in by_head:  # levels of theory by themselves, as their energies differ
-        warn_of_duplicates(*(part + old_part for part, old_part in zip(of_head, old, strict=True)))
-        warn_of_unlikely_frames([source for part in of_head for source in part])
-    warn_of_unlikely_frames([source for part in old for source in part])  # they may be of other structures
-    training, validated, tested = ([source.frame for source in part] for part in parts)
-    old_training, old_validated, replay = ([source.frame for source in part] for part in old)
+        warn_of_duplicates(*(TableSources(part + old_part) for part, old_part in zip(of_head, old, strict=True)))
+        warn_of_unlikely_frames(TableSources(sum(of_head[1:], of_head[0])))
+    warn_of_unlikely_frames(TableSources(sum(old[1:], old[0])))  # they may be of other structures
+    train, validation, test = (sum(parts[1:], parts[0]) for parts in zip(*by_head, strict=True))
+    old_train, old_validation, replay = old
     splits = Splits(
-        name_of(options),
-        training + old_training,
-        validated + old_validated,
-        tested,
-        isolated,
-        replay,
-        options.head_names,
+        name_of(options), train + old_train, validation + old_validation, test, isolated, replay, options.head_names
     )
-    mark_replayed(splits, {id(frame) for frame in (*old_training, *old_validated, *replay)})
-    made_alike([frame for part in splits.parts().values() for frame in part])
+    if "replay_file" in read:
+        replayed = torch.zeros(columns.count, dtype=torch.bool)
+        replayed[torch.from_numpy(read["replay_file"].rows)] = True
+        columns.given["replayed"] = replayed
+    columns.complete_cells(np.concatenate([frames.rows for frames in read.values()]))
     return options.frames_of_member(splits)
 
 
-def labels_of(source: SourceFrame) -> tuple[str, ...]:
-    return quantities_of([source.frame])
+Division = tuple[FrameTable, FrameTable, FrameTable]
+"""Training, validation and test frames."""
 
 
-def divide_head(
-    read: dict[str, list[SourceFrame]], head: int, options: FramesOptions
-) -> tuple[list[SourceFrame], list[SourceFrame], list[SourceFrame]]:
-    """Training, validation and test frames of one level of theory; sizes are those of each."""
-    own = {option: [source for source in sources if source.head == head] for option, sources in read.items()}
+def divide_head(read: dict[str, FrameTable], head: int, options: FramesOptions) -> Division:
+    """The frames of one level of theory; sizes are those of each."""
+    own = {option: frames[heads_of(frames) == head] for option, frames in read.items()}
     frames = own["train_file"]
-    if not frames:
+    if not len(frames):
         raise ValueError(
             f"train_file: no frame is of head {options.head_names[head]}; give some, or leave it out of heads"
         )
     test = own.get("test_file", frame_count(options.test_size, frames))
     validation = own.get("val_file", frame_count(options.val_size, frames))
     of_head = f" of head {options.head_names[head]}" if options.head_names else ""
-    if not validation:
+    if isinstance(validation, FrameTable) and not len(validation):
         raise ValueError(
             f"val_file: no frame is{of_head}, so nothing would show how well it is learned; give some of each head, or "
             "leave val_file out, which takes val_size of the training frames of each"
         )
-    return divide(frames, validation, test, options.split_seed, labels_of, option=f"train_file{of_head}")
+    return divide(frames, validation, test, options.split_seed, labels_in(frames), option=f"train_file{of_head}")
 
 
-def divide_old(sources: list[SourceFrame], options: FramesOptions) -> tuple[list[SourceFrame], ...]:
-    """Training, validation and test frames of ``replay_file``."""
-    if not sources:
-        return [], [], []
+def divide_old(read: dict[str, FrameTable], options: FramesOptions) -> Division:
+    """The frames of ``replay_file``."""
+    if "replay_file" not in read:
+        none = read["train_file"][:0]
+        return none, none, none
+    frames = read["replay_file"]
     if options.replay_size is not None:
-        if options.replay_size > len(sources):
-            raise ValueError(f"replay_size={options.replay_size}: replay_file has {len(sources)} frames, ask for fewer")
-        sources = drawn(sources, options.replay_size, options.split_seed)
-    count = frame_count(PART_OF_OLD_FRAMES, sources)
-    return divide(sources, count, count, options.split_seed, labels_of, option="replay_file")
+        if options.replay_size > len(frames):
+            raise ValueError(f"replay_size={options.replay_size}: replay_file has {len(frames)} frames, ask for fewer")
+        frames = drawn(frames, options.replay_size, options.split_seed)
+    count = frame_count(PART_OF_OLD_FRAMES, frames)
+    return divide(frames, count, count, options.split_seed, labels_in(frames), option="replay_file")
 
 
-def mark_replayed(splits: Splits, old: set[int]) -> None:
-    """Says of all frames, if there are ``old`` ones, by their ids, which are."""
-    if old:
-        for frame in (frame for part in splits.parts().values() for frame in part):
-            frame.replayed = id(frame) in old
-
-
-def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[str, list[SourceFrame]]:
+def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[str, FrameTable]:
     """The frames of all files, by the option that names them. Files are read together: a label may be in one of them.
 
     Raises:
@@ -237,56 +231,61 @@ def read_files(options: FramesOptions, cutoff: float, num_workers: int) -> dict[
     """
     chosen = {name: files_of(files) for name in FILE_OPTIONS if (files := getattr(options, name))}
     files = [file for of_option in chosen.values() for _, file in of_option]
-    owners = [(name, head) for name, of_option in chosen.items() for head, _ in of_option]
-    frames = list(
-        AtomsFile(
-            files,
-            options.cache,
-            options.labels,
-            options.energy_key,
-            options.forces_key,
-            options.stress_key,
-            options.virial_key,
-            options.format,
-            pre_transform=RadiusGraph(cutoff),
-            num_workers=num_workers,
-            details=True,
-            energies_key=options.energies_key,
-            charges_key=options.charges_key,
-            dipole_key=options.dipole_key,
-            charge_key=options.charge_key,
-        )
+    dataset = AtomsFile(
+        files,
+        options.cache,
+        options.labels,
+        options.energy_key,
+        options.forces_key,
+        options.stress_key,
+        options.virial_key,
+        options.format,
+        pre_transform=RadiusGraph(cutoff),
+        num_workers=num_workers,
+        details=True,
+        energies_key=options.energies_key,
+        charges_key=options.charges_key,
+        dipole_key=options.dipole_key,
+        charge_key=options.charge_key,
     )
-    name_details(frames)
-    read: dict[str, list[SourceFrame]] = {name: [] for name in chosen}
-    sources, of_files = [], []
-    for frame in frames:
-        file, number = frame.source[0].tolist()
-        option, head = owners[file]
-        source = SourceFrame(frame, files[file], number, bool(frame.constrained))
-        frame.place = source.place
-        sources.append(source)
-        of_files.append(head)
-        read[option].append(source)
-        del frame.source, frame.constrained
-    give_heads(sources, of_files, options.head_names)
-    return read
+    columns = FrameColumns(dataset, files)
+    give_heads(columns, [head for of_option in chosen.values() for head, _ in of_option], options.head_names)
+    owners = np.array([number for number, name in enumerate(chosen) for _ in chosen[name]])
+    owner = owners[columns.values["source"][:, 0].numpy()]
+    return {name: FrameTable(columns, np.flatnonzero(owner == number)) for number, name in enumerate(chosen)}
 
 
-def without_isolated(option: str, sources: list[SourceFrame]) -> list[SourceFrame]:
-    """Those of ``sources``, the frames of ``option``, that are no isolated atoms.
+def isolated_in(frames: FrameTable) -> list[IsolatedAtom]:
+    """The isolated atoms among ``frames``; none where there are no energies."""
+    if "energy" not in frames.columns.names():
+        return []
+    return [IsolatedAtom.of(frame, frame.place) for frame in frames[are_isolated(frames)]]
+
+
+def without_isolated(option: str, frames: FrameTable) -> FrameTable:
+    """Those of ``frames``, which are of ``option``, that are no isolated atoms.
 
     Raises:
         ValueError: there are none.
     """
-    kept = [source for source in sources if not is_isolated(source.frame)]
-    if not kept:
-        files = ", ".join(dict.fromkeys(str(source.file) for source in sources))
+    kept = frames[~are_isolated(frames)]
+    if not len(kept):
+        files = ", ".join(dict.fromkeys(str(source.file) for source in TableSources(frames)))
         raise ValueError(
-            f"{option}: {files} holds {len(sources)} isolated atoms and nothing else; they give energies of elements "
+            f"{option}: {files} holds {len(frames)} isolated atoms and nothing else; they give energies of elements "
             "and are not trained on, validated or tested: add frames of atoms that see others within the cutoff"
         )
     return kept
+
+
+def are_isolated(frames: FrameTable) -> np.ndarray:
+    """Whether each frame (frames,) holds one atom that sees no other, nor its own periodic images."""
+    return (num_atoms(frames) == 1) & (num_edges(frames) == 0)
+
+
+def labels_in(frames: FrameTable) -> np.ndarray:
+    """Whether each frame has each label, (frames, labels), in the order in which they are looked after."""
+    return np.stack([with_label(frames, name) for name in sorted(QUANTITIES)], axis=1)
 
 
 def paths(files: Files) -> list[Path]:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch_geometric.data import Data
+from torch import Tensor
 
+from train.columns import elements, num_atoms, num_edges
 from train.data import Splits
+from train.frame_table import FrameColumns
 from train.isolated_atoms import describe_isolated, isolated_energies
-from train.source_frames import SourceFrame
 from train.statistics import Statistics, collect_statistics, elements_without_energy, label_units
 
 Files = str | list[str] | dict[str, str | list[str]]
@@ -50,39 +51,45 @@ def head_names(heads: Sequence[str] | None, files: Mapping[str, Files | None]) -
     return known
 
 
-def give_heads(sources: Sequence[SourceFrame], of_files: Sequence[str | None], heads: Sequence[str]) -> None:
-    """Gives each frame the number of its ``head`` (1,), in place: that of its file, or that which it names itself.
+def give_heads(columns: FrameColumns, of_files: Sequence[str | None], heads: Sequence[str]) -> None:
+    """Gives each frame the number of its ``head`` (1,): that of its file, or that which it names itself.
 
     Args:
-        sources: frames with ``head_name``, which they lose.
-        of_files: the head of each one's file, if there is one.
+        columns: frames with ``head_name``, which they lose.
+        of_files: the head of each file, if there is one.
         heads: names; if there are none, frames get no head.
 
     Raises:
         ValueError: a frame names a head that is none of them.
     """
-    named = {source.frame.head_name for source in sources}
-    if not heads and len(named) > 1:
-        rank_zero_warn(
-            f"head: frames name {', '.join(sorted(named))}, but all are learned as one level of theory: give "
-            f"--heads [{','.join(sorted(named))}] to learn each by itself"
-        )
-    for source, of_file in zip(sources, of_files, strict=True):
-        name = of_file or source.frame.head_name
-        if heads and name not in heads:
-            raise ValueError(
-                f"{source.place} has head={name!r}, expected one of {', '.join(heads)}: name it in the file, or give "
-                "the file by its head, such as --train_file '{pbe: a.xyz, r2scan: b.xyz}'"
+    codes, named = columns.text_codes("head_name")
+    columns.left_out.add("head_name")
+    if not heads:
+        if len(named) > 1:
+            rank_zero_warn(
+                f"head: frames name {', '.join(sorted(named))}, but all are learned as one level of theory: give "
+                f"--heads [{','.join(sorted(named))}] to learn each by itself"
             )
-        if heads:
-            source.frame.head = torch.tensor([list(heads).index(name)])
-        del source.frame.head_name
+        return
+    file = columns.values["source"][:, 0].numpy()
+    of_file = np.array([-1 if head is None else list(heads).index(head) for head in of_files])[file]
+    of_name = np.array([list(heads).index(name) if name in heads else -1 for name in named])[codes]
+    head = np.where(of_file < 0, of_name, of_file)
+    if len(odd := np.flatnonzero(head < 0)):
+        raise ValueError(
+            f"{columns.place(int(odd[0]))} has head={named[codes[odd[0]]]!r}, expected one of {', '.join(heads)}: name "
+            "it in the file, or give the file by its head, such as --train_file '{pbe: a.xyz, r2scan: b.xyz}'"
+        )
+    columns.given["head"] = torch.from_numpy(head)
 
 
-def weigh_heads(frames: Sequence[Data], heads: Sequence[str], weights: Mapping[str, float] | None) -> None:
-    """Multiplies the ``weight`` (1, 3) of each frame by that of its head, in place."""
-    for frame in frames if weights else ():
-        frame.weight = frame.weight * (weights or {}).get(heads[frame.head.item()], 1.0)
+def weigh_heads(
+    columns: FrameColumns, weight: Tensor, heads: Sequence[str], weights: Mapping[str, float] | None
+) -> None:
+    """Multiplies the ``weight`` (rows, labels) of each frame by that of its head, in place."""
+    if weights:
+        factors = torch.tensor([weights.get(head, 1.0) for head in heads], dtype=weight.dtype)
+        weight *= factors[columns.given["head"]][:, None]
 
 
 @dataclass(frozen=True)
@@ -153,8 +160,8 @@ def statistics_of(levels: Sequence[Level]) -> Statistics:
 
     A head whose frames have neither energies nor forces gets the mean scale of the others.
     """
-    frames = [frame for level in levels for frame in level.splits.train]
-    species = np.unique(torch.cat([frame.z for frame in frames]).numpy())
+    parts = [level.splits.train for level in levels]
+    species = np.unique(np.concatenate([elements(frames) for frames in parts]))
     each = [collect_statistics(level.splits.train, level.given, level.isolated, species) for level in levels]
     if levels[0].head is None:
         return each[0]
@@ -163,7 +170,8 @@ def statistics_of(levels: Sequence[Level]) -> Statistics:
         each[0],
         shift=tuple(one.shift for one in each),
         scale=tuple(np.where(np.isnan(scales), np.nanmean(scales), scales).tolist()),
-        num_neighbors=sum(frame.num_edges for frame in frames) / sum(frame.num_nodes for frame in frames),
+        num_neighbors=int(sum(num_edges(frames).sum() for frames in parts))
+        / int(sum(num_atoms(frames).sum() for frames in parts)),
         heads=tuple(str(level.head) for level in levels),
-        units=label_units(frames),
+        units=label_units(parts),
     )

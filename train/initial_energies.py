@@ -8,6 +8,7 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Batch, Data
 
 from pyg_cgconv.potential import Potential
+from train.columns import blocks, joined, num_atoms, selected, with_label
 from train.statistics import composition
 
 FRAMES_AT_A_TIME = 32
@@ -41,17 +42,20 @@ def initial_energies(
     before = potential.shift.cpu().numpy()
     shift = np.array([known.get(chemical_symbols[z], energy) for z, energy in zip(species, before, strict=True)])
     free = np.array([number in fitted and chemical_symbols[number] not in known for number in species])
-    labelled = [frame for frame in frames if "energy" in frame and not frame.energy.isnan().any()]
-    if not labelled:
+    labelled = selected(frames, with_label(frames, "energy"))
+    if not len(labelled):
         return shift, ""
-    num_atoms = np.array([frame.num_nodes for frame in labelled])
-    counts = composition(torch.cat([frame.z for frame in labelled]).numpy(), num_atoms, species)
+    atoms = num_atoms(labelled)
+    counts = np.concatenate(
+        [composition(joined(block, "z").numpy(), num_atoms(block), species) for block in blocks(labelled)]
+    )
     left = energies_beyond(potential, labelled) - counts @ (shift - before)
-    old = np.array([bool(frame.get("replayed", False)) for frame in labelled])
+    marked = "replayed" in labelled[0]
+    old = joined(labelled, "replayed").numpy() if marked else np.zeros(len(labelled), bool)
     weight = np.where(np.isin(species, list(new)), WEIGHT_OF_NEW_ELEMENTS, 1.0)
     if old.any() and not old.all():
         change = _fit(counts[~old], left[~old], free, weight)
-        beyond = (left - counts @ change) / num_atoms
+        beyond = (left - counts @ change) / atoms
         difference = float(np.median(beyond[old]) - np.median(beyond[~old]))
         if abs(difference) > OTHER_LEVEL:
             return shift + change, (
@@ -62,7 +66,7 @@ def initial_energies(
     change = _fit(counts, left, free, weight)
     familiar = ~counts[:, np.isin(species, list(new))].any(axis=1)  # of other frames it knows too little
     replaced = counts[:, np.abs(shift - before) > OTHER_LEVEL].any(axis=1)
-    return shift + change, _unlike_bonds(((left - counts @ change) / num_atoms)[familiar & replaced])
+    return shift + change, _unlike_bonds(((left - counts @ change) / atoms)[familiar & replaced])
 
 
 def _unlike_bonds(beyond: np.ndarray) -> str:
@@ -94,4 +98,4 @@ def energies_beyond(potential: Potential, frames: Sequence[Data]) -> np.ndarray:
         potential(Batch.from_data_list(list(frames[i : i + FRAMES_AT_A_TIME])), compute_forces=False)["energy"]
         for i in range(0, len(frames), FRAMES_AT_A_TIME)
     ]
-    return (torch.cat([frame.energy for frame in frames]) - torch.cat(predicted)).double().numpy()
+    return (joined(frames, "energy") - torch.cat(predicted)).double().numpy()

@@ -32,11 +32,6 @@ class IsolatedAtom:
         return cls(symbol, energy, place, frame.head.item() if "head" in frame else 0)
 
 
-def is_isolated(frame: Data) -> bool:
-    """Whether ``frame``, with its neighbour list, holds one atom that sees no other, nor its own periodic images."""
-    return frame.num_nodes == 1 and frame.num_edges == 0
-
-
 def isolated_energies(atoms: Sequence[IsolatedAtom], given: Mapping[str, float]) -> dict[str, float]:
     """Energy of each element that is among ``atoms`` and not ``given``, eV, by chemical symbol.
 

@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from torch_geometric.data import Data
 
-from train.data import has_label, quantities_of
+from train.columns import with_label
+from train.data import quantities_of
+from train.loss import QUANTITIES
 
 Counts = dict[str, dict[str, int]]  # frames with a label, by part and label
 
 
 def count_labels(parts: Mapping[str, Sequence[Data]]) -> Counts:
     """Of each of ``parts``, how many frames have each label that any frame has."""
-    names = quantities_of([frame for frames in parts.values() for frame in frames])
-    return {
-        part: {name: sum(has_label(frame, name) for frame in frames) for name in names}
-        for part, frames in parts.items()
-    }
+    known = {part: quantities_of(frames) for part, frames in parts.items()}
+    names = [name for name in QUANTITIES if any(name in found for found in known.values())]
+    return {part: {name: int(with_label(frames, name).sum()) for name in names} for part, frames in parts.items()}
 
 
 def describe_labels(parts: Mapping[str, Sequence[Data]], consequence: str = ", nothing is learned of them") -> str:
@@ -25,6 +26,6 @@ def describe_labels(parts: Mapping[str, Sequence[Data]], consequence: str = ", n
         frames = parts[part]
         lacking = [f"{name}: {count} of {len(frames)} frames" for name, count in counts.items() if count < len(frames)]
         lines += [f"{part}: {', '.join(lacking)}"] if lacking else []
-        bare = sum(not any(has_label(frame, name) for name in counts) for frame in frames)
+        bare = len(frames) - int(np.logical_or.reduce([with_label(frames, name) for name in counts]).sum())
         lines += [f"{part}: {bare} frames have no label at all{consequence}"] if bare else []
     return "\n".join(lines)

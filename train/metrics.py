@@ -1,5 +1,6 @@
 """Errors of what is predicted, in thousandths of eV, e and Angstrom."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,9 @@ from ase.data import chemical_symbols
 from ase.units import GPa
 
 from datasets.label_names import OF_ATOMS
+from train.frame_table import BLOCK
 from train.loss import QUANTITIES
-from train.statistics import composition, fit_energy_reference
+from train.statistics import composition, fit_energy_reference, reduced
 
 MEV_PER_EV = 1000.0
 GPA_PER_MEV = 1 / (MEV_PER_EV * GPa)  # of a stress in meV/Angstrom^3
@@ -155,7 +157,16 @@ def _energies_of_elements(train: Labels) -> dict[int, float]:
     """By atomic number, fitted to total energies; none if there are none."""
     if train.energy is None or train.numbers is None:
         return {}
-    species = np.unique(train.numbers)
-    known = ~np.isnan(train.energy)
-    counts = composition(train.numbers, train.num_atoms, species)[known]
-    return dict(zip(species.tolist(), fit_energy_reference(counts, train.energy[known]).tolist(), strict=True))
+    energy, numbers = train.energy, train.numbers
+    known, species = ~np.isnan(energy), np.unique(numbers)
+    first = np.cumsum(train.num_atoms) - train.num_atoms
+
+    def rows() -> Iterator[np.ndarray]:
+        for begin in range(0, len(known), BLOCK):
+            frames = slice(begin, begin + BLOCK)
+            sizes = train.num_atoms[frames]
+            counts = composition(numbers[first[begin] : first[begin] + sizes.sum()], sizes, species)
+            yield np.column_stack([counts, energy[frames]])[known[frames]]
+
+    fitted = reduced(rows())
+    return dict(zip(species.tolist(), fit_energy_reference(fitted[:, :-1], fitted[:, -1]).tolist(), strict=True))

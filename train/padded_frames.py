@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
+from train.columns import joined, num_atoms, num_edges
+from train.frame_table import FrameTable
 from train.padding import PaddedSize, PaddedSizes
 
 # What potentials and losses read, and of what it has a row each.
@@ -56,18 +57,19 @@ class PaddedFrames:
         _check_sorted(frames)
         self.cutoff, self.device = float(cutoff), torch.device(device)
         self._values = {  # one after the other, so that the host has no copy of all
-            name: torch.cat([frame[name] for frame in frames], dim=_row_axis(name)).to(self.device) for name in names
+            name: joined(frames, name, _row_axis(name)).to(self.device) for name in names
         }
-        num_atoms = np.array([frame.num_nodes for frame in frames])
-        num_edges = np.array([frame.num_edges for frame in frames])
-        _check_rows(self._values, {"atom": num_atoms.sum(), "edge": num_edges.sum(), "frame": len(frames)})
-        self.sizes = PaddedSizes(num_atoms, num_edges)
-        self._num_atoms, self._num_edges = (torch.from_numpy(n).to(self.device) for n in (num_atoms, num_edges))
+        atoms, edges = num_atoms(frames), num_edges(frames)
+        _check_rows(self._values, {"atom": atoms.sum(), "edge": edges.sum(), "frame": len(frames)})
+        self.sizes = PaddedSizes(atoms, edges)
+        self._num_atoms, self._num_edges = (torch.from_numpy(count).to(self.device) for count in (atoms, edges))
         self._first_atom, self._first_edge = (n.cumsum(0) - n for n in (self._num_atoms, self._num_edges))
 
     @staticmethod
     def bytes_needed(frames: Sequence[Data]) -> int:
         """Memory that the frames will take on the device."""
+        if isinstance(frames, FrameTable):
+            return frames.nbytes([name for name in ROWS if name in frames.columns.names()])
         return sum(frame[name].nbytes for frame in frames for name in _names(frame))
 
     def size_of(self, numbers: Tensor) -> PaddedSize:
@@ -158,6 +160,8 @@ def _padding_row(name: str, stored: Tensor) -> Tensor:
 def _common_names(frames: Sequence[Data]) -> list[str]:
     if not len(frames):
         raise ValueError("frames: none given, expected at least one")
+    if isinstance(frames, FrameTable):  # they are alike
+        return _names(frames[0])
     found = [_names(frame) for frame in frames]
     odd = next((i for i, names in enumerate(found) if names != found[0]), None)
     if odd is not None:

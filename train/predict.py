@@ -30,7 +30,7 @@ from pyg_cgconv.potential import Potential
 from train.comparison import compare, table_of, write_comparison
 from train.data import made_alike
 from train.data_files import DataFiles
-from train.frame_weights import drop_labels_without_weight, name_details
+from train.frame_weights import leave_out_labels_without_weight, name_details
 from train.options import require_positive
 from train.outputs import create_results_folder, refuse_existing
 from train.predictions import Prediction, as_labels, predict_frames
@@ -181,7 +181,7 @@ def compared(
     for frame, reference in zip(frames, references, strict=True):
         for name, value in reference.items():
             frame[name] = value
-    drop_labels_without_weight(frames)
+    leave_out_labels_without_weight(frames)
     made_alike(frames)
     predicted = as_labels(given, frames)
     model, data = (", ".join(map(str, paths)) for paths in (models.model, [path.name for path in files.files]))

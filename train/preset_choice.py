@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from datasets.atoms_file import read_atoms
+from datasets.atoms_reading import read_atoms
 
 AUTO = "auto"
 # Reading more would take longer than it tells.

@@ -8,6 +8,7 @@ from ase.symbols import Symbols
 from torch_geometric.data import Data
 
 from datasets.atoms_details import DEFAULT_CONFIG_TYPE
+from train.columns import elements, num_atoms
 from train.error_plot import error_figure
 from train.frame_errors import FrameErrors, frame_errors, largest_of
 from train.html_report import Cell, Headline, Number, Section, Table, embedded_png, embedded_svg, shown
@@ -148,10 +149,10 @@ def data_table(parts: Mapping[str, Sequence[Data]]) -> Table:
     names = list(dict.fromkeys(name for counts in labelled.values() for name in counts))
     rows: list[list[Cell]] = []
     for part, frames in parts.items():
-        atoms = sum(frame.num_nodes for frame in frames)
-        elements = np.unique(np.concatenate([frame.z.numpy() for frame in frames]))
+        atoms = int(num_atoms(frames).sum())
         counts = [Number(f"{labelled[part][name]:,}") for name in names]
-        rows.append([part, Number(f"{len(frames):,}"), Number(f"{atoms:,}"), *counts, ", ".join(Symbols(elements))])
+        symbols = ", ".join(Symbols(elements(frames)))
+        rows.append([part, Number(f"{len(frames):,}"), Number(f"{atoms:,}"), *counts, symbols])
     return Table(["part", "frames", "atoms", *(f"frames with {name}" for name in names), "elements"], rows)
 
 
@@ -179,4 +180,4 @@ def error_sections(
 
 def same_size(frames: Sequence[Data]) -> bool:
     """Whether all have as many atoms."""
-    return len({frame.num_nodes for frame in frames}) == 1
+    return len(np.unique(num_atoms(frames))) == 1

@@ -1,13 +1,14 @@
 """One training from frames to results, and the run folder that it fills."""
 
+from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch_geometric.loader import DataLoader
 
 from train.checkpoints import BEST
+from train.columns import joined, num_atoms
 from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
 from train.export import describe
 from train.fine_tuning import start_from
@@ -97,6 +98,7 @@ def fit_and_report(
     for level in levels:
         say(level.describe(statistics.species))
     quantities = quantities_of(splits.train)
+    warn_of_idle_weights(fit, quantities)
     if tuning.init is None:
         module = new_module(model, fit, statistics, run.dtype, quantities)
     else:
@@ -124,7 +126,7 @@ def check_labels(splits: Splits, fit: FitOptions, of: str = "") -> None:
         of: the head whose frames these are, for messages.
     """
     for name, frames in {"training": splits.train, "validation": splits.validation}.items():
-        if not frames:
+        if not len(frames):
             raise ValueError(f"there are no {name} frames{of}: give some, in its files or by --val_size")
     check_species(splits, of)
     learned, validated = quantities_of(splits.train), quantities_of(splits.validation)
@@ -142,15 +144,25 @@ def check_labels(splits: Splits, fit: FitOptions, of: str = "") -> None:
         )
 
 
+def warn_of_idle_weights(fit: FitOptions, learned: Collection[str]) -> None:
+    """Warns where a weight was chosen for a label that is not ``learned``."""
+    for name in (f"{quantity}_weight" for quantity in QUANTITIES if quantity not in learned):
+        if (weight := getattr(fit, name)) not in (0, getattr(FitOptions, name)):
+            rank_zero_warn(
+                f"{name}={weight}: it has no effect, as no training frame has such a label that is read; look at "
+                "`labels` and at the names of the labels in the files"
+            )
+
+
 def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
     """What ``module`` gives for the frames of ``loader``, on the device of its weights."""
     with torch.no_grad():
         batches = [module.predict_step(batch.to(module.device)) for batch in loader]
-    joined = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
+    given = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
     return Labels(
-        **{name: joined.get(name) for name in QUANTITIES},
-        num_atoms=np.array([frame.num_nodes for frame in loader.dataset]),
-        numbers=torch.cat([frame.z for frame in loader.dataset]).numpy(),
+        **{name: given.get(name) for name in QUANTITIES},
+        num_atoms=num_atoms(loader.dataset),
+        numbers=joined(loader.dataset, "z").numpy(),
     )
 
 
@@ -161,11 +173,10 @@ def report(
 
     Old frames count in the validation loss, but not in these errors.
     """
-    computed, validated, trained = (
-        labels(frames, splits.heads) for frames in (splits.test, splits.validation, splits.train)
-    )
+    computed, validated = (labels(frames, splits.heads) for frames in (splits.test, splits.validation))
+    trained = labels(splits.train, splits.heads, ["energy"])
     if old is not None:
-        new = np.array([not frame.replayed for frame in splits.validation])
+        new = ~joined(splits.validation, "replayed").numpy()
         validation, validated = validation.selected(new), validated.selected(new)
     metrics = facts | {
         "test": errors(test, computed),

@@ -1,13 +1,16 @@
 """Frames together with the files that they come from, and a look for those that are in several parts of a split."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch_geometric.data import Data
+
+from train.frame_table import FrameTable
 
 SAME_PLACE = 1e-6  # Angstrom: files print as many digits
 
@@ -48,6 +51,24 @@ class SourceFrame:
         return "pbc" in self.frame and bool(self.frame.pbc.any())
 
 
+class TableSources(Sequence[SourceFrame]):
+    """The frames of a table, of which only what is asked for is read."""
+
+    def __init__(self, frames: FrameTable):
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, which):
+        if isinstance(which, slice | np.ndarray):
+            return TableSources(self.frames[which])
+        columns, row = self.frames.columns, int(self.frames.rows[which])
+        file, number = columns.values["source"][row].tolist()
+        view = cast(Data, self.frames.view(which))  # it has what is looked at
+        return SourceFrame(view, columns.files[file], number, bool(columns.values["constrained"][row]))
+
+
 def name_places(frames: Sequence[Data], files: Sequence[Path]) -> None:
     """Gives ``frames``, read from ``files`` with their ``source``, their ``place``, in place."""
     for frame in frames:
@@ -84,25 +105,38 @@ def same_structures(sources: Sequence[SourceFrame], others: Sequence[SourceFrame
 
     Coordinates are the same within :data:`SAME_PLACE`.
     """
-    by_kind = defaultdict(list)
-    for j, source in enumerate(others):
-        by_kind[source.kind()].append(j)
+    kinds, means = _sketches(others)
+    order = np.lexsort((means, kinds))
+    kinds, means = kinds[order], means[order]
     found = []
-    wanted = defaultdict(list)
-    for i, source in enumerate(sources):
-        if source.kind() in by_kind:
-            wanted[source.kind()].append(i)
-    for kind, numbers in wanted.items():
-        known = np.stack([others[j].coordinates() for j in by_kind[kind]])
+    for i, (kind, mean) in enumerate(zip(*_sketches(sources), strict=True)):
+        first, last = np.searchsorted(kinds, kind), np.searchsorted(kinds, kind, side="right")
         # A mean of coordinates differs by no more than they do: few others are near by it, and only these are compared.
-        weights = np.random.default_rng(0).dirichlet(np.ones(known.shape[1]))
-        order = np.argsort(known @ weights)
-        means = (known @ weights)[order]
-        for i in numbers:
-            row = sources[i].coordinates()
-            first, last = np.searchsorted(means, row @ weights + np.array([-2, 2]) * SAME_PLACE)
-            near = order[first:last]
-            same = near[np.abs(known[near] - row).max(axis=1) <= SAME_PLACE]
-            if len(same):
-                found.append((i, by_kind[kind][same.min()]))
-    return sorted(found)
+        near = first + np.searchsorted(means[first:last], mean + np.array([-2, 2]) * SAME_PLACE)
+        for j in sorted(order[near[0] : near[1]].tolist()):
+            if _are_same(sources[i], others[j]):
+                found.append((i, j))
+                break
+    return found
+
+
+def _are_same(source: SourceFrame, other: SourceFrame) -> bool:
+    return (
+        source.kind() == other.kind()
+        and (np.abs(source.coordinates() - other.coordinates()).max() <= SAME_PLACE).item()
+    )
+
+
+def _sketches(sources: Sequence[SourceFrame]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each frame (frames,) a number that tells its kind from most others, and a mean of its coordinates."""
+    kinds, means = np.empty(len(sources), np.int64), np.empty(len(sources))
+    for number, source in enumerate(sources):
+        row = source.coordinates()
+        kinds[number], means[number] = hash(source.kind()), row @ _weights(len(row))
+    return kinds, means
+
+
+@lru_cache(maxsize=100)
+def _weights(count: int) -> np.ndarray:
+    """Weights (count,) of a mean, no two of them the same."""
+    return np.random.default_rng(0).dirichlet(np.ones(count))

@@ -1,15 +1,20 @@
 """What a model is told of its training frames before it learns: energy reference, force scale, number of neighbours."""
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import ArrayLike
 from torch_geometric.data import Data
 
 from datasets.atoms_labels import MOMENTS
+from train.columns import blocks, elements, joined, num_atoms, num_edges, selected, with_label
+
+# Singular values of a composition, relative to the largest, that are rounding: others are far larger, as an element is
+# in one of a million frames at least.
+RANK = 1e-10
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def fit_energy_reference(composition: np.ndarray, energy: np.ndarray, known: np.
     reference = np.full(composition.shape[1], np.nan) if known is None else known.copy()
     fitted = np.isnan(reference)
     left = energy - composition[:, ~fitted] @ reference[~fitted]
-    reference[fitted], *_ = np.linalg.lstsq(composition[:, fitted].astype(np.float64), left, rcond=None)
+    reference[fitted], *_ = np.linalg.lstsq(composition[:, fitted].astype(np.float64), left, rcond=RANK)
     return reference
 
 
@@ -104,46 +109,80 @@ def collect_statistics(
         isolated_energies: likewise of some elements, others are fitted; ``atom_energies`` goes before it.
         species: atomic numbers, ascending, more than those of ``frames``; energies of the others are 0 if not known.
     """
-    numbers = torch.cat([frame.z for frame in frames]).numpy()
-    present = np.unique(numbers)
+    present = elements(frames)
     species = present if species is None else species
-    num_neighbors, units = sum(frame.num_edges for frame in frames) / len(numbers), label_units(frames)
-    if units and not any("energy" in frame for frame in frames):  # charges or dipoles alone
+    num_neighbors, units = float(num_edges(frames).sum() / num_atoms(frames).sum()), label_units([frames])
+    if units and not any("energy" in frame for frame in frames[:1]):  # charges or dipoles alone
         return Statistics(tuple(species.tolist()), (0.0,) * len(species), 1.0, num_neighbors, units=units)
-    atoms = composition(numbers, np.array([frame.num_nodes for frame in frames]), species)
-    energy = torch.cat([frame.energy for frame in frames]).double().numpy()
-    atoms, energy = atoms[~np.isnan(energy)], energy[~np.isnan(energy)]
     known = dict(isolated_energies or {}) | dict(atom_energies or {})
     symbols = [chemical_symbols[number] for number in species]
     if atom_energies is None:
-        shift = fit_energy_reference(atoms, energy, np.array([known.get(symbol, np.nan) for symbol in symbols]))
+        fixed = np.array([known.get(symbol, np.nan) for symbol in symbols])
+        rows = reduced(np.column_stack(block) for block in _energies(frames, species))
+        shift = fit_energy_reference(rows[:, :-1], rows[:, -1], fixed)
     else:
         given_energy_reference(known, present.tolist())  # which says what is wrong
         shift = np.array([float(known.get(symbol, 0.0)) for symbol in symbols])
     return Statistics(
         species=tuple(species.tolist()),
         shift=tuple(shift.tolist()),
-        scale=_scale(frames, (energy - atoms @ shift) / atoms.sum(axis=1)),
+        scale=_scale(frames, species, shift),
         num_neighbors=num_neighbors,
         units=units,
     )
 
 
-def label_units(frames: Sequence[Data]) -> dict[str, float]:
-    """Of charges and dipoles, see :class:`Statistics`.
+def reduced(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Rows (m, columns) of least squares that have the solutions of all rows of ``blocks``, however many these are: the
+    triangular factor of their QR decomposition; one block stays as it is.
+    """
+    rows: np.ndarray | None = None
+    for block in blocks:
+        rows = block if rows is None else np.asarray(np.linalg.qr(np.concatenate([rows, block]), mode="r"))
+    if rows is None:
+        raise ValueError("blocks: expected one or more, got none")
+    return rows
+
+
+def _energies(frames: Sequence[Data], species: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Block after block, atoms of each of ``species`` (n, species) and energies (n,) of the frames that have one."""
+    for block in blocks(frames):
+        atoms = composition(joined(block, "z").numpy(), num_atoms(block), species)
+        energy = joined(block, "energy").double().numpy()
+        yield atoms[~np.isnan(energy)], energy[~np.isnan(energy)]
+
+
+def label_units(parts: Iterable[Sequence[Data]]) -> dict[str, float]:
+    """Of charges and dipoles of the frames of all ``parts``, see :class:`Statistics`.
 
     Raises:
         ValueError: all of them are zero.
     """
     units = {}
     for name in MOMENTS:
-        values = torch.cat([frame[name].double().flatten() for frame in frames if name in frame] or [torch.empty(0)])
-        values = values[~values.isnan()]
-        if len(values):
-            units[name] = float(values.square().mean().sqrt())
-        if units.get(name) == 0.0:
+        size = _root_mean_square(block for frames in parts for block in _values(frames, name))
+        if size == 0.0:
             raise ValueError(f"{name}: all labels of the training frames are zero; leave them out of labels")
+        if not np.isnan(size):
+            units[name] = size
     return units
+
+
+def _values(frames: Sequence[Data], name: str) -> Iterator[np.ndarray]:
+    """Block after block, the values of a label (n,) that are not NaN."""
+    for block in blocks(frames):
+        known = selected(block, with_label(block, name))
+        if len(known):
+            values = joined(known, name).double().numpy().ravel()
+            yield values[~np.isnan(values)]
+
+
+def _root_mean_square(blocks: Iterable[np.ndarray]) -> float:
+    """Of all values; NaN of none."""
+    total, count = 0.0, 0
+    for values in blocks:
+        total, count = total + float(np.square(values).sum()), count + values.size
+    return math.sqrt(total / count) if count else math.nan
 
 
 def elements_without_energy(
@@ -151,22 +190,19 @@ def elements_without_energy(
 ) -> list[str]:
     """Symbols of the elements of ``frames``, or of the ``species`` given, that no frame with an energy holds, and that
     are not ``known``."""
-    there = {int(number) for frame in frames for number in frame.z.unique()} if species is None else set(species)
-    if not any("energy" in frame for frame in frames):
+    there = set(elements(frames).tolist()) if species is None else set(species)
+    if not any("energy" in frame for frame in frames[:1]):
         return []
-    fitted = {int(number) for frame in frames if not frame.energy.isnan().any() for number in frame.z.unique()}
+    fitted = set(elements(selected(frames, with_label(frames, "energy"))).tolist())
     return [symbol for number in sorted(there - fitted) if (symbol := chemical_symbols[number]) not in known]
 
 
-def _scale(frames: Sequence[Data], energy_of_atom: np.ndarray) -> float:
+def _scale(frames: Sequence[Data], species: np.ndarray, shift: np.ndarray) -> float:
     """The unit of errors: see :class:`Statistics`."""
-    forces = [frame.forces for frame in frames if "forces" in frame and not frame.forces.isnan().all()]
-    if not forces and not len(energy_of_atom):
-        return np.nan
-    if not forces:
-        scale, name = float(np.sqrt(np.square(energy_of_atom).mean())), "energies other than their reference"
-    else:
-        scale, name = float(torch.cat(forces).double().square().mean().sqrt()), "forces other than zero"
+    scale, name = _root_mean_square(_values(frames, "forces")), "forces other than zero"
+    if math.isnan(scale):
+        beyond = ((energy - atoms @ shift) / atoms.sum(axis=1) for atoms, energy in _energies(frames, species))
+        scale, name = _root_mean_square(beyond), "energies other than their reference"
     if scale == 0.0:
         raise ValueError(f"the training frames have no {name}: expected energies in eV and forces in eV/Angstrom")
     return scale

@@ -61,9 +61,8 @@ class ModelFiles:
     def load_with_head(self, compute: "ComputeOptions") -> tuple[list[Potential], str | None]:
         """These, and the name of their head; None if the first has no heads."""
         whole = [load_trained(model, **compute.overrides) for model in self.model]
-        heads = whole[0].hyperparameters["heads"]
-        taken = [with_chosen_head(potential, self.head).to(compute.torch_device) for potential in whole]
-        return taken, (self.head or heads[0]) if heads else None
+        head = head_or_first(self.head, whole[0])  # of all of them, whatever their order of heads
+        return [potential.with_head(head).to(compute.torch_device) for potential in whole], head
 
 
 @dataclass(frozen=True)
@@ -160,15 +159,20 @@ def load_trained(model: Path, option: str = "model", **overrides) -> Potential:
 
 
 def with_chosen_head(potential: Potential, head: str | None) -> Potential:
-    """``potential`` with its ``head`` alone; says which one that is if several are there and none is named.
+    """``potential`` with its ``head`` alone; see :func:`head_or_first`.
 
     Raises:
         ValueError: there is no such head.
     """
-    known = potential.hyperparameters["heads"] or []
-    if head is None and len(known) > 1:
+    return potential.with_head(head_or_first(head, potential))
+
+
+def head_or_first(head: str | None, potential: Potential) -> str | None:
+    """``head``, or, if none is named, the first of ``potential``; says which one that is if there are several."""
+    known = potential.hyperparameters["heads"]
+    if head is None and known and len(known) > 1:
         print(f"head {known[0]}, of {', '.join(known)}: --head takes another one", flush=True)
-    return potential.with_head(head)
+    return known[0] if head is None and known else head
 
 
 def run_folder(model: Path) -> Path:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
+import torch
 from ase.data import covalent_radii
 from ase.units import Bohr, GPa, Hartree, kcal, kJ, mol
 
-from train.data import has_label
+from train.columns import has_label
 from train.source_frames import SourceFrame
 
 # Medians over frames of root mean squares. At 500 K molecules have forces of 1 eV/Angstrom, which are 23 kcal/mol/A.
@@ -58,8 +59,9 @@ def unlikely_units(sources: Sequence[SourceFrame]) -> Iterator[str]:
 
 def median_size(sources: Sequence[SourceFrame], name: str) -> float:
     """Median over the frames with the label of its root mean square; 0 without any."""
-    sizes = [source.frame[name].square().mean().sqrt().item() for source in sources if has_label(source.frame, name)]
-    return float(np.median(sizes)) if sizes else 0.0
+    labelled = (source.frame for source in sources if has_label(source.frame, name))
+    sizes = np.fromiter((frame[name].square().mean().sqrt().item() for frame in labelled), float)
+    return float(np.median(sizes)) if len(sizes) else 0.0
 
 
 def _unlikely_lengths(sources: Sequence[SourceFrame]) -> Iterator[str]:
@@ -110,23 +112,29 @@ def _unlikely_slopes(sources: Sequence[SourceFrame]) -> Iterator[str]:
     )
 
 
-def _steps(sources: Sequence[SourceFrame]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def _steps(sources: Sequence[SourceFrame]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Work of the forces, change of energy and number of atoms of each small step from a frame to the next of its file.
 
     To the second order the work of a step is its displacement times the mean of the forces before and after.
     """
-    work, change, num_atoms = [], [], []
-    for before, after in pairwise(sorted(sources, key=lambda source: (str(source.file), source.number))):
-        a, b = before.frame, after.frame
-        if after.file != before.file or a.z.tolist() != b.z.tolist() or not _same_cell(a, b):
-            continue
-        step = b.pos - a.pos
-        if step.abs().max() > LONGEST_STEP or not all(has_label(f, n) for f in (a, b) for n in ("energy", "forces")):
-            continue
-        work.append((step * (a.forces + b.forces) / 2).sum().item() * -1)
-        change.append((b.energy - a.energy).item())
-        num_atoms.append(a.num_nodes)
-    return np.array(work), np.array(change), num_atoms
+    files: dict[str, int] = {}
+    places = np.array([(files.setdefault(str(source.file), len(files)), source.number) for source in sources], np.int64)
+    rank = np.argsort(np.argsort(list(files)))  # files come by name
+    ordered = np.lexsort((places[:, 1], rank[places[:, 0]]))
+    steps = (_step(before, after) for before, after in pairwise(sources[number] for number in ordered.tolist()))
+    found = np.array([step for step in steps if step is not None]).reshape(-1, 3)
+    return found[:, 0], found[:, 1], found[:, 2]
+
+
+def _step(before: SourceFrame, after: SourceFrame) -> tuple[float, float, int] | None:
+    """Work, change of energy and number of atoms; None where the frames do not follow each other."""
+    a, b = before.frame, after.frame
+    if after.file != before.file or not torch.equal(a.z, b.z) or not _same_cell(a, b):
+        return None
+    step = b.pos - a.pos
+    if step.abs().max() > LONGEST_STEP or not all(has_label(f, n) for f in (a, b) for n in ("energy", "forces")):
+        return None
+    return -(step * (a.forces + b.forces) / 2).sum().item(), (b.energy - a.energy).item(), a.num_nodes
 
 
 def _same_cell(a, b) -> bool:

@@ -65,7 +65,7 @@ class ASECalculator(Calculator):
         skin: By how much neighbours are looked for beyond the cutoff, Angstrom. A larger one lets a list last for more
             steps and makes each step compute more pairs; with 0 each step has a new list.
         capture: Whether CUDA graphs are used where they help, on a GPU with up to 100,000 pairs.
-        head: The name of the head of a potential that has several; its first if None.
+        head: The name of the head of a potential that has several; its first if None, with a warning.
 
     Attributes:
         potential: The calculator's own potential, that of the head.

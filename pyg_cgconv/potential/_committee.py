@@ -11,6 +11,7 @@ import torch
 from torch_geometric.data import Data
 
 from ._calculator import ASECalculator, Atoms, Calculator, check_species  # the error without ASE is there
+from ._given import head_or_first, loaded
 from ._potential import Potential
 from ._verlet import VerletList
 
@@ -82,8 +83,10 @@ class CommitteeCalculator(ASECalculator):
             raise TypeError(f"potentials: expected a list of potentials or of paths, got {_shown(potentials)}")
         if len(potentials) < 2:
             raise ValueError(f"potentials: expected two or more, got {len(potentials)}; ASECalculator takes one")
+        given = [loaded(potential) for potential in potentials]
+        head = head_or_first(head, given[0].hyperparameters["heads"])  # of all members, whatever their order of heads
         options: dict[str, Any] = dict(device=device, dtype=dtype, skin=skin, capture=capture, head=head)
-        self.members = [ASECalculator(potential, **options) for potential in potentials]
+        self.members = [ASECalculator(potential, **options) for potential in given]
         known = set.intersection(*(set(member.implemented_properties) for member in self.members))
         self.implemented_properties = [
             name for name in CommitteeCalculator.implemented_properties if {name, name.partition("_")[0]} & known

@@ -50,7 +50,7 @@ class LAMMPSPotential:
         potential: The potential, of which a copy is made; or the path of a file that :meth:`Potential.save` wrote; or
             that of a run folder.
         dtype: float32 or float64 (or their names); the potential's if None. Energies of atoms are summed in float64.
-        head: The name of the head of a potential that has several; its first if None.
+        head: The name of the head of a potential that has several; its first if None, with a warning.
 
     Attributes:
         potential: The copy. It moves to where LAMMPS has its atoms.

@@ -42,7 +42,7 @@ class TorchSimModel(ModelInterface):
         compute_stress: Whether there are stresses. Each structure then needs a cell with a volume.
         capture: Whether CUDA graphs are used where they help, on a GPU with up to 100,000 pairs. Where sizes change so
             often that it does not pay, a warning says so, and no more are captured.
-        head: The name of the head of a potential that has several; its first if None.
+        head: The name of the head of a potential that has several; its first if None, with a warning.
 
     Attributes:
         potential: The model's own potential.

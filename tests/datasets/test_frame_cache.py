@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from datasets import FrameDataset, frame_cache
+from datasets import AlloysEMT, FrameDataset, frame_cache
 from datasets.joined import Part, joined
 from datasets.npz import Frames
 from pyg_cgconv.potential import RadiusGraph
@@ -26,6 +26,13 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, monkeypatch):
         frame_cache.save(tmp_path / "frames.pt", FRAME, None, 1)
     assert caught.value.filename == str(tmp_path / "frames.pt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cache: the folder cannot be made \(File exists\); name another one") as caught:
+        AlloysEMT(cache=tmp_path / "file")
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 def test_nothing_in_a_cache_is_executed(tmp_path):

@@ -17,7 +17,7 @@ from ase.units import Bohr, GPa, Hartree, kcal, mol
 from datasets import EthanolPBE
 from pyg_cgconv import RadiusGraph
 from train import unit_checks
-from train.frame_checks import far_energies, net_forces, robust_residual, warn_of_unlikely_frames
+from train.frame_checks import far_energies, net_forces, robust_fit, warn_of_unlikely_frames
 from train.frames import FramesOptions, read_splits
 from train.source_frames import SourceFrame
 from train.unit_checks import unlikely_units
@@ -134,7 +134,7 @@ def test_a_robust_fit_is_that_without_outliers():
     part = random.dirichlet(np.ones(3), size=60)
     energy = part @ [-10.0, -2000.0, -500.0]
     energy[:7] += random.normal(scale=300.0, size=7)
-    left = robust_residual(part, energy)
+    left = energy - part @ robust_fit(part, energy)
     np.testing.assert_allclose(left[7:], 0.0, atol=1e-3)
     assert np.abs(left[:7]).min() > 1.0
 

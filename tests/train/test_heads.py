@@ -10,6 +10,7 @@ from ase.io import read, write
 from torch_geometric.data import Batch
 
 from pyg_cgconv import ASECalculator, Potential
+from pyg_cgconv.potential import with_heads
 from train.cli import main, parse
 from train.committee import report
 from train.fine_tuning import with_heads_of
@@ -19,6 +20,7 @@ from train.heads import levels_of, statistics_of
 from train.metrics import MEV_PER_EV
 from train.module import new_module
 from train.padded_frames import PaddedFrames
+from train.trained import ComputeOptions, ModelFiles
 
 from .conftest import plots_left_out
 from .test_isolated_atoms import CUTOFF, TINY, alloys, isolated
@@ -219,6 +221,20 @@ def test_other_commands_take_a_head(trained, files, tmp_path, capsys):
     assert Potential.load(tmp_path / "all.pt").metadata["heads"] == ["pbe", "r2scan"]
     with pytest.raises(ValueError, match="head='spice': the heads are pbe, r2scan"):
         run_command("predict", folder, *data, "--output", tmp_path / "x.xyz", "--head", "spice")
+
+
+def test_members_of_a_committee_take_the_same_head(trained, tmp_path, capsys):
+    """Whatever the order of their heads."""
+    potential = Potential.load(trained[0] / "potential.pt")
+    for name, heads in (("other", ["r2scan", "pbe"]), ("foreign", ["r2scan", "mine"])):
+        with_heads(potential, heads).save(tmp_path / f"{name}.pt")
+    compute = ComputeOptions(device="cpu")
+    both, head = ModelFiles([trained[0], tmp_path / "other.pt"]).load_with_head(compute)
+    assert head == "pbe"
+    assert both[0].shift.tolist() == both[1].shift.tolist()
+    assert capsys.readouterr().out == "head pbe, of pbe, r2scan: --head takes another one\n"
+    with pytest.raises(ValueError, match="head='pbe': the heads are r2scan, mine"):
+        ModelFiles([trained[0], tmp_path / "foreign.pt"]).load_with_head(compute)
 
 
 def test_predictions_are_compared_with_labels_of_their_head(trained, files, tmp_path, capsys):

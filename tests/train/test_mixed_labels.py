@@ -15,6 +15,8 @@ from train.cli import main
 from train.data import Splits
 from train.frames import FramesOptions, read_splits
 from train.module import new_module
+from train.options import FitOptions
+from train.run import warn_of_idle_weights
 from train.statistics import collect_statistics
 
 from .test_frames import CUTOFF, TINY, crystals
@@ -51,6 +53,11 @@ def by_place(images, splits: Splits) -> list:
 
 
 # === missing labels ===
+
+
+def test_a_weight_without_labels_is_named():
+    with pytest.warns(UserWarning, match=r"stress_weight=3.0: it has no effect, as no training frame has such a label"):
+        warn_of_idle_weights(FitOptions(energy_weight=2.0, stress_weight=3.0, dipole_weight=0.0), ["energy", "forces"])
 
 
 def loss_by_hand(module, images: list[Atoms], weights: np.ndarray, frames: list) -> float:

@@ -11,8 +11,8 @@ from torch_geometric.data import Batch
 
 from pyg_cgconv import ASECalculator, CommitteeCalculator, Potential
 from train.cli import main
+from train.columns import has_label
 from train.committee import report
-from train.data import has_label
 from train.frames import FramesOptions, read_splits
 from train.heads import levels_of, statistics_of
 from train.metrics import MEV_PER_EV

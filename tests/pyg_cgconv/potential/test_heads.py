@@ -132,13 +132,31 @@ def test_engines_take_a_head(potential, tmp_path):
     data = molecule([8, 1, 1])
     atoms = Atoms(data.z.tolist(), data.pos.numpy())
     potential.save(tmp_path / "heads.pt")
-    for head, expected in (("r2scan", single(potential, 1)), (None, single(potential, 0))):
+    for head, expected in (("r2scan", single(potential, 1)), ("pbe", single(potential, 0))):
         energy = expected(data)["energy"].item()
         atoms.calc = ASECalculator(tmp_path / "heads.pt", head=head)
         assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
         atoms.calc = CommitteeCalculator([potential, potential], head=head)
         assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
         assert LAMMPSPotential(potential, head=head).potential.shift.tolist() == expected.shift.tolist()
+
+
+def test_the_first_head_is_taken_with_a_warning(potential):
+    pytest.importorskip("ase")
+    from pyg_cgconv import ASECalculator, CommitteeCalculator
+
+    other = with_heads(potential, ["r2scan", "pbe"])
+    said, shift = "head: none is given, so pbe is taken, the first of pbe, r2scan", single(potential, 0).shift.tolist()
+    with pytest.warns(UserWarning, match=said) as warned:
+        alone = ASECalculator(potential)
+    assert [warning.filename for warning in warned] == [__file__]
+    assert alone.potential.shift.tolist() == shift
+    with pytest.warns(UserWarning, match=said) as warned:
+        committee = CommitteeCalculator([potential, other])
+    assert [warning.filename for warning in warned] == [__file__]
+    assert [member.potential.shift.tolist() for member in committee.members] == [shift, shift]
+    with pytest.raises(ValueError, match="head='pbe': the heads are r2scan, mine"):
+        CommitteeCalculator([potential, with_heads(potential, ["r2scan", "mine"])], head="pbe")
 
 
 def test_mistakes_are_named(potential):
