@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._functions import without_autocast
-from ..ops import Edges
+from ..ops import Neighbors
 from ._arguments import SYMBOLS
 from ._atoms import Atoms
 from ._ghosts import Ghosts, wait_for_device
@@ -152,7 +152,7 @@ class LAMMPSPotential:
         )
         vectors = _tensor(data.rij, (data.npairs, 3), self.potential.dtype).to(device)
         structure = torch.zeros_like(elements)
-        edges: Any = Edges((source, target), data.ntotal, data.nlocal)  # sorted once for all layers
+        edges: Any = Neighbors((source, target), data.ntotal, data.nlocal)  # sorted once for all layers
         return Atoms(elements, edges, source, target, vectors, structure, 1, None)
 
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from .._torch import in_forward_mode, is_plain
 from ..cuda_graphs import is_captured
 from ..nn import InteractionBlock, prepared_species
-from ..ops import Edges, sorted_neighbors
+from ..ops import Edges, Neighbors, sorted_neighbors
 from ._atoms import Atoms
 from ._edge_functions import EdgeFunctions
 
@@ -153,7 +153,7 @@ def _pieces(atoms: Atoms, targets: int, most: int) -> Iterator[Piece]:
     lengths = np.diff(ends[np.array(bounds[1:]) - 1], prepend=0).tolist()
     parts = zip(source.split(lengths), target.split(lengths), vectors.split(lengths), strict=True)
     for (first, last), (source, target, vectors) in zip(pairwise(bounds), parts, strict=True):
-        edges = Edges((source, target - first), atoms.species.shape[0], last - first)
+        edges = Neighbors((source, target - first), atoms.species.shape[0], last - first)
         yield Piece(atoms.species[first:last], edges, vectors)
 
 

@@ -8,7 +8,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric import EdgeIndex
 
 from pyg_cgconv import Edges, TensorProductConv
-from pyg_cgconv.ops._edges import _rows
+from pyg_cgconv.ops import _edges, sorted_edges, sorted_neighbors
+from pyg_cgconv.ops._edges import Graph, _rows, listed_by_source
 
 
 @given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 7))
@@ -41,6 +42,19 @@ def test_small_graphs_and_cpus_have_a_row_a_node():
     assert len(starts) == 4
     assert owners.tolist() == [0, 1, 2]
     assert len(continuing) == 0
+
+
+def test_neighbours_are_not_cut_where_other_edges_are(monkeypatch):
+    monkeypatch.setattr(_edges, "_row_edges", lambda edges: 2)
+    edge_index = torch.tensor([[1, 2, 3, 4, 0], [0, 0, 0, 0, 1]])
+    usual, neighbors = Edges(edge_index, 5), sorted_neighbors(edge_index, 5)
+    assert usual.by_target.owners.tolist()[:3] == [0, 0, 1]
+    assert neighbors.by_target.owners.tolist() == [0, 1, 2, 3, 4]
+    for of in (neighbors, neighbors.to("cpu"), neighbors.repeated(2)):
+        assert not len(of.by_target.continuing)
+        assert not len(of.by_source.continuing)
+    assert not len(listed_by_source(Graph(neighbors.by_target, None, 5)).continuing)
+    assert type(sorted_edges(edge_index, 5, 5)) is Edges  # of the same tensor
 
 
 @pytest.mark.parametrize("degree", ["in", "out"])
