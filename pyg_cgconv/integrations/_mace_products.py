@@ -1,4 +1,5 @@
-"""MACE's symmetric contraction as a generated kernel, with MACE's own weights."""
+"""MACE's products with the elements of atoms: its symmetric contraction as a generated kernel, with MACE's own weights,
+and the self-connections of models of many elements."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ from ..nn import checked_channels, contract_polynomial
 from ..ops import DTYPES, checks_on_host
 from ..tensor_product import describe, polynomial_entries
 from ._replacement import Replacement, logger
+from ._self_connection import LookUp, SelfConnection, look_up, looked_up, pays
 
 _ZERO = 1e-5
 """Coefficients of MACE below this are rounding noise of float32; the smallest true one is above 1e-3."""
+_BY_MACE = "%s: computed by MACE itself: node_attrs require gradients, or have several elements in a row"
 
 
 class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContraction.__bases__):  # type: ignore[misc]
@@ -56,10 +59,7 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
         if not _is_of_elements(y):
             if not self._told:
                 self._told = True
-                logger.warning(
-                    "%s: computed by MACE itself: node_attrs require gradients, or have several elements in a row",
-                    type(self).__name__,
-                )
+                logger.warning(_BY_MACE, type(self).__name__)
             return self.original.forward(self, x, y)
         if not torch.compiler.is_compiling() and self._versions != _versions(self):
             self.prepare()  # a state dict has been loaded
@@ -78,6 +78,31 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
         super()._apply(*arguments, **named)
         self.prepare()
         return self
+
+
+class SkipConnection(SelfConnection):
+    """The product `skip_tp` of an interaction block with one-hot elements, a linear map for each element."""
+
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        refuse_torchscript(self)
+        if weight is None and not torch.compiler.is_compiling():
+            if _is_of_elements(y):
+                found = _elements(y)
+                if pays(x, found, y.shape[1]):
+                    return self._by_species(x, found, y.shape[1]) * y.sum(1, keepdim=True).to(x.dtype)
+            elif not self._told:
+                self._told = True
+                logger.warning(_BY_MACE, type(self).__name__)
+        return self.original.forward(self, x, y, weight)
+
+
+def _elements(y: Tensor) -> LookUp:
+    """Of which element each row is: found out once for all blocks."""
+    found = look_up(y)
+    if found is None:
+        looked_up(y, y.argmax(1), None)
+        found = look_up(y) or LookUp(y.argmax(1), None, 0)  # of inference mode nothing is noted
+    return found
 
 
 def _parts(module: Any) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -105,7 +105,7 @@ class SelfConnection(Replacement, o3.FullyConnectedTensorProduct):
                 )
             return super().forward(x, y, weight)
         count = self.irreps_in2.dim if found.table is None else found.table.shape[0]
-        return self._by_species(x, found, count) if _pays(x, found, count) else super().forward(x, y, weight)
+        return self._by_species(x, found, count) if pays(x, found, count) else super().forward(x, y, weight)
 
     def _by_species(self, x: Tensor, found: LookUp, count: int) -> Tensor:
         species = found.prepared(x.shape[0], count, x.dtype)
@@ -125,7 +125,7 @@ class SelfConnection(Replacement, o3.FullyConnectedTensorProduct):
         return result if isinstance(species, Tensor) else result.index_select(0, species.place)
 
 
-def _pays(x: Tensor, found: LookUp, count: int) -> bool:
+def pays(x: Tensor, found: LookUp, count: int) -> bool:
     """Whether maps by species are less work. A program that is traced multiplies with those of all species, and they
     are made for all."""
     return count <= FEW_SPECIES or (not is_traced(x) and (found.table is None or count <= x.shape[0]))

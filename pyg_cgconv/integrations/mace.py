@@ -27,7 +27,7 @@ except ImportError as error:
 KNOWN.check()
 
 from ._mace_model import Model  # noqa: E402
-from ._mace_products import SymmetricContraction  # noqa: E402  (only where MACE is installed)
+from ._mace_products import SkipConnection, SymmetricContraction  # noqa: E402  (only where MACE is installed)
 from ._spherical import SphericalHarmonics  # noqa: E402
 from .e3nn import FullyConnectedTensorProduct, Linear  # noqa: E402
 
@@ -116,7 +116,7 @@ class _Models(Accelerator):
     """Products are replaced where a block hands them the graph, and models so that they stay fast."""
 
     def classes(self) -> list[type[Replacement]]:
-        return [*super().classes(), Convolution]
+        return [*super().classes(), Convolution, SkipConnection]
 
     def find(self, model: nn.Module) -> Iterator[Found]:
         for name, block in _interactions(model):
@@ -125,7 +125,9 @@ class _Models(Accelerator):
                 yield found(product_name, block.conv_tp, Convolution)
             else:
                 yield Found(product_name, block, None, f"{type(block).__name__} is no block of MACE that is known")
-        yield from super().find(model)
+        skips = {f"{name}.skip_tp".lstrip("."): block for name, block in _interactions(model) if _of_many(block)}
+        yield from (found(name, block.skip_tp, SkipConnection) for name, block in skips.items())
+        yield from (each for each in super().find(model) if each.name not in skips)
 
     def exchange(self, model: nn.Module) -> None:
         for _, block in _interactions(model):
@@ -151,6 +153,14 @@ def _interactions(model: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, module
 
 
+def _of_many(block: Any) -> bool:
+    """Whether the self-connection of a block is of so many elements that kernels of products are none for it."""
+    skip = getattr(block, "skip_tp", None)
+    if isinstance(skip, SkipConnection):
+        return True
+    return type(skip) is o3.FullyConnectedTensorProduct and bool(FullyConnectedTensorProduct.obstacle(skip))
+
+
 _models = _Models(
     REPLACEMENTS,
     "interaction blocks of MACE that have a TensorProduct of e3nn, conv_tp, and modules of the classes "
@@ -162,8 +172,8 @@ _models = _Models(
 def accelerate(model: AnyModel, *, cuda_graphs: bool = False) -> AnyModel:
     """Has a model of MACE computed by generated kernels, where there are some. Everything else of it stays.
 
-    Replaced are the convolutions of the interaction blocks, symmetric contractions, self-connections of up to 16
-    elements, and linear maps. State dict, parameters, pickles of the whole model,
+    Replaced are the convolutions of the interaction blocks, symmetric contractions, self-connections, and linear maps.
+    State dict, parameters, pickles of the whole model,
     ``.to()`` and ``copy.deepcopy`` work as before. A ScaleShiftMACE stays fast where MACE builds it anew, as
     ``MACECalculator(models=[model], compile_mode=...)`` does.
 

@@ -31,7 +31,7 @@ from mace.tools import torch_geometric
 from mace.tools.scripts_utils import extract_config_mace_model
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyg_cgconv.integrations import mace
+from pyg_cgconv.integrations import _mace_products, mace
 
 CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
 TRACED = {
@@ -42,6 +42,7 @@ TRACED = {
     "readouts.1.linear_2",
 }
 """Small maps in blocks that MACE traces by torch.fx before it compiles a model."""
+ELEMENTS, MANY = (6, 8), tuple(range(1, 21))
 USUAL = "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
 
 
@@ -52,7 +53,7 @@ def structure():
     return atoms
 
 
-def model(first=USUAL[0], others=USUAL[1], kind=modules.ScaleShiftMACE):
+def model(first=USUAL[0], others=USUAL[1], kind=modules.ScaleShiftMACE, elements=ELEMENTS):
     torch.manual_seed(0)
     scaled = kind is modules.ScaleShiftMACE
     return kind(
@@ -63,12 +64,12 @@ def model(first=USUAL[0], others=USUAL[1], kind=modules.ScaleShiftMACE):
         interaction_cls=modules.interaction_classes[others],
         interaction_cls_first=modules.interaction_classes[first],
         num_interactions=2,
-        num_elements=2,
+        num_elements=len(elements),
         hidden_irreps=o3.Irreps("4x0e+4x1o"),
         MLP_irreps=o3.Irreps("4x0e"),
-        atomic_energies=np.array([-1.0, -2.0]),
+        atomic_energies=-np.arange(1.0, 1 + len(elements)),
         avg_num_neighbors=8.0,
-        atomic_numbers=[6, 8],
+        atomic_numbers=list(elements),
         correlation=2,
         gate=torch.nn.functional.silu,
         radial_MLP=[8, 8],
@@ -76,9 +77,9 @@ def model(first=USUAL[0], others=USUAL[1], kind=modules.ScaleShiftMACE):
     )
 
 
-def batch(atoms=None):
+def batch(atoms=None, elements=ELEMENTS):
     config = data.config_from_atoms(atoms or structure())
-    graph = data.AtomicData.from_config(config, z_table=tools.AtomicNumberTable([6, 8]), cutoff=3.0)
+    graph = data.AtomicData.from_config(config, z_table=tools.AtomicNumberTable(list(elements)), cutoff=3.0)
     loader = torch_geometric.dataloader.DataLoader([graph], batch_size=1)
     return next(iter(loader)).to_dict()
 
@@ -201,7 +202,7 @@ import sys, torch
 model = torch.load(sys.argv[1], weights_only=False)
 given, energy = torch.load(sys.argv[2], weights_only=False)
 assert abs(model(given)["energy"] - energy) < 1e-12
-from pyg_cgconv.integrations import mace
+from pyg_cgconv.integrations import _mace_products, mace
 from pyg_cgconv.integrations._mace_model import Model
 assert len(mace.report(model).replaced) == 17
 assert "torch_geometric" not in sys.modules
@@ -396,6 +397,24 @@ def test_trained_by_cuda_graphs(dtype):
             return out["energy"], torch.cat([out["forces"], out["stress"].view(-1, 3)])
 
         assert_captured_training(fast, original, evaluate, batches, 10 * TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("blocks", [USUAL, (USUAL[1], "RealAgnosticDensityInteractionBlock")], ids=str)
+def test_self_connections_of_many_elements_are_linear_maps(blocks, monkeypatch):
+    original, given = model(*blocks, elements=MANY), batch(elements=MANY)
+    monkeypatch.setattr(_mace_products, "pays", lambda *_: True)  # though there are fewer atoms than elements
+    fast, found = mace.accelerate(copy.deepcopy(original)), []
+    by_species = _mace_products.SkipConnection._by_species
+    monkeypatch.setattr(
+        _mace_products.SkipConnection, "_by_species", lambda *given: found.append(given) or by_species(*given)
+    )
+    assert {"interactions.0.skip_tp", "interactions.1.skip_tp"} <= set(mace.report(fast).replaced)
+    assert_agree(all_of(fast, given), all_of(original, given), 1e-12)
+    assert len({id(lookup) for _, _, lookup, _ in found}) == 1  # both blocks know the elements from one look
+    empty = dict(given, node_attrs=torch.cat([torch.zeros(1, 20), given["node_attrs"][1:]]))
+    assert_agree({"energy": fast(empty)["energy"]}, {"energy": original(empty)["energy"]}, 1e-12)
+    mace.restore(fast)
+    assert type(fast.interactions[1].skip_tp) is o3.FullyConnectedTensorProduct
 
 
 @pytest.mark.parametrize("attributes", ["mixed", "none", "half"])
