@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pyg_cgconv import _functions
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 ROOT = Path(__file__).parents[1]
@@ -47,6 +50,27 @@ def loss_gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 def hessian(forces: Tensor, by: Tensor) -> Tensor:
     """The derivatives of each component of the forces."""
     return torch.stack([torch.autograd.grad(force, by, retain_graph=True)[0] for force in forces.flatten()])
+
+
+@pytest.fixture
+def as_captured(monkeypatch):
+    """What is computed is what a CUDA graph would have."""
+    monkeypatch.setattr(_functions, "is_captured", lambda tensor: True)
+
+
+class _Counting(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.count += not (function.is_view or function.overloadpacket is torch.ops.aten.detach)
+        return function(*arguments, **(named or {}))
+
+
+def operations(call: Callable[[], object]) -> int:
+    """How many a GPU is given; views are none."""
+    with _Counting() as counting:
+        call()
+    return counting.count
 
 
 def in_fresh_process(script: str, *arguments: object) -> None:
