@@ -31,20 +31,19 @@ class FullyConnectedNet(Replacement, nn.FullyConnectedNet):
 
     @classmethod
     def obstacle(cls, module: Any) -> str:
-        if not len(module):
+        layers = module._modules  # asked at each call
+        if not layers:
             return "it has no layers"
-        for name, layer in module.named_children():
+        for name, layer in layers.items():
             if type(layer) is not _fc._Layer:
                 return f"its {name} is {type(layer).__name__}"
             if any(hooks_of(layer)):
                 return f"its {name} has hooks"
-        *hidden, last = module
-        if last.act is not None:
+        *hidden, last = [layer.act for layer in layers.values()]
+        if last is not None:
             return "its output has an activation"
-        for layer in hidden:
-            if not _is_silu(layer.act):
-                return f"its activation is {_name(layer.act)}, not SiLU"
-        return ""
+        others = [activation for activation in hidden if not _is_silu(activation)]
+        return f"its activation is {_name(others[0])}, not SiLU" if others else ""
 
     def forward(self, x: Tensor) -> Tensor:
         refuse_torchscript(self)

@@ -109,10 +109,10 @@ def accelerated(original):
     return mace.accelerate(copy.deepcopy(original))
 
 
-def all_of(model, given):
+def all_of(model, given, names=("energy", "forces", "stress", "hessian")):
     """Energy, forces, stress, Hessian, and a gradient of a loss on them."""
-    results = model(given, training=True, compute_stress=True, compute_hessian=True)
-    results = {name: results[name] for name in ("energy", "forces", "stress", "hessian")}
+    results = model(given, training=True, compute_stress=True, compute_hessian="hessian" in names)
+    results = {name: results[name] for name in names}
     loss = results["energy"].sum() + results["forces"].square().sum() + results["stress"].square().sum()
     return results | loss_gradients(model, loss)
 
@@ -137,8 +137,9 @@ def test_derivatives_agree(blocks, dtype):
 
 
 @pytest.mark.usefixtures("as_captured")
-def test_derivatives_of_what_a_graph_has_agree(original, accelerated):
-    assert_agree(all_of(accelerated, batch()), all_of(original, batch()), 1e-12)
+def test_what_a_graph_has_agrees(original, accelerated):
+    names = "energy", "forces", "stress"
+    assert_agree(all_of(accelerated, batch(), names), all_of(original, batch(), names), 1e-12)
 
 
 def radial(fast, power=5, **options):
@@ -189,7 +190,7 @@ def test_radial_functions_are_those_of_the_buffers():
     for each in pair:
         each.bessel_fn.bessel_weights = torch.nn.Parameter(1.1 * each.bessel_fn.bessel_weights)
     assert_agree(*[loss_gradients(each, functions(each, distance).square().sum()) for each in pair], 1e-12)
-    assert "weights are trained" in mace.report(mace.accelerate(mace.restore(pair[0]))).left[""]
+    assert "weights are trained" in mace.report(mace.restore(pair[0])).left[""]
 
 
 @pytest.mark.parametrize(
