@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,18 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 ROOT = Path(__file__).parents[1]
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations that would be kernels of a GPU: all but views."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
-        self.count += not operation.is_view and operation is not torch.ops.aten._unsafe_view.default
-        return operation(*arguments, **(named or {}))
+CAPTURING = {f"pyg_cgconv.{name}" for name in ("_functions", "integrations._linear", "integrations._mace_radial")}
+"""Modules that do other things where a CUDA graph is captured."""
 
 
 @contextmanager
@@ -60,6 +50,28 @@ def loss_gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 def hessian(forces: Tensor, by: Tensor) -> Tensor:
     """The derivatives of each component of the forces."""
     return torch.stack([torch.autograd.grad(force, by, retain_graph=True)[0] for force in forces.flatten()])
+
+
+@pytest.fixture
+def as_captured(monkeypatch):
+    """What is computed is what a CUDA graph would have."""
+    for name in CAPTURING & sys.modules.keys():
+        monkeypatch.setattr(f"{name}.is_captured", lambda tensor: True)
+
+
+class _Counting(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.count += not (function.is_view or function.overloadpacket is torch.ops.aten.detach)
+        return function(*arguments, **(named or {}))
+
+
+def operations(call: Callable[[], object]) -> int:
+    """How many a GPU is given; views are none."""
+    with _Counting() as counting:
+        call()
+    return counting.count
 
 
 def in_fresh_process(script: str, *arguments: object) -> None:

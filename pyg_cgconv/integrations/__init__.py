@@ -4,8 +4,10 @@
     replacement   a module's class exchanged for one that computes the same faster
     convolution   a product of e3nn on edges, summed over their targets
     linear        e3nn's linear map as one matrix product an irrep
+    fully_connected   e3nn's multilayer perceptron with its constants in the weights
     spherical     e3nn's spherical harmonics in programs that are traced
     mace_products   MACE's symmetric contraction
+    mace_radial   MACE's radial functions, with their slopes
     self_connection   products with attributes that are looked up by species, as linear maps by species
     captured      a whole model whose calls CUDA graphs serve; mace_model, nequip_model, sevennet_model: theirs
     replay        a call as a CUDA graph; gradients: those of a loss by its parameters as another one

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 
 from .._torch import in_forward_mode, is_plain, packs_saved_tensors
-from ._replacement import Replacement, logger
+from ._replacement import Replacement, hooks_of, logger
 from ._replay import Data, Replay, Results
 
 
@@ -50,7 +50,7 @@ class Captured(Replacement):
         self._stores += [each for module in scripted for each in (module._parameters, module._buffers) if each]
         self._children = [module._modules for module in modules if module._modules]
         self._parts = modules[1:]
-        self._hooks = [hooks for module in self._parts for hooks in _hooks_of(module)]
+        self._hooks = [hooks for module in self._parts for hooks in hooks_of(module)]
         self._read_at = self._places()
 
     def longest_edge(self) -> float:
@@ -236,10 +236,6 @@ def _first(value: Tensor | None, lengths: Mapping[int, int]) -> Tensor | None:
 
 def _requires_grad(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
-
-
-def _hooks_of(module: nn.Module) -> tuple[Mapping, ...]:
-    return module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
 
 
 @contextmanager

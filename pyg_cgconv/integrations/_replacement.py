@@ -202,6 +202,11 @@ def found(name: str, module: nn.Module, replacement: type[Replacement]) -> Found
     return Found(name, module, None if why else replacement, why)
 
 
+def hooks_of(module: nn.Module) -> tuple[Mapping, ...]:
+    """What is called where the module is."""
+    return module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks
+
+
 def check_model(model: object) -> None:
     """Raises a TypeError unless it is a module of Python."""
     if isinstance(model, ScriptModule):

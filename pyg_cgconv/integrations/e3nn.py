@@ -1,4 +1,4 @@
-"""e3nn: `accelerate(model)` has the products and linear maps in any module computed by generated kernels."""
+"""e3nn: `accelerate(model)` has the products, linear maps and perceptrons in any module computed faster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from torch import nn
 
 from .. import nn as layers
 from ..tensor_product import summands
+from ._fully_connected import FullyConnectedNet
 from ._linear import Linear
 from ._replacement import Accelerator, Model, Replacement
 from ._versions import Known
 
 __all__ = [
     "ElementwiseTensorProduct",
+    "FullyConnectedNet",
     "FullyConnectedTensorProduct",
     "Linear",
     "TensorProduct",
@@ -73,24 +75,33 @@ OURS = layers.TensorProduct, layers.FullyConnectedTensorProduct, layers.Elementw
 
 
 def _others(module: nn.Module) -> str:
-    is_other = isinstance(module, (o3.TensorProduct, o3.Linear)) and not isinstance(module, OURS)
+    known = o3.TensorProduct, o3.Linear, FullyConnectedNet.original
+    is_other = isinstance(module, known) and not isinstance(module, OURS)
     return f"{type(module).__name__} is another class" if is_other else ""
 
 
-_REPLACEMENTS = (TensorProduct, FullyConnectedTensorProduct, ElementwiseTensorProduct, TensorSquare, Linear)
+_REPLACEMENTS = (
+    TensorProduct,
+    FullyConnectedTensorProduct,
+    ElementwiseTensorProduct,
+    TensorSquare,
+    Linear,
+    FullyConnectedNet,
+)
 _models = Accelerator(
     {kind.original: kind for kind in _REPLACEMENTS},
-    f"modules of e3nn.o3 ({', '.join(kind.__name__ for kind in _REPLACEMENTS)})",
+    f"modules of e3nn ({', '.join(kind.__name__ for kind in _REPLACEMENTS)})",
     _others,
 )
 
 
 def accelerate(model: Model) -> Model:
-    """Has e3nn's products and linear maps in a module computed by generated kernels. Everything else of it stays.
+    """Has e3nn's products, linear maps and perceptrons in a module computed faster. Everything else of it stays.
 
     Replaced are modules of exactly these classes of `e3nn.o3`: ``TensorProduct``, ``FullyConnectedTensorProduct``,
-    ``ElementwiseTensorProduct``, ``TensorSquare`` and ``Linear``. Their parameters, buffers and keys in the state dict
-    stay, as do pickles of the whole model, ``.to()`` and ``copy.deepcopy``.
+    ``ElementwiseTensorProduct``, ``TensorSquare`` and ``Linear``; and ``e3nn.nn.FullyConnectedNet`` with SiLU. Their
+    parameters, buffers and keys in the state dict stay, as do pickles of the whole model, ``.to()`` and
+    ``copy.deepcopy``.
 
     A product that is followed by a sum over edges gains more as a layer: ``TensorProductConv.from_e3nn(product)`` does
     both in one kernel.

@@ -28,8 +28,9 @@ KNOWN.check()
 
 from ._mace_model import Model  # noqa: E402
 from ._mace_products import SkipConnection, SymmetricContraction  # noqa: E402  (only where MACE is installed)
+from ._mace_radial import RadialEmbeddingBlock  # noqa: E402
 from ._spherical import SphericalHarmonics  # noqa: E402
-from .e3nn import FullyConnectedTensorProduct, Linear  # noqa: E402
+from .e3nn import FullyConnectedNet, FullyConnectedTensorProduct, Linear  # noqa: E402
 
 __all__ = ["Convolution", "SymmetricContraction", "accelerate", "report", "restore"]
 
@@ -107,7 +108,15 @@ if hasattr(extensions, "PolarMACE"):  # since 0.3.16
     MODELS[PolarMACE.original] = PolarMACE
 
 REPLACEMENTS: dict[type[nn.Module], type[Replacement]] = {
-    kind.original: kind for kind in (SymmetricContraction, FullyConnectedTensorProduct, Linear, SphericalHarmonics)
+    kind.original: kind
+    for kind in (
+        SymmetricContraction,
+        FullyConnectedTensorProduct,
+        Linear,
+        FullyConnectedNet,
+        RadialEmbeddingBlock,
+        SphericalHarmonics,
+    )
 }
 """Classes of MACE's modules, wherever they are in a model, and what replaces them."""
 
@@ -172,8 +181,8 @@ _models = _Models(
 def accelerate(model: AnyModel, *, cuda_graphs: bool = False) -> AnyModel:
     """Has a model of MACE computed by generated kernels, where there are some. Everything else of it stays.
 
-    Replaced are the convolutions of the interaction blocks, symmetric contractions, self-connections, and linear maps.
-    State dict, parameters, pickles of the whole model,
+    Replaced are the convolutions of the interaction blocks, symmetric contractions, self-connections, linear maps,
+    radial functions, and the networks that make weights of them. State dict, parameters, pickles of the whole model,
     ``.to()`` and ``copy.deepcopy`` work as before. A ScaleShiftMACE stays fast where MACE builds it anew, as
     ``MACECalculator(models=[model], compile_mode=...)`` does.
 

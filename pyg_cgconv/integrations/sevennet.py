@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._torch import refuse_torchscript
 from ..ops import sorted_neighbors
 from ._convolution import Convolution, obstacle
+from ._fully_connected import FullyConnectedNet
 from ._replacement import Accelerator, Found, Model, Replacement, found
 from ._self_connection import SelfConnection, looked_up
 from ._versions import Known
@@ -51,6 +52,7 @@ class IrrepsConvolution(Replacement, sevenn_convolution.IrrepsConvolution):
         if why:
             raise ValueError(f"convolution: {why}; undo accelerate(model) by restore(model) before it is instantiated")
         self.prepare()
+        _models.exchange(self)
 
     def forward(self, data: dict[str, Any]) -> dict[str, Any]:
         refuse_torchscript(self)
@@ -109,7 +111,7 @@ def _others(module: nn.Module) -> str:
 
 
 _models = _Models(
-    {IrrepsConvolution.original: IrrepsConvolution},
+    {kind.original: kind for kind in (IrrepsConvolution, FullyConnectedNet)},
     "the IrrepsConvolution of SevenNet's interaction blocks",
     _others,
     {kind.original: kind for kind in (AtomGraphSequential, AtomReduce, ForceStressOutputFromEdge, OnehotEmbedding)},
@@ -119,8 +121,9 @@ _models = _Models(
 def accelerate(model: Model, *, cuda_graphs: bool = False) -> Model:
     """Has a model of SevenNet computed by generated kernels, where there are some. Everything else of it stays.
 
-    The convolutions of the interaction blocks are replaced, whether their layers are instantiated or not yet, and
-    self-connections with weights by species. State dict, parameters, ``.to()`` and ``copy.deepcopy`` work as before.
+    The convolutions of the interaction blocks are replaced, with the networks that make their weights, whether their
+    layers are instantiated or not yet, and self-connections with weights by species. State dict, parameters, ``.to()``
+    and ``copy.deepcopy`` work as before.
 
     Args:
         model: an ``AtomGraphSequential``, in Python; or a module that has some.

@@ -2,14 +2,15 @@
 
 import copy
 import io
+import pickle
 
 import pytest
 import torch
 
-from pyg_cgconv.integrations import _linear, e3nn  # before e3nn, which up to 0.5.4 does not load without it
-from tests.drop_ins import TOLERANCES, Operations, assert_agree, default_dtype
+from pyg_cgconv.integrations import e3nn  # before e3nn, which up to 0.5.4 does not load without it
+from tests.drop_ins import TOLERANCES, as_captured, assert_agree, default_dtype, operations  # noqa: F401  (a fixture)
 
-from e3nn import o3  # isort: skip
+from e3nn import nn, o3  # isort: skip
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +27,7 @@ REPLACED = {
     "elementwise": "ElementwiseTensorProduct",
     "square": "TensorSquare",
     "linear": "Linear",
+    "network": "FullyConnectedNet",
 }
 
 
@@ -40,10 +42,12 @@ class Model(torch.nn.Module):
         self.elementwise = o3.ElementwiseTensorProduct(IRREPS, "4x0e+3x1o")
         self.square = o3.TensorSquare(self.elementwise.irreps_out, "2x0e+2x1o")
         self.linear = o3.Linear("2x0e+2x1o+4x0e+3x1o", "0e+1o")
+        self.network = nn.FullyConnectedNet([4, 5, 6, 1], torch.nn.functional.silu, variance_in=2.0, variance_out=3.0)
 
     def forward(self, x, y, z):
         x = self.full(self.product(x, y), z)
-        return self.linear(torch.cat([self.square(self.elementwise(x, x)), x], -1))
+        rows = torch.cat([self.square(self.elementwise(x, x)), x], -1)
+        return self.linear(rows) * self.network(x[:, :4])
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +80,31 @@ def test_derivatives_agree(dtype):
         assert_agree(derivatives(fast, *rows()), derivatives(original, *rows()), TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize("widths", [[4, 3], [4, 5, 3], [4, 5, 6, 7, 3]])
+@pytest.mark.usefixtures("as_captured")
+def test_networks_of_a_graph_are_e3nns(widths):
+    torch.manual_seed(0)
+    original = nn.FullyConnectedNet(widths, torch.nn.SiLU(), variance_in=0.5)
+    fast, x = e3nn.accelerate(copy.deepcopy(original)), torch.randn(5, 4)
+    assert_agree(derivatives(fast, x), derivatives(original, x), 1e-12)
+    again = pickle.loads(pickle.dumps(fast))
+    assert_agree({"out": again(x)}, {"out": fast(x)}, 1e-15)
+
+
+def test_what_is_put_into_a_network_later_is_computed():
+    """Such as MACE's LoRA layers, parametrizations and hooks."""
+    original = nn.FullyConnectedNet([4, 5, 3], torch.nn.functional.silu)
+    fast, x = e3nn.accelerate(copy.deepcopy(original)), torch.randn(5, 4)
+    for each in (fast, original):
+        each.layer0 = torch.nn.Sequential(each.layer0, torch.nn.Tanh())
+    assert_agree({"out": fast(x)}, {"out": original(x)}, 1e-12)
+    fast = e3nn.accelerate(nn.FullyConnectedNet([4, 5, 3], torch.nn.functional.silu))
+    calls = []
+    fast.layer1.register_forward_hook(lambda *given: calls.append(given))
+    fast(x)
+    assert calls
+
+
 @pytest.mark.parametrize("options", NORMALISATIONS, ids=str)
 def test_normalisations_are_e3nns(options):
     original = Model(**options)
@@ -87,17 +116,14 @@ def test_normalisations_are_e3nns(options):
     ("irreps_in", "irreps_out"),
     [("8x0e+4x1o+4x1o+8x0e+4x3e", "4x0e+8x1o+4x0e+4x2e"), ("8x0e", "4x0e"), ("4x0e+8x1o+4x2e", "4x0e+8x1o+4x2e")],
 )
-def test_captured_linear_maps_are_one_kernel(irreps_in, irreps_out, monkeypatch):
+def test_captured_linear_maps_are_one_kernel(irreps_in, irreps_out, as_captured):  # noqa: F811
     torch.manual_seed(0)
     original = o3.Linear(irreps_in, irreps_out)
     fast, x = e3nn.accelerate(copy.deepcopy(original)), torch.randn(2, 3, original.irreps_in.dim)
     expected = derivatives(original, x)
-    monkeypatch.setattr(_linear, "is_captured", lambda x: True)
     assert_agree(derivatives(fast, x), expected, 1e-12)
     assert_agree(derivatives(copy.deepcopy(fast), x), expected, 1e-12)
-    with Operations() as found:
-        fast(x)
-    assert found.count <= 3  # the kernel, and at most an order of numbers on either side
+    assert operations(lambda: fast(x)) <= 3  # the kernel, and at most an order of numbers on either side
 
 
 @pytest.mark.parametrize(
@@ -123,6 +149,10 @@ def test_linear_maps_are_e3nns(options):
         (lambda: o3.Linear("4x0e", "4x0e", internal_weights=False), "no weights of its own"),
         (lambda: o3.FullyConnectedTensorProduct("4x0e", "40x0e", "4x0e"), "40 copies"),
         (lambda: o3.FullTensorProduct("1o", "1o"), "FullTensorProduct is another class"),
+        (lambda: nn.FullyConnectedNet([2, 3, 4], torch.tanh), "its activation is tanh, not SiLU"),
+        (lambda: nn.FullyConnectedNet([2, 3, 4]), "its activation is NoneType, not SiLU"),
+        (lambda: nn.FullyConnectedNet([2, 3], torch.nn.functional.silu, out_act=True), "its output has an activation"),
+        (lambda: nn.FullyConnectedNet([2]), "it has no layers"),
     ],
 )
 def test_what_is_left_is_named(module, why):
@@ -165,7 +195,7 @@ def test_torchscript_is_refused_by_what_to_do():
 
 
 def test_nothing_to_replace_is_an_error_that_names_what_was_looked_for():
-    with pytest.raises(ValueError, match=r"nothing that can be replaced; looked for modules of e3nn\.o3"):
+    with pytest.raises(ValueError, match=r"nothing that can be replaced; looked for modules of e3nn \(TensorProduct"):
         e3nn.accelerate(torch.nn.Linear(2, 2))
     with pytest.raises(TypeError, match="is a module of TorchScript"):
         e3nn.accelerate(torch.jit.script(torch.nn.Linear(2, 2)))

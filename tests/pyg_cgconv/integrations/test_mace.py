@@ -10,12 +10,14 @@ import torch
 
 from tests.drop_ins import (
     TOLERANCES,
+    as_captured,  # noqa: F401  (a fixture)
     assert_agree,
     assert_captured_training,
     default_dtype,
     filled,
     in_fresh_process,
     loss_gradients,
+    operations,
     own_rows,
 )
 from tests.lammps_data import LAMMPSData
@@ -24,6 +26,7 @@ pytest.importorskip("mace", reason="mace-torch is not installed")
 
 from ase.build import bulk
 from e3nn import o3
+from e3nn.nn import FullyConnectedNet
 from mace import data, modules, tools
 from mace.calculators import MACECalculator
 from mace.calculators.lammps_mliap_mace import LAMMPS_MLIAP_MACE
@@ -31,7 +34,7 @@ from mace.tools import torch_geometric
 from mace.tools.scripts_utils import extract_config_mace_model
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyg_cgconv.integrations import _mace_products, mace
+from pyg_cgconv.integrations import _mace_products, _mace_radial, mace
 
 CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
 TRACED = {
@@ -96,8 +99,9 @@ def original():
 
 
 def replaceable(model):
-    """The names of the convolutions, symmetric contractions, linear maps and spherical harmonics."""
-    kinds = o3.Linear, o3.FullyConnectedTensorProduct, modules.SymmetricContraction, o3.SphericalHarmonics
+    """The names of the convolutions, symmetric contractions, linear maps, radial parts and spherical harmonics."""
+    maps = o3.Linear, o3.FullyConnectedTensorProduct, FullyConnectedNet
+    kinds = *maps, modules.SymmetricContraction, modules.RadialEmbeddingBlock, o3.SphericalHarmonics
     return {name for name, each in model.named_modules() if name.endswith("conv_tp") or type(each) in kinds}
 
 
@@ -106,10 +110,10 @@ def accelerated(original):
     return mace.accelerate(copy.deepcopy(original))
 
 
-def all_of(model, given):
+def all_of(model, given, names=("energy", "forces", "stress", "hessian")):
     """Energy, forces, stress, Hessian, and a gradient of a loss on them."""
-    results = model(given, training=True, compute_stress=True, compute_hessian=True)
-    results = {name: results[name] for name in ("energy", "forces", "stress", "hessian")}
+    results = model(given, training=True, compute_stress=True, compute_hessian="hessian" in names)
+    results = {name: results[name] for name in names}
     loss = results["energy"].sum() + results["forces"].square().sum() + results["stress"].square().sum()
     return results | loss_gradients(model, loss)
 
@@ -130,6 +134,106 @@ def test_derivatives_agree(blocks, dtype):
         fast = mace.accelerate(copy.deepcopy(original))
         assert set(mace.report(fast).replaced) == replaceable(original)
         assert_agree(all_of(fast, given), all_of(original, given), TOLERANCES[dtype])
+
+
+@pytest.mark.usefixtures("as_captured")
+def test_what_a_graph_has_agrees(original, accelerated):
+    names = "energy", "forces", "stress"
+    assert_agree(all_of(accelerated, batch(), names), all_of(original, batch(), names), 1e-12)
+
+
+def radial(fast, power=5, **options):
+    block = modules.RadialEmbeddingBlock(3.0, 4, power, **options)
+    return mace.accelerate(block) if fast else block
+
+
+def functions(block, distance):
+    return block(distance, None, None, None)[0]
+
+
+@pytest.mark.usefixtures("as_captured")
+@pytest.mark.parametrize("power", [1, 2, 5, 6])
+def test_radial_functions_and_their_derivatives(power):
+    """The third one as well, which a loss on Hessians asks for."""
+    distance = torch.tensor([0.3, 0.9, 1.7, 2.6, 2.99999]).view(-1, 1).requires_grad_()
+    weights = torch.randn(3, 4)
+    results = []
+    for fast in (True, False):
+        values = [functions(radial(fast, power), distance)]
+        for weight in weights:
+            values += torch.autograd.grad((values[-1] * weight).sum(), distance, create_graph=True)
+        results.append({str(order): each for order, each in enumerate(values)})
+    assert_agree(*results, 1e-12)
+
+
+@pytest.mark.usefixtures("as_captured")
+def test_radial_functions_vanish_beyond_the_cutoff_and_are_finite_where_atoms_meet():
+    distance = torch.tensor([3.0, 3.0001, 6.0, 1e300]).view(-1, 1).requires_grad_()
+    values = functions(radial(True), distance)
+    (slopes,) = torch.autograd.grad(values.sum(), distance, create_graph=True)
+    (curvature,) = torch.autograd.grad(slopes.sum(), distance)
+    assert not any(each.any() for each in (values, slopes, curvature))
+    near = torch.tensor([0.0, 1e-300, 1e-12, 1e-7]).view(-1, 1).requires_grad_()
+    values = functions(radial(True), near)
+    limit = radial(False).bessel_fn
+    assert_agree({"": values}, {"": (limit.prefactor * limit.bessel_weights).expand(4, 4)}, 1e-12)
+    assert torch.autograd.grad(values.sum(), near)[0].isfinite().all()
+
+
+@pytest.mark.usefixtures("as_captured")
+def test_radial_functions_are_those_of_the_buffers():
+    """Which a state dict, a conversion or MACE's fine-tuning may change."""
+    distance = torch.rand(7, 1).mul(4).requires_grad_()
+    pair = [radial(fast).float().double() for fast in (True, False)]
+    assert_agree(*[{"": functions(each, distance)} for each in pair], 1e-12)
+    other = modules.RadialEmbeddingBlock(2.0, 4, 7).state_dict()
+    for each in pair:
+        each.load_state_dict(other, strict=True)
+    assert_agree(*[{"": functions(each, distance)} for each in pair], 1e-12)
+    for each in pair:
+        each.bessel_fn.bessel_weights = torch.nn.Parameter(1.1 * each.bessel_fn.bessel_weights, requires_grad=False)
+    assert_agree(*[{"": functions(each, distance)} for each in pair], 1e-12)
+    for each in pair:
+        each.requires_grad_(True)
+    assert_agree(*[loss_gradients(each, functions(each, distance).square().sum()) for each in pair], 1e-12)
+    assert "weights are trained" in mace.report(mace.restore(pair[0])).left[""]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"radial_type": "gaussian"}, "GaussianBasis"),
+        ({"distance_transform": "Agnesi"}, "AgnesiTransform"),
+        ({"apply_cutoff": False}, "without the cutoff"),
+    ],
+    ids=str,
+)
+def test_other_radial_functions_are_left_and_named(original, options, why):
+    fast = copy.deepcopy(original)
+    fast.radial_embedding = radial(False, **options)
+    assert why in mace.report(mace.accelerate(fast)).left["radial_embedding"]
+    assert type(fast.radial_embedding) is modules.RadialEmbeddingBlock
+
+
+@pytest.mark.usefixtures("as_captured")
+def test_radial_parts_are_few_operations(original, accelerated, monkeypatch):
+    """And none of them is for gradients that nobody has asked for."""
+    monkeypatch.setattr(_mace_radial, "is_plain", lambda tensor: True)  # though operations are counted
+    distance, basis = torch.rand(9, 1, requires_grad=True), torch.rand(9, 4, requires_grad=True)
+
+    def both_ways(call, by):
+        return operations(lambda: torch.autograd.grad(call().sum(), by)) - 2  # the sum and its gradient
+
+    def counts(model):
+        network = model.interactions[0].conv_tp_weights
+        return [
+            both_ways(lambda: functions(model.radial_embedding, distance), distance),
+            both_ways(lambda: network(basis), basis),
+        ]
+
+    assert all(parameter.requires_grad for parameter in accelerated.interactions[0].conv_tp_weights.parameters())
+    assert counts(accelerated) == [10 + 2, 6 + 5]
+    assert all(count > 20 for count in counts(original))
 
 
 def test_the_layout_of_cuequivariance_around_it(original, tmp_path):
@@ -202,9 +306,9 @@ import sys, torch
 model = torch.load(sys.argv[1], weights_only=False)
 given, energy = torch.load(sys.argv[2], weights_only=False)
 assert abs(model(given)["energy"] - energy) < 1e-12
-from pyg_cgconv.integrations import _mace_products, mace
+from pyg_cgconv.integrations import mace
 from pyg_cgconv.integrations._mace_model import Model
-assert len(mace.report(model).replaced) == 17
+assert len(mace.report(model).replaced) == 20
 assert "torch_geometric" not in sys.modules
 """
     in_fresh_process(script, file, tmp_path / "expected.pt")
@@ -279,8 +383,8 @@ def test_the_log_says_what_was_replaced(original, caplog):
     with caplog.at_level(logging.INFO, "pyg_cgconv.integrations"):
         mace.accelerate(copy.deepcopy(original))
     assert (
-        "17 modules replaced (2 TensorProduct, 10 Linear, 1 SphericalHarmonics, 2 FullyConnectedTensorProduct, "
-        "2 SymmetricContraction)" in caplog.text
+        "20 modules replaced (2 TensorProduct, 10 Linear, 1 RadialEmbeddingBlock, 1 SphericalHarmonics, "
+        "2 FullyConnectedNet, 2 FullyConnectedTensorProduct, 2 SymmetricContraction)" in caplog.text
     )
 
 

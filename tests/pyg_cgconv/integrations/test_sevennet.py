@@ -4,6 +4,7 @@ import copy
 import logging
 import pickle
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from tests.drop_ins import (
     TOLERANCES,
+    as_captured,  # noqa: F401  (a fixture)
     assert_agree,
     assert_captured_training,
     default_dtype,
@@ -41,7 +43,8 @@ from pyg_cgconv.integrations._self_connection import SelfConnection
 
 CONVOLUTIONS = ["0_convolution", "1_convolution"]
 CONNECTIONS = ["0_self_connection_intro.fc_tensor_product", "1_self_connection_intro.fc_tensor_product"]
-REPLACED = CONVOLUTIONS + CONNECTIONS
+NETWORKS = ["0_convolution.weight_nn", "1_convolution.weight_nn"]
+REPLACED = {*CONVOLUTIONS, *NETWORKS, *CONNECTIONS}
 RESULTS = [key.PRED_TOTAL_ENERGY, key.PRED_FORCE, key.PRED_STRESS]
 
 
@@ -103,12 +106,14 @@ def accelerated(original):
     return sevennet.accelerate(copy.deepcopy(original))
 
 
-def all_of(model, given):
+def all_of(model, given, with_hessian=True):
     """Energy, forces, stress, Hessian by the edges' vectors, and a gradient of a loss on them."""
     out = model.train()(given.clone())
     results = {name: out[name] for name in RESULTS}
     loss = sum(result.square().sum() for result in results.values())
-    return results | {"hessian": hessian(out[key.PRED_FORCE], out[key.EDGE_VEC])} | loss_gradients(model, loss)
+    if with_hessian:
+        results["hessian"] = hessian(out[key.PRED_FORCE], out[key.EDGE_VEC])
+    return results | loss_gradients(model, loss)
 
 
 def in_float(model):
@@ -131,7 +136,7 @@ def test_derivatives_agree(dtype, options):
     with default_dtype(dtype):
         original, given = model(**options), batch()
         fast = sevennet.accelerate(copy.deepcopy(original))
-        assert list(sevennet.report(fast).replaced) == REPLACED
+        assert set(sevennet.report(fast).replaced) == REPLACED
         results = [all_of(in_float(each), given) for each in (fast, original)]
         assert_agree(*results, TOLERANCES[dtype])
 
@@ -142,6 +147,7 @@ def test_layers_that_are_not_instantiated_yet():
         irreps_filter=convolution.Irreps("0e+1o"),
         irreps_out=convolution.Irreps("4x0e+4x1o"),
         weight_layer_input_to_hidden=[3, 5],
+        weight_layer_act=torch.nn.functional.silu,
     )
     torch.manual_seed(0)
     original = convolution.IrrepsConvolution(**given, lazy_layer_instantiate=False)
@@ -150,6 +156,7 @@ def test_layers_that_are_not_instantiated_yet():
     with pytest.raises(ValueError, match="not instantiated; call their instantiate"):
         layers[0]({})
     layers[0].instantiate()
+    assert list(sevennet.report(layers).replaced) == ["0", "0.weight_nn"]
     layers[0].load_state_dict(original.state_dict(), strict=True)
 
     def data():
@@ -164,6 +171,18 @@ def test_layers_that_are_not_instantiated_yet():
     found, expected = ({"x": layer.double()(data())[key.NODE_FEATURE]} for layer in (layers[0], original))
     assert_agree(found, expected, 1e-12)
     assert type(sevennet.restore(layers)[0]) is convolution.IrrepsConvolution
+
+
+@pytest.mark.usefixtures("as_captured")
+def test_what_a_graph_has_agrees(original, accelerated):
+    given = batch((1,))
+    models = in_float(accelerated), in_float(copy.deepcopy(original))
+    assert_agree(*[all_of(each, given, with_hessian=False) for each in models], 1e-12)
+
+
+def test_networks_with_another_activation_are_left_and_named():
+    report = sevennet.report(sevennet.accelerate(model(**{key.ACTIVATION_RADIAL: "ssp"})))
+    assert [report.left[name] for name in NETWORKS] == 2 * ["its activation is ShiftedSoftPlus, not SiLU"]
 
 
 @pytest.mark.parametrize("species", [2, 20])
@@ -181,7 +200,7 @@ def test_self_connections_by_species(species, calls_of_e3nn):
 
 def test_self_connections_that_are_linear_maps_stay():
     original = model(**{key.SELF_CONNECTION_TYPE: "linear"})
-    assert list(sevennet.report(sevennet.accelerate(original)).replaced) == CONVOLUTIONS
+    assert set(sevennet.report(sevennet.accelerate(original)).replaced) == {*CONVOLUTIONS, *NETWORKS}
 
 
 def test_the_state_dict_stays(original, accelerated):
@@ -200,7 +219,7 @@ def test_restore_leaves_what_was(original, accelerated):
 
 
 def test_a_copy_stays_fast(accelerated):
-    assert list(sevennet.report(copy.deepcopy(accelerated)).replaced) == REPLACED
+    assert set(sevennet.report(copy.deepcopy(accelerated)).replaced) == REPLACED
 
 
 def test_calculators_agree():
@@ -229,7 +248,7 @@ def test_another_accelerator_is_named(original):
     other = convolution.IrrepsScatterGatterFusedConvolution.from_irreps_convolution(fast._modules["1_convolution"])
     fast.replace_module("1_convolution", other)
     report = sevennet.report(sevennet.accelerate(fast))
-    assert list(report.replaced) == [CONVOLUTIONS[0], *CONNECTIONS]
+    assert set(report.replaced) == REPLACED - {CONVOLUTIONS[1]}
     assert "another accelerator" in report.left[CONVOLUTIONS[1]]
 
 
@@ -256,9 +275,8 @@ def test_lammps_with_ghost_atoms(monkeypatch, calls_of_e3nn):
         wrapper.cp = None
         expected = original.eval()(batch((1,)))
         for each in (wrapper, pickle.loads(pickle.dumps(wrapper))):
-            assert sorted(sevennet.report(each.model).replaced.values()) == 2 * ["FullyConnectedTensorProduct"] + 2 * [
-                "IrrepsConvolution"
-            ]
+            kinds = "FullyConnectedNet", "FullyConnectedTensorProduct", "IrrepsConvolution"
+            assert Counter(sevennet.report(each.model).replaced.values()) == dict.fromkeys(kinds, 2)
             given = LAMMPSData(structure(), list(range(119)), 3.0)
             calls_of_e3nn.clear()
             each.compute_forces(given)
