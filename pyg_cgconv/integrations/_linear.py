@@ -4,9 +4,10 @@ In a CUDA graph it is one kernel for few nodes: there launches cost more than ar
 
 from __future__ import annotations
 
-from math import prod
+import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from e3nn import o3
 from torch import Tensor
@@ -40,8 +41,13 @@ class _Order(NamedTuple):
     @classmethod
     def of(cls, rows: Rows, device: torch.device) -> _Order | None:
         """None where both layouts are one."""
-        order = rows.to_ir_mul(torch.arange(rows.dim)[None]).flatten()
-        return None if order.equal(torch.arange(rows.dim)) else cls(order.to(device), order.argsort().to(device))
+        # In numpy: a model may be built on the device "meta", or of fake tensors, which have no numbers.
+        begins = np.cumsum([0, *map(math.prod, rows.blocks)])[:-1]
+        slots = [begin + np.arange(u * d).reshape(u, d).T for begin, (u, d) in zip(begins, rows.blocks, strict=True)]
+        order = np.concatenate([slot.ravel() for slot in slots])
+        if (order == np.arange(rows.dim)).all():
+            return None
+        return cls(*(torch.tensor(each, device=device) for each in (order, order.argsort())))
 
 
 class Linear(Replacement, o3.Linear):
@@ -63,7 +69,7 @@ class Linear(Replacement, o3.Linear):
         maps = [i for i in self.instructions if i.i_in >= 0 and 0 not in i.path_shape]
         biases = [i for i in self.instructions if i.i_in < 0 and 0 not in i.path_shape]
         self._shapes, self._scales = [tuple(i.path_shape) for i in maps], [float(i.path_weight) for i in maps]
-        starts = {i.i_out: sum(prod(other.path_shape) for other in biases[:n]) for n, i in enumerate(biases)}
+        starts = {i.i_out: sum(math.prod(other.path_shape) for other in biases[:n]) for n, i in enumerate(biases)}
         self._slots = []
         for i_out in range(len(self.irreps_out)):
             chosen = [n for n, i in enumerate(maps) if i.i_out == i_out]
@@ -81,6 +87,10 @@ class Linear(Replacement, o3.Linear):
         self.prepare()  # the orders are tensors, which no graph that is captured could make
         return self
 
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+        super()._load_from_state_dict(*arguments, **named)
+        self.prepare()  # assigned weights may be on another device
+
     def forward(self, features: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         refuse_torchscript(self)
         if isinstance(features, Proxy):  # torch.fx asks how it is computed, as MACE's calculators that compile do
@@ -88,7 +98,7 @@ class Linear(Replacement, o3.Linear):
         weight = (self.weight if weight is None else weight).reshape(self.weight_numel)
         bias = (self.bias if bias is None else bias).reshape(self.bias_numel)
         x = features.reshape(-1, features.shape[-1])
-        if self._description is not None and is_captured(x) and len(x) <= FUSED_NODES and x.dtype in DTYPES:
+        if self._description is not None and is_captured(x) and self._serves(x):
             return self._by_kernel(self._description, x, weight).view(*features.shape[:-1], self._rows_out.dim)
         blocks, out = self._rows_in.split(x), []
         pieces = weight.split([u * v for u, v in self._shapes])
@@ -104,6 +114,12 @@ class Linear(Replacement, o3.Linear):
                 block = block + bias[slot.bias : slot.bias + channels]
             out.append(block)
         return self._rows_out.join(out).view(*features.shape[:-1], self._rows_out.dim)
+
+    def _serves(self, x: Tensor) -> bool:
+        """Whether there is a kernel for such features, which must be where the orders are."""
+        orders = [order for order in (self._order_in, self._order_out) if order is not None]
+        is_here = all(order.mul_ir.device == x.device for order in orders)
+        return is_here and len(x) <= FUSED_NODES and x.dtype in DTYPES
 
     @without_autocast
     def _by_kernel(self, description: str, x: Tensor, weight: Tensor) -> Tensor:

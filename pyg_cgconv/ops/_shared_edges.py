@@ -30,7 +30,7 @@ class _Shared(NamedTuple):
 
 
 # A model calls many layers with one edge_index: they share one sort. Nothing here keeps the tensor itself alive.
-_recent: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_recent: dict[type[Edges], WeakIdKeyDictionary] = {kind: WeakIdKeyDictionary() for kind in (Edges, Neighbors, Groups)}
 
 
 def sorted_edges(
@@ -45,7 +45,7 @@ def sorted_edges(
     plain = untransformed("edge_index", edge_index.as_tensor() if is_edge_index(edge_index) else edge_index)
     key = edge_index if is_edge_index(edge_index) else plain
     make = partial(kind, sources=sources, targets=targets, flow=flow)
-    return _sorted(key, plain, make, (sources, targets, flow, kind))
+    return _sorted(kind, key, plain, make, (sources, targets, flow))
 
 
 def sorted_neighbors(edge_index: Tensor, nodes: int, flow: str = FLOWS[0]) -> Edges:
@@ -56,10 +56,10 @@ def sorted_neighbors(edge_index: Tensor, nodes: int, flow: str = FLOWS[0]) -> Ed
 def sorted_groups(group: Tensor, groups: int) -> Groups:
     """The nodes of these groups (N,), sorted at the first use of this very tensor, as edges are by `sorted_edges`."""
     plain = untransformed("element", group)
-    return _sorted(plain, plain, partial(Groups.of, groups=groups), (groups,))
+    return _sorted(Groups, plain, plain, partial(Groups.of, groups=groups), (groups,))
 
 
-def _sorted(key: Tensor, plain: Tensor, make: Callable[[Tensor], _Sorted], state: tuple) -> _Sorted:
+def _sorted(kind: type[Edges], key: Tensor, plain: Tensor, make: Callable[[Tensor], _Sorted], state: tuple) -> _Sorted:
     on_gpu = plain.is_cuda
     if is_traced(plain) or (on_gpu and plain.is_inference()):  # tensors of inference mode count no versions
         return make(key)
@@ -67,13 +67,15 @@ def _sorted(key: Tensor, plain: Tensor, make: Callable[[Tensor], _Sorted], state
         state = *state, plain._version, captured_graph(plain)
     if is_transformed():
         with without_transforms():
-            return _shared(key, plain, make, state)
-    return _shared(key, plain, make, state)
+            return _shared(_recent[kind], key, plain, make, state)
+    return _shared(_recent[kind], key, plain, make, state)
 
 
-def _shared(key: Tensor, plain: Tensor, make: Callable[[Tensor], _Sorted], state: tuple) -> _Sorted:
-    known = _recent.get(key)
+def _shared(
+    recent: WeakIdKeyDictionary, key: Tensor, plain: Tensor, make: Callable[[Tensor], _Sorted], state: tuple
+) -> _Sorted:
+    known = recent.get(key)
     if known is None or not known.serves(plain, state):
         copy = plain.clone() if checks_on_host(plain) else None
-        _recent[key] = known = _Shared(make(key), state, copy)
+        recent[key] = known = _Shared(make(key), state, copy)
     return known.edges

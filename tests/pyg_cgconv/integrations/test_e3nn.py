@@ -126,6 +126,22 @@ def test_captured_linear_maps_are_one_kernel(irreps_in, irreps_out, as_captured)
     assert operations(lambda: fast(x)) <= 3  # the kernel, and at most an order of numbers on either side
 
 
+def test_linear_maps_that_are_built_without_memory(monkeypatch):
+    """On the device "meta", which no kernel reads: there too where only the features are elsewhere."""
+    original = o3.Linear("4x0e+8x1o", "4x0e+8x1o")
+    with torch.device("meta"):
+        fast = e3nn.accelerate(o3.Linear("4x0e+8x1o", "4x0e+8x1o"))
+    moved, x = copy.deepcopy(fast), torch.randn(2, 28)
+    fast.load_state_dict(original.state_dict(), assign=True)
+    moved.weight = original.weight
+    monkeypatch.setattr(_linear, "is_captured", lambda x: True)
+    for each in (fast, moved):
+        assert_agree({"out": each(x)}, {"out": original(x)}, 1e-12)
+    with Operations() as found:
+        fast(x)
+    assert found.count <= 3  # the kernel, as if it had been built here
+
+
 @pytest.mark.parametrize(
     "options",
     [{"biases": True}, {"path_normalization": "path"}, {"instructions": [(0, 0), (2, 1), (3, 2)], "biases": True}],

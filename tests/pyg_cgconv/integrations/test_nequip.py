@@ -201,13 +201,13 @@ def test_an_atom_without_neighbours(original, accelerated):
 def test_layers_share_one_sort(accelerated, monkeypatch):
     """NequIP gives each layer the two rows of one edge_index."""
     given, sorts = frames(1), []
-    edges = nequip.sorted_edges
+    edges = nequip.sorted_neighbors
 
     def counted(*arguments):
         sorts.append(edges(*arguments))
         return sorts[-1]
 
-    monkeypatch.setattr(nequip, "sorted_edges", counted)
+    monkeypatch.setattr(nequip, "sorted_neighbors", counted)
     accelerated(given)
     assert len(sorts) == 2
     assert sorts[0] is sorts[1]

@@ -8,7 +8,7 @@ import torch
 from torch_geometric import EdgeIndex
 
 from pyg_cgconv import TensorProductConv
-from pyg_cgconv.ops import sorted_edges
+from pyg_cgconv.ops import sorted_edges, sorted_neighbors
 
 SQUARE = torch.tensor([[2, 0, 1, 1, 0], [0, 0, 2, 0, 1]])
 LAYER = TensorProductConv("2x0e", "0e", "2x0e")
@@ -57,6 +57,13 @@ def test_a_shared_sort_keeps_no_tensor_alive(dtype):
 def test_an_edge_index_of_pyg_shares_a_sort_too():
     index = EdgeIndex(SQUARE.clone(), sparse_size=(3, 3))
     assert sorted_edges(index, 3, 3) is sorted_edges(index, 3, 3)
+
+
+def test_layers_and_integrations_that_alternate_sort_once_each():
+    index = SQUARE.clone()
+    edges, neighbors = sorted_edges(index, 3, 3), sorted_neighbors(index, 3)
+    assert sorted_edges(index, 3, 3) is edges
+    assert sorted_neighbors(index, 3) is neighbors
 
 
 def test_flows_do_not_share_a_sort():
