@@ -69,9 +69,9 @@ def elements(frames: Sequence[Data]) -> np.ndarray:
 
 
 def selected(frames: Frames, numbers: np.ndarray) -> Frames:
-    """Those of ``frames`` with these ``numbers``, or for which a mask (frames,) is True: a list of a list, a table of a
-    table."""
-    if not isinstance(frames, list):
+    """Those of ``frames`` with these ``numbers``, or for which a mask (frames,) is True: a list of a list or a tuple, a
+    table of a table."""
+    if not isinstance(frames, list | tuple):
         return cast(Any, frames)[numbers]
     return cast(Any, [frames[i] for i in (np.flatnonzero(numbers) if numbers.dtype == bool else numbers).tolist()])
 

@@ -82,8 +82,8 @@ class FrameColumns:
             return torch.cat([self.value(name, row) for row in rows.tolist()])
         first, counts = self.begins[name][rows], self.sizes(name, rows)
         ends = counts.cumsum()
-        place = np.repeat(first - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
-        values = self.values[name].index_select(self.axes[name], torch.from_numpy(place))
+        entries = np.repeat(first - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
+        values = self.values[name].index_select(self.axes[name], torch.from_numpy(entries))
         if name in self.without_label:
             values[torch.from_numpy(np.repeat(self.without_label[name][rows], counts))] = torch.nan
         return values
