@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 
 from train.frame_table import BLOCK, FrameTable
 
-Frames = TypeVar("Frames", bound=Sequence)
+FrameSequence = TypeVar("FrameSequence", bound=Sequence)
 
 
 def has_label(frame: Data, name: str) -> bool:
@@ -68,7 +68,7 @@ def elements(frames: Sequence[Data]) -> np.ndarray:
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
-def selected(frames: Frames, numbers: np.ndarray) -> Frames:
+def selected(frames: FrameSequence, numbers: np.ndarray) -> FrameSequence:
     """Those of ``frames`` with these ``numbers``, or for which a mask (frames,) is True: a list of a list or a tuple, a
     table of a table."""
     if not isinstance(frames, list | tuple):

@@ -17,7 +17,7 @@ from datasets import StructureDataset
 
 # Frames that are looked at together, so that few are in memory.
 BLOCK = 4096
-# Of fewer frames in files, objects are kept as if they were in memory: 10 MB at most, which spare making them again.
+# Objects of so many frames of a cache, or fewer, are kept: they take 10 MB at most, and are made once.
 FEW_FRAMES = 1000
 
 
@@ -208,7 +208,7 @@ class FrameTable(Sequence[Data]):
 
 
 class FrameView:
-    """One frame of which only what is asked for is read; for a look at many, as frames take longer to make."""
+    """One frame, of which only what is asked for is read, which takes less time than a frame to make."""
 
     def __init__(self, columns: FrameColumns, row: int):
         self._columns, self._row = columns, row
