@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import pickle
+import tempfile
 import types
 import uuid
 from collections.abc import Iterator, Sequence
@@ -57,13 +58,14 @@ def folder_of_cache(folder: Path) -> Iterator[Path]:
     """``folder``, made if it is not there, and removed again if nothing came of it.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be made, or nothing can be written there.
     """
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        complaint = f"cache: the folder cannot be made ({error.strerror}); name another one"
+        complaint = f"cache: the folder cannot be made or written ({error.strerror}); name another one"
         raise OSError(error.errno, complaint, str(folder)) from error
     try:
         yield folder

@@ -30,7 +30,7 @@ class StructureDataset(InMemoryDataset):
     sorted by receiver, also in a batch.
 
     Args:
-        read: Reads the structures, in one; in files of the folder that it is given, if it is one and they may be many.
+        read: Reads the structures, joined. It gets a folder whose files may hold them, or None.
         files: What it reads.
         settings: All else that decides what it gives, as values with a repr: a version of the reader, arguments.
         transform: Applied to an item at every access.
@@ -76,8 +76,8 @@ class StructureDataset(InMemoryDataset):
         self.data, self.slices, self.num_frames_read = load(kept)
 
     def _make(self, read: Callable[[Path | None], Collated], num_workers: int, folder: Path | None = None) -> int:
-        """Takes what is read, filtered and transformed, in files of ``folder`` if there is one, and says how many were
-        read."""
+        """Reads, filters and transforms the structures, in files of ``folder`` if there is one, and returns how many
+        were read."""
         self.data, self.slices = read(folder)
         count = self.len()
         if self.pre_filter is not None or self.pre_transform is not None:

@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 
 from train.frame_table import BLOCK, FrameTable
 
-Frames = TypeVar("Frames", bound=Sequence)
+FrameSequence = TypeVar("FrameSequence", bound=Sequence)
 
 
 def has_label(frame: Data, name: str) -> bool:
@@ -68,10 +68,10 @@ def elements(frames: Sequence[Data]) -> np.ndarray:
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 
-def selected(frames: Frames, numbers: np.ndarray) -> Frames:
-    """Those of ``frames`` with these ``numbers``, or for which a mask (frames,) is True: a list of a list, a table of a
-    table."""
-    if not isinstance(frames, list):
+def selected(frames: FrameSequence, numbers: np.ndarray) -> FrameSequence:
+    """Those of ``frames`` with these ``numbers``, or for which a mask (frames,) is True: a list of a list or a tuple, a
+    table of a table."""
+    if not isinstance(frames, list | tuple):
         return cast(Any, frames)[numbers]
     return cast(Any, [frames[i] for i in (np.flatnonzero(numbers) if numbers.dtype == bool else numbers).tolist()])
 

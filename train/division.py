@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from train.columns import Frames, selected
+from train.columns import FrameSequence, selected
 
 
 def divide(
-    frames: Frames,
-    validation: Frames | int,
-    test: Frames | int,
+    frames: FrameSequence,
+    validation: FrameSequence | int,
+    test: FrameSequence | int,
     seed: int,
     labelled: np.ndarray | None = None,
     option: str = "train_file",
-) -> tuple[Frames, Frames, Frames]:
+) -> tuple[FrameSequence, FrameSequence, FrameSequence]:
     """Training, validation and test frames; of the latter two, numbers are drawn at random from ``frames``.
 
     The test frames do not depend on how many are drawn for validation. Of each label that several of the frames left
@@ -48,7 +48,7 @@ def divide(
     return selected(frames, left), validation, test
 
 
-def drawn(frames: Frames, count: int, seed: int) -> Frames:
+def drawn(frames: FrameSequence, count: int, seed: int) -> FrameSequence:
     """``count`` of ``frames`` at random, in their order."""
     order = torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed))[:count]
     return selected(frames, order.sort().values.numpy())

@@ -1,6 +1,5 @@
 """A look at frames before a training starts: what may be wrong is said in one line each, and nothing is refused."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -83,14 +82,10 @@ def far_energies(sources: Sequence[SourceFrame]) -> Iterator[str]:
     species = np.unique(np.concatenate([np.unique(source.frame.z) for source in known]))
     if len(known) < FRAMES_FOR_EACH_ELEMENT * len(species):
         return
-    every = math.ceil(len(known) / LOOKED_AT)
-    fitted = robust_fit(part_of_species(known[::every], species), energy[::every])
-    left = np.concatenate(
-        [
-            energy[first : first + LOOKED_AT] - part_of_species(known[first : first + LOOKED_AT], species) @ fitted
-            for first in range(0, len(known), LOOKED_AT)
-        ]
-    )
+    blocks = [known[first : first + LOOKED_AT] for first in range(0, len(known), LOOKED_AT)]
+    fitted_to = with_each_element(np.concatenate([part_of_species(block, species) > 0 for block in blocks]), LOOKED_AT)
+    fitted = robust_fit(part_of_species(selected(known, fitted_to), species), energy[fitted_to])
+    left = energy - np.concatenate([part_of_species(block, species) @ fitted for block in blocks])
     far = np.abs(left - np.median(left))
     limit = max(FAR_ENERGY, FAR_DEVIATIONS * float(np.median(far)))
     found = np.flatnonzero(far > limit)
@@ -101,6 +96,17 @@ def far_energies(sources: Sequence[SourceFrame]) -> Iterator[str]:
             f"energies of {len(found)} of {len(known)} frames lie more than {limit:.1f} eV/atom from a fit of energies "
             f"of atoms: {named}{' and others' if len(found) > SHOWN else ''}. Look whether these calculations converged"
         )
+
+
+def with_each_element(held: np.ndarray, count: int) -> np.ndarray:
+    """Numbers of up to ``count`` frames, ascending: all if there are no more; else the first that have each element.
+
+    Args:
+        held: (frames, species) bool, which elements each frame has.
+    """
+    if len(held) <= count:
+        return np.arange(len(held))
+    return np.unique(np.concatenate([np.flatnonzero(column)[: max(1, count // held.shape[1])] for column in held.T]))
 
 
 def part_of_species(sources: Sequence[SourceFrame], species: np.ndarray) -> np.ndarray:

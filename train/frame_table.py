@@ -17,7 +17,7 @@ from datasets import StructureDataset
 
 # Frames that are looked at together, so that few are in memory.
 BLOCK = 4096
-# Of fewer frames in files, objects are kept as if they were in memory: 10 MB at most, which spare making them again.
+# Objects of so many frames of a cache, or fewer, are kept: they take 10 MB at most, and are made once.
 FEW_FRAMES = 1000
 
 
@@ -82,8 +82,8 @@ class FrameColumns:
             return torch.cat([self.value(name, row) for row in rows.tolist()])
         first, counts = self.begins[name][rows], self.sizes(name, rows)
         ends = counts.cumsum()
-        place = np.repeat(first - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
-        values = self.values[name].index_select(self.axes[name], torch.from_numpy(place))
+        entries = np.repeat(first - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
+        values = self.values[name].index_select(self.axes[name], torch.from_numpy(entries))
         if name in self.without_label:
             values[torch.from_numpy(np.repeat(self.without_label[name][rows], counts))] = torch.nan
         return values
@@ -208,7 +208,7 @@ class FrameTable(Sequence[Data]):
 
 
 class FrameView:
-    """One frame of which only what is asked for is read; for a look at many, as frames take longer to make."""
+    """One frame, of which only what is asked for is read, which takes less time than a frame to make."""
 
     def __init__(self, columns: FrameColumns, row: int):
         self._columns, self._row = columns, row

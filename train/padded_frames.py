@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
-from train.columns import joined, num_atoms, num_edges
+from train.columns import blocks, joined, num_atoms, num_edges
 from train.frame_table import FrameTable
 from train.padding import PaddedSize, PaddedSizes
 
@@ -194,9 +194,14 @@ def _check_rows(together: dict[str, Tensor], counts: dict[str, int]) -> None:
 
 
 def _check_sorted(frames: Sequence[Data]) -> None:
-    for number, frame in enumerate(frames):
-        if bool((frame.edge_index[1].diff() < 0).any()):
+    first = 0
+    for block in blocks(frames):
+        target = joined(block, "edge_index", 1)[1].cpu()
+        owner = torch.arange(len(block)).repeat_interleave(torch.from_numpy(num_edges(block)))
+        falls = (target.diff() < 0) & (owner.diff() == 0)
+        if falls.any():
             raise ValueError(
-                f"frames: the edges of frame {number} are not sorted by target; make them with "
-                "pyg_cgconv.RadiusGraph(cutoff)"
+                f"frames: the edges of frame {first + int(owner[:-1][falls][0])} are not sorted by target; make them "
+                "with pyg_cgconv.RadiusGraph(cutoff)"
             )
+        first += len(block)

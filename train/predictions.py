@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from datasets.label_names import OF_ATOMS, item_shape
 from pyg_cgconv.potential import Potential
+from train.columns import joined, num_atoms
 from train.loss import QUANTITIES
 from train.metrics import Labels
 
@@ -105,18 +106,18 @@ def predict_frames(
 
 def as_labels(predictions: Sequence[Prediction], frames: Sequence[Data]) -> Labels:
     """``predictions`` of ``frames`` together; a stress is NaN where there is none, None if no frame has one."""
-    num_atoms = np.array([frame.num_nodes for frame in frames])
+    sizes = num_atoms(frames)
     return Labels(
-        **{name: _joined(predictions, name, num_atoms) for name in QUANTITIES},
-        num_atoms=num_atoms,
-        numbers=torch.cat([frame.z for frame in frames]).numpy(),
+        **{name: _joined(predictions, name, sizes) for name in QUANTITIES},
+        num_atoms=sizes,
+        numbers=joined(frames, "z").numpy(),
     )
 
 
-def _joined(predictions: Sequence[Prediction], name: str, num_atoms: np.ndarray) -> np.ndarray | None:
+def _joined(predictions: Sequence[Prediction], name: str, sizes: np.ndarray) -> np.ndarray | None:
     """The quantity ``name`` of all frames, NaN where one has none; None if no frame has it."""
     known = [prediction.known().get(name) for prediction in predictions]
     if all(value is None for value in known):
         return None
-    missing = [np.full(item_shape(name, n), np.nan) for n in num_atoms.tolist()]
+    missing = [np.full(item_shape(name, n), np.nan) for n in sizes.tolist()]
     return np.concatenate([m if v is None else np.reshape(v, m.shape) for v, m in zip(known, missing, strict=True)])

@@ -10,13 +10,9 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch_geometric.data import Data
 
-from train.frame_table import FrameTable
+from train.frame_table import FrameTable, place_in
 
 SAME_PLACE = 1e-6  # Angstrom: files print as many digits
-
-
-def place_in(file: Path, number: int) -> str:
-    return f"{file}: frame {number}"
 
 
 @dataclass(frozen=True, eq=False)

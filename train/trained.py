@@ -61,7 +61,7 @@ class ModelFiles:
     def load_with_head(self, compute: "ComputeOptions") -> tuple[list[Potential], str | None]:
         """These, and the name of their head; None if the first has no heads."""
         whole = [load_trained(model, **compute.overrides) for model in self.model]
-        head = head_or_first(self.head, whole[0])  # of all of them, whatever their order of heads
+        head = chosen_head(whole[0], self.head)  # of all of them, whatever their order of heads
         return [potential.with_head(head).to(compute.torch_device) for potential in whole], head
 
 
@@ -159,15 +159,15 @@ def load_trained(model: Path, option: str = "model", **overrides) -> Potential:
 
 
 def with_chosen_head(potential: Potential, head: str | None) -> Potential:
-    """``potential`` with its ``head`` alone; see :func:`head_or_first`.
+    """``potential`` with its ``head`` alone; see :func:`chosen_head`.
 
     Raises:
         ValueError: there is no such head.
     """
-    return potential.with_head(head_or_first(head, potential))
+    return potential.with_head(chosen_head(potential, head))
 
 
-def head_or_first(head: str | None, potential: Potential) -> str | None:
+def chosen_head(potential: Potential, head: str | None) -> str | None:
     """``head``, or, if none is named, the first of ``potential``; says which one that is if there are several."""
     known = potential.hyperparameters["heads"]
     if head is None and known and len(known) > 1:

@@ -30,9 +30,16 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cache: the folder cannot be made \(File exists\); name another one") as caught:
+    with pytest.raises(OSError, match=r"cannot be made or written \(File exists\); name another one") as caught:
         AlloysEMT(cache=tmp_path / "file")
     assert caught.value.filename == str(tmp_path / "file")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which nobody can write")
+def test_a_folder_that_cannot_be_written_is_named():
+    with pytest.raises(OSError, match=r"cannot be made or written \(.*\); name another one") as caught:
+        AlloysEMT(cache="/proc/self")
+    assert caught.value.filename == "/proc/self"
 
 
 def test_nothing_in_a_cache_is_executed(tmp_path):

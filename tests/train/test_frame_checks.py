@@ -16,7 +16,7 @@ from ase.units import Bohr, GPa, Hartree, kcal, mol
 
 from datasets import EthanolPBE
 from pyg_cgconv import RadiusGraph
-from train import unit_checks
+from train import frame_checks, unit_checks
 from train.frame_checks import far_energies, net_forces, robust_fit, warn_of_unlikely_frames
 from train.frames import FramesOptions, read_splits
 from train.source_frames import SourceFrame
@@ -127,6 +127,16 @@ def test_energies_far_from_a_fit_are_named(tmp_path):
     text = said(far_energies, sources(images, tmp_path))
     assert "energies of 2 of 20 frames lie more than 1.0 eV/atom" in text
     assert text.index("frame 11 (-1000") < text.index("frame 2 (+2")
+
+
+def test_a_fit_to_few_of_many_frames_knows_rare_elements(tmp_path, monkeypatch):
+    images = crystals(30)
+    for atoms in images[7:9]:
+        atoms.symbols[0] = "Ag"
+        atoms.calc.results["energy"] += 520_000.0 - 145_000.0
+    found = sources(images, tmp_path)
+    monkeypatch.setattr(frame_checks, "LOOKED_AT", 6)
+    assert said(far_energies, found) == ""
 
 
 def test_a_robust_fit_is_that_without_outliers():

@@ -16,6 +16,7 @@ from train import columns, frame_checks, frame_table
 from train.data import FrameDataModule, labels
 from train.frames import FramesOptions, read_splits
 from train.heads import levels_of, statistics_of
+from train.padded_frames import PaddedFrames
 from train.statistics import collect_statistics
 
 CUTOFF = 3.0
@@ -108,6 +109,12 @@ def test_batches_are_those_of_pyg(from_files):
 def test_objects_are_not_kept_of_many_frames(in_memory, from_files):
     assert in_memory.train[0] is in_memory.train[0]
     assert from_files.train[0] is not from_files.train[0]
+
+
+def test_frames_in_memory_are_padded_without_objects_of_each(file):
+    splits = read_splits(FramesOptions(str(file)), CUTOFF)
+    PaddedFrames(splits.train, CUTOFF, "cpu")
+    assert len(splits.train.columns._kept) == 1
 
 
 @pytest.mark.slow

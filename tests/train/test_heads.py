@@ -13,6 +13,7 @@ from pyg_cgconv import ASECalculator, Potential
 from pyg_cgconv.potential import with_heads
 from train.cli import main, parse
 from train.committee import report
+from train.data import Splits
 from train.fine_tuning import with_heads_of
 from train.frames import FramesOptions, read_splits
 from train.freezing import names_of_frozen
@@ -110,6 +111,12 @@ def test_energies_of_atoms_and_scales_are_those_of_each_head(files):
         assert len(part.validation) >= 1
     given = statistics_of(levels_of(splits, {"r2scan": {"Al": -1.0, "Cu": -2.0}}))
     assert given.shift == (found.shift[0], (-1.0, -2.0))
+
+
+def test_lists_of_frames_are_divided_by_head_as_tables_are(files):
+    splits = read_splits(FramesOptions(by_head(files)), CUTOFF)
+    listed = Splits("lists", *map(list, (splits.train, splits.validation, splits.test)), heads=splits.heads)
+    assert [part.sizes() for part in listed.by_head()] == [part.sizes() for part in splits.by_head()]
 
 
 def test_a_head_without_energies_and_forces_has_the_scale_of_the_others(files):

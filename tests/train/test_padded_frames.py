@@ -6,6 +6,7 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from pyg_cgconv import Potential, RadiusGraph
+from train import columns
 from train.loss import label_weights, penalty, residuals, sum_over_labels
 from train.padded_frames import PaddedFrames
 from train.padding import PaddedSize
@@ -140,7 +141,9 @@ def test_memory_that_the_frames_take(frames):
     assert PaddedFrames.bytes_needed(frames) == sum(value.nbytes for value in padded._values.values())
 
 
-def test_edges_in_another_order_are_refused(frames):
+@pytest.mark.parametrize("block", [1, 2, 4096])
+def test_edges_in_another_order_are_refused(frames, block, monkeypatch):
+    monkeypatch.setattr(columns, "BLOCK", block)
     frames[1].edge_index = frames[1].edge_index.flip(1)
     with pytest.raises(ValueError, match="edges of frame 1 are not sorted by target"):
         PaddedFrames(frames, CUTOFF, "cpu")
