@@ -15,7 +15,7 @@ from torch.fx import Proxy
 
 from cuda_kernels.linear import in_fours
 
-from .._functions import join, reordered, scale_each, without_autocast
+from .._functions import join, reordered, scale_each
 from .._torch import refuse_torchscript
 from ..cuda_graphs import is_captured
 from ..nn import FUSED_NODES
@@ -47,7 +47,8 @@ class _Order(NamedTuple):
         order = np.concatenate([slot.ravel() for slot in slots])
         if (order == np.arange(rows.dim)).all():
             return None
-        return cls(*(torch.tensor(each, device=device) for each in (order, order.argsort())))
+        with torch.inference_mode(False):  # of which backward passes could keep nothing
+            return cls(*(torch.tensor(each, device=device) for each in (order, order.argsort())))
 
 
 class Linear(Replacement, o3.Linear):
@@ -98,7 +99,7 @@ class Linear(Replacement, o3.Linear):
         weight = (self.weight if weight is None else weight).reshape(self.weight_numel)
         bias = (self.bias if bias is None else bias).reshape(self.bias_numel)
         x = features.reshape(-1, features.shape[-1])
-        if self._description is not None and is_captured(x) and self._serves(x):
+        if self._description is not None and is_captured(x) and self._serves(x, weight):
             return self._by_kernel(self._description, x, weight).view(*features.shape[:-1], self._rows_out.dim)
         blocks, out = self._rows_in.split(x), []
         pieces = weight.split([u * v for u, v in self._shapes])
@@ -115,16 +116,17 @@ class Linear(Replacement, o3.Linear):
             out.append(block)
         return self._rows_out.join(out).view(*features.shape[:-1], self._rows_out.dim)
 
-    def _serves(self, x: Tensor) -> bool:
+    def _serves(self, x: Tensor, weight: Tensor) -> bool:
         """Whether there is a kernel for such features, which must be where the orders are."""
+        if torch.is_autocast_enabled(x.device.type) or x.dtype != weight.dtype:
+            return False
         orders = [order for order in (self._order_in, self._order_out) if order is not None]
         is_here = all(order.mul_ir.device == x.device for order in orders)
         return is_here and len(x) <= FUSED_NODES and x.dtype in DTYPES
 
-    @without_autocast
     def _by_kernel(self, description: str, x: Tensor, weight: Tensor) -> Tensor:
         self._rows_in.check(x)
         if self._order_in is not None:
             x = reordered(x, *self._order_in)
-        result = contract(description, (x, weight.to(x.dtype)))
+        result = contract(description, (x, weight))
         return result if self._order_out is None else reordered(result, self._order_out.mul_ir, self._order_out.ir_mul)
