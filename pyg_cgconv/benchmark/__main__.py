@@ -52,16 +52,23 @@ def main(arguments: list[str] | None = None) -> list[dict]:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Options that do not go together are refused before anything is measured."""
+    """Options that do not go together, and files that are not there, are refused before anything is measured."""
+    others = ("models", "problems", "graphs", "peers", "layouts", "steps", "plot", "profile", "largest")
+    changed = [f"--{name}" for name in others if getattr(options, name) != parser.get_default(name)]
+    if options.neighbors and changed:
+        parser.error(f"--neighbors: has no {', '.join(changed)}")
     for name in ("profile", "largest"):
         if getattr(options, name) and not options.models:
             parser.error(f"--{name}: is of models; say which by --models {','.join(models.MODELS)}")
     if options.sizes and not (options.models or options.neighbors):
         parser.error(f"--sizes: is of models and lists; say --models {','.join(models.MODELS)}, or --neighbors")
-    others = ("models", "problems", "graphs", "peers", "layouts", "steps", "plot")
-    changed = [f"--{name}" for name in others if getattr(options, name) != parser.get_default(name)]
-    if options.neighbors and changed:
-        parser.error(f"--neighbors: has no {', '.join(changed)}")
+    if options.models and any(atoms % 2 for atoms in options.sizes or ()):
+        given = ",".join(map(str, options.sizes))
+        parser.error(f"--sizes: {given}: expected positive even numbers of atoms for models, such as 64,1000")
+    if options.json and not Path(options.json).absolute().parent.is_dir():
+        parser.error(f"--json: {options.json}: its folder does not exist; make it first")
+    if options.from_json and not Path(options.from_json).is_file():
+        parser.error(f"--from-json: {options.from_json}: no such file; --json writes one")
     if options.models and (options.plot or options.problems or options.graphs):
         parser.error("--models: has no --plot, --problems or --graphs")
     if options.largest and options.device != "cuda":
@@ -129,8 +136,8 @@ def line(row: dict) -> str:
 
 def _sizes(text: str) -> list[int]:
     sizes = [int(number) if number.isdecimal() else 0 for number in text.split(",")]
-    if not all(atoms > 0 and atoms % 2 == 0 for atoms in sizes):
-        raise argparse.ArgumentTypeError(f"{text}: expected positive even numbers of atoms, such as 64,1000")
+    if not all(sizes):
+        raise argparse.ArgumentTypeError(f"{text}: expected positive numbers of atoms, such as 64,1000")
     return sizes
 
 

@@ -112,8 +112,10 @@ def test_the_potential_is_that_of_the_preset(monkeypatch):
         (["--models", "mace", "--steps"], "--neighbors: has no --models, --steps"),
         (["--problems", "mace-large"], "--neighbors: has no --problems"),
         (["--peers", "e3nn"], "--neighbors: has no --peers"),
-        (["--largest"], "--largest: is of models"),
-        (["--sizes", "7"], "7: expected positive even numbers of atoms"),
+        (["--largest"], "--neighbors: has no --largest"),
+        (["--sizes", "7,0"], "7,0: expected positive numbers of atoms"),
+        (["--json", "absent/lists.json"], "--json: absent/lists.json: its folder does not exist"),
+        (["--from-json", "absent.json"], "--from-json: absent.json: no such file"),
     ],
 )
 def test_mistakes_are_named(options, message, capsys):
