@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from mace.modules import symmetric_contraction
@@ -14,14 +15,13 @@ from torch import Tensor
 from .._functions import without_autocast
 from .._torch import assert_on_device, refuse_torchscript
 from ..nn import checked_channels, contract_polynomial
-from ..ops import DTYPES, checks_on_host
+from ..ops import DTYPES, Groups, checks_on_host, sorted_groups
 from ..tensor_product import describe, polynomial_entries
 from ._replacement import Replacement, logger
-from ._self_connection import LookUp, SelfConnection, look_up, looked_up, pays
+from ._self_connection import LookUp, SelfConnection, pays
 
 _ZERO = 1e-5
 """Coefficients of MACE below this are rounding noise of float32; the smallest true one is above 1e-3."""
-_BY_MACE = "%s: computed by MACE itself: node_attrs require gradients, or have several elements in a row"
 
 
 class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContraction.__bases__):  # type: ignore[misc]
@@ -56,10 +56,7 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Contractions (n, irreps_out.dim) of features (n, channels, components) of atoms with one-hot elements y."""
         refuse_torchscript(self)
-        if not _is_of_elements(y):
-            if not self._told:
-                self._told = True
-                logger.warning(_BY_MACE, type(self).__name__)
+        if not _serves(self, y):
             return self.original.forward(self, x, y)
         if not torch.compiler.is_compiling() and self._versions != _versions(self):
             self.prepare()  # a state dict has been loaded
@@ -85,24 +82,22 @@ class SkipConnection(SelfConnection):
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         refuse_torchscript(self)
-        if weight is None and not torch.compiler.is_compiling():
-            if _is_of_elements(y):
-                found = _elements(y)
-                if pays(x, found, y.shape[1]):
-                    return self._by_species(x, found, y.shape[1]) * y.sum(1, keepdim=True).to(x.dtype)
-            elif not self._told:
-                self._told = True
-                logger.warning(_BY_MACE, type(self).__name__)
+        if weight is None and not torch.compiler.is_compiling() and _serves(self, y):
+            found = _elements(y)
+            if pays(x, found, y.shape[1]):
+                return self._by_species(x, found, y.shape[1]) * y.sum(1, keepdim=True).to(x.dtype)
         return self.original.forward(self, x, y, weight)
 
 
+_looked_up: WeakKeyDictionary[Groups, LookUp] = WeakKeyDictionary()
+
+
 def _elements(y: Tensor) -> LookUp:
-    """Of which element each row is: found out once for all blocks."""
-    found = look_up(y)
-    if found is None:
-        looked_up(y, y.argmax(1), None)
-        found = look_up(y) or LookUp(y.argmax(1), None, 0)  # of inference mode nothing is noted
-    return found
+    """Of which element each row is: found out once for all blocks, and in a CUDA graph once for each replay."""
+    groups = sorted_groups(y, y.shape[1])
+    if groups not in _looked_up:
+        _looked_up[groups] = LookUp(groups.target.long(), None, 0)
+    return _looked_up[groups]
 
 
 def _parts(module: Any) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -110,6 +105,19 @@ def _parts(module: Any) -> Iterator[tuple[int, Tensor, Tensor]]:
     for slot, contraction in enumerate(module.contractions):
         for n, weight in enumerate((contraction.weights_max, *contraction.weights)):
             yield slot, weight, getattr(contraction, f"U_matrix_{contraction.correlation - n}")
+
+
+def _serves(module: Any, y: Tensor) -> bool:
+    """Whether rows are of elements; the first time that they are not, the log says who computes instead."""
+    if _is_of_elements(y):
+        return True
+    if not module._told:
+        module._told = True
+        logger.warning(
+            "%s: computed by MACE itself: node_attrs require gradients, or have several elements in a row",
+            type(module).__name__,
+        )
+    return False
 
 
 def _is_of_elements(y: Tensor) -> bool:
