@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from .cuda_graphs import is_captured
+from .cuda_graphs import is_for_graph
 
 F = TypeVar("F", bound=Callable)
 
@@ -27,18 +27,18 @@ def join(blocks: list[Tensor]) -> Tensor:
     """``torch.cat(blocks, dim=-1)``."""
     if len(blocks) == 1:
         return blocks[0]
-    return Join.apply(*blocks) if is_captured(blocks[0]) else torch.cat(blocks, dim=-1)
+    return Join.apply(*blocks) if is_for_graph(blocks[0]) else torch.cat(blocks, dim=-1)
 
 
 def silu(x: Tensor) -> Tensor:
     r""":math:`x \, s(x)` with the logistic function s: :func:`torch.nn.functional.silu`."""
-    return SiLU.apply(x) if is_captured(x) else functional.silu(x)
+    return SiLU.apply(x) if is_for_graph(x) else functional.silu(x)
 
 
 def scale_each(tensors: Iterable[Tensor], factors: Sequence[float]) -> Sequence[Tensor]:
     """Each tensor times its factor."""
     tensors = tuple(tensors)
-    if tensors and is_captured(tensors[0]):
+    if tensors and is_for_graph(tensors[0]):
         return ScaleEach.apply(tuple(factors), *tensors)
     return [tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]
 

@@ -65,6 +65,22 @@ def on_stream(stream: torch.cuda.Stream) -> Iterator[None]:
     torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
+_rehearsals = 0
+
+
+@contextmanager
+def rehearsing(stream: torch.cuda.Stream) -> Iterator[None]:
+    """:func:`on_stream`, and what is done there goes the ways that it will go when it is captured: kernels are compiled
+    and their tables are made, which a capture could not do. It holds for all threads: backward passes have their own."""
+    global _rehearsals
+    with on_stream(stream):
+        _rehearsals += 1
+        try:
+            yield
+        finally:
+            _rehearsals -= 1
+
+
 @contextmanager
 def beside(stream: torch.cuda.Stream) -> Iterator[None]:
     """After what the current stream has been given, and at the same time as what it will be given."""
@@ -86,6 +102,11 @@ def capturing(stream: torch.cuda.Stream, pool=None) -> Iterator[torch.cuda.CUDAG
 def is_captured(tensor: Tensor) -> bool:
     """Whether what is now done with the tensor is only recorded, for a CUDA graph."""
     return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def is_for_graph(tensor: Tensor) -> bool:
+    """Whether what is now done with the tensor is recorded for a CUDA graph, or rehearsed for one."""
+    return tensor.is_cuda and (_rehearsals > 0 or torch.cuda.is_current_stream_capturing())
 
 
 def aside(function: Callable[..., T], *inputs: object) -> Callable[[], T]:

@@ -56,7 +56,7 @@ def hessian(forces: Tensor, by: Tensor) -> Tensor:
 def as_captured(monkeypatch):
     """What is computed is what a CUDA graph would have."""
     for name in CAPTURING & sys.modules.keys():
-        monkeypatch.setattr(f"{name}.is_captured", lambda tensor: True)
+        monkeypatch.setattr(f"{name}.is_for_graph", lambda tensor: True)
 
 
 class _Counting(TorchDispatchMode):

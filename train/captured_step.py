@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch_geometric.data import Batch
 
-from pyg_cgconv.cuda_graphs import beside, capturing, on_stream
+from pyg_cgconv.cuda_graphs import beside, capturing, rehearsing
 from train.padded_frames import PaddedFrames
 from train.padding import PaddedSize
 from train.soap import Soap
@@ -95,7 +95,7 @@ class CapturedStep:
         key = (size, constants)
         if key not in self.graphs:
             self.graphs[key] = None
-            with on_stream(self._stream):
+            with rehearsing(self._stream):
                 self._step(size, constants)
             return
         graph = self.graphs[key]

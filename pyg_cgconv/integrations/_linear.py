@@ -17,7 +17,7 @@ from cuda_kernels.linear import in_fours
 
 from .._functions import join, reordered, scale_each
 from .._torch import refuse_torchscript
-from ..cuda_graphs import is_captured
+from ..cuda_graphs import is_for_graph
 from ..nn import FUSED_NODES
 from ..ops import DTYPES, contract
 from ..tensor_product import Rows, channels_last, describe, problem_of
@@ -99,7 +99,7 @@ class Linear(Replacement, o3.Linear):
         weight = (self.weight if weight is None else weight).reshape(self.weight_numel)
         bias = (self.bias if bias is None else bias).reshape(self.bias_numel)
         x = features.reshape(-1, features.shape[-1])
-        if self._description is not None and is_captured(x) and self._serves(x, weight):
+        if self._description is not None and is_for_graph(x) and self._serves(x, weight):
             return self._by_kernel(self._description, x, weight).view(*features.shape[:-1], self._rows_out.dim)
         blocks, out = self._rows_in.split(x), []
         pieces = weight.split([u * v for u, v in self._shapes])

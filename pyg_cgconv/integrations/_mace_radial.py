@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from .._torch import in_forward_mode, is_plain, is_recorded, refuse_torchscript, without_modes
-from ..cuda_graphs import is_captured
+from ..cuda_graphs import is_for_graph
 from ._replacement import Replacement
 
 LEAST = 1e-8
@@ -55,7 +55,7 @@ class RadialEmbeddingBlock(Replacement, blocks.RadialEmbeddingBlock):
         if is_plain(edge_lengths) and is_recorded([edge_lengths]) and not in_forward_mode():
             if not all(map(_Source.is_still, self._sources, _sources(self))):
                 self.prepare()  # before a graph is captured, which could not make these tensors
-            if self._functions is not None and edge_lengths.dim() == 2 and is_captured(edge_lengths):
+            if self._functions is not None and edge_lengths.dim() == 2 and is_for_graph(edge_lengths):
                 return RadialFunctions.apply(edge_lengths, *self._functions)[0], None
         return super().forward(edge_lengths, *others, **named)
 

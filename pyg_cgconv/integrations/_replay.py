@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from ..cuda_graphs import Patience, capturing, on_stream
+from ..cuda_graphs import Patience, capturing, rehearsing
 from ._gradients import Backward, Differentiable, Turns, captured_backward, gradients
 from ._replacement import logger
 
@@ -183,7 +183,7 @@ class Replay(Patience):
             return {name: value if isinstance(value, Tensor) else None for name, value in found.items()}
 
         self._fill(captured, tensors, self._sizes(tensors, by_atom))
-        with on_stream(self._stream):
+        with rehearsing(self._stream):
             for _ in range(WARM_UP):
                 _differentiated(run(), leaves)
         with capturing(self._stream, pool) as graph:

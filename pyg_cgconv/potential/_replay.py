@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
-from ..cuda_graphs import Patience, capturing, on_stream
+from ..cuda_graphs import Patience, capturing, rehearsing
 from ._potential import Potential
 
 MAX_EDGES = 100_000
@@ -109,7 +109,7 @@ class Replay(Patience):
         def compute():
             return self.potential(structure, compute_stress=compute_stress)
 
-        with on_stream(self._stream):
+        with rehearsing(self._stream):
             for _ in range(WARM_UP):
                 compute()
         with capturing(self._stream) as graph:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .._torch import in_forward_mode, is_plain
-from ..cuda_graphs import is_captured
+from ..cuda_graphs import is_for_graph
 from ..nn import InteractionBlock, prepared_species
 from ..ops import Edges, Neighbors, sorted_neighbors
 from ._atoms import Atoms
@@ -61,7 +61,7 @@ def rounds(potential: Potential, atoms: Atoms, owned: int | None) -> Update:
 def edges_at_a_time(potential: Potential, atoms: Atoms) -> int | None:
     """The most edges of a piece, None for all at once."""
     given, vectors = potential.edges_at_a_time, atoms.vectors
-    if not is_plain(vectors) or in_forward_mode() or is_captured(vectors):
+    if not is_plain(vectors) or in_forward_mode() or is_for_graph(vectors):
         return None
     edges, nodes = vectors.shape[0], atoms.species.shape[0]
     if given is None and edges > FEWEST_EDGES and vectors.is_cuda and not potential.training:
