@@ -70,8 +70,8 @@ _rehearsals = 0
 
 @contextmanager
 def rehearsing(stream: torch.cuda.Stream) -> Iterator[None]:
-    """:func:`on_stream`, and what is done there goes the ways that it will go when it is captured: kernels are compiled
-    and their tables are made, which a capture could not do. It holds for all threads: backward passes have their own."""
+    """:func:`on_stream`, where all goes the ways that it will go when it is captured: kernels are compiled and their
+    tables are made, which a capture could not do. It holds for all threads: backward passes have their own."""
     global _rehearsals
     with on_stream(stream):
         _rehearsals += 1

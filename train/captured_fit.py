@@ -100,6 +100,7 @@ class CapturedStrategy(SingleDeviceStrategy):
             )
         return CapturedStep(
             lambda batch, weights: module.loss(batch, dict(weights)),
+            module.prepare,
             lambda: module.configure_gradient_clipping(
                 optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
             ),

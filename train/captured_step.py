@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,17 +14,41 @@ from train.padded_frames import PaddedFrames
 from train.padding import PaddedSize
 from train.soap import Soap
 
+TURNS = 2
+"""While one step computes with its batch, that of the next is put together."""
+
+
+class _Turn(NamedTuple):
+    """The graphs of every second step of a size, and the memory that they share.
+
+    Attributes:
+        numbers: Of the frames (B,), which `gather` reads.
+        batch: What `gather` writes and `step` reads.
+        gather: Puts the batch together.
+        step: From the batch to updated weights.
+        gathered, done: When the one, and the other, has been done.
+    """
+
+    numbers: Tensor
+    batch: Any
+    gather: torch.cuda.CUDAGraph
+    step: torch.cuda.CUDAGraph
+    gathered: torch.cuda.Event
+    done: torch.cuda.Event
+
 
 class CapturedStep:
-    """From the numbers of some frames to updated weights: batch, loss, gradients, clipping and optimiser in one graph.
+    """From the numbers of some frames to updated weights: loss, gradients, clipping and optimiser in one graph.
 
     The first step of each size runs as usual, on the stream of the capture, so that kernels get compiled and the
-    optimiser gets its state; the second is captured, and from then on a step is one launch. Each of them is a step of
-    the training like every other one.
+    optimiser gets its state; the next two are captured, and from then on a step is two launches: of a graph that puts
+    its batch together, which a GPU does beside the step before, and of the step's own. Each of them is a step of the
+    training like every other one.
 
     Args:
         loss: ``loss(batch, constants)``, a scalar, from operations that a CUDA graph can hold. What it keeps beside its
             result, such as means over an epoch, it must write to memory that stays.
+        prepare: ``prepare(batch)``, what ``loss`` is given: the batch with what no weight changes.
         clip: called between gradients and optimiser step; scales ``param.grad`` in place.
         optimizer: one whose learning rate, which may change with each step, a graph can read from memory:
             :class:`train.soap.Soap` or a fused one of PyTorch, such as ``torch.optim.Adam(..., fused=True)``.
@@ -37,7 +61,8 @@ class CapturedStep:
 
     def __init__(
         self,
-        loss: Callable[[Batch, Any], Tensor],
+        loss: Callable[[Any, Any], Tensor],
+        prepare: Callable[[Batch], Any],
         clip: Callable[[], None],
         optimizer: Optimizer,
         frames: PaddedFrames,
@@ -53,20 +78,20 @@ class CapturedStep:
             )
         if capture and frames.device.type != "cuda":
             raise ValueError(f"capture: the frames lie on {frames.device}, CUDA graphs need a GPU; use capture=False")
-        self.loss, self.clip, self.optimizer, self.frames = loss, clip, optimizer, frames
+        self.loss, self.prepare, self.clip, self.optimizer, self.frames = loss, prepare, clip, optimizer, frames
         self.capture = capture
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         self._weights = [weight for weight in weights if weight.requires_grad]
-        self.graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}  # None: the first step is done
-        self._numbers: dict[int, Tensor] = {}
+        self.turns: dict[Hashable, list[_Turn]] = {}  # none of a size whose first step is done
         self._rates = [torch.zeros((), device=frames.device) for _ in optimizer.param_groups]
         self._result = torch.zeros((), dtype=torch.float64, device=frames.device)
         self._observed = optimizer if capture and isinstance(optimizer, Soap) else None
         if isinstance(optimizer, Soap):
             optimizer.captures = capture
         if capture:
-            self._side = torch.cuda.Stream(frames.device)
-            self._stream, self._pool = torch.cuda.Stream(frames.device), torch.cuda.graph_pool_handle()
+            self._side, self._stream, self._ahead = (torch.cuda.Stream(frames.device) for _ in range(3))
+            # What runs at the same time must not share memory.
+            self._pool, self._pool_ahead = torch.cuda.graph_pool_handle(), torch.cuda.graph_pool_handle()
 
     def __call__(self, numbers: Tensor, constants: Hashable = None) -> Tensor:
         """The optimiser step on the frames with these ``numbers`` (B,) int64, on the host.
@@ -78,41 +103,54 @@ class CapturedStep:
             The loss before the step, a scalar in float64 that the next step overwrites.
         """
         size = self.frames.size_of(numbers)
-        if size.frames not in self._numbers:
-            self._numbers[size.frames] = torch.empty_like(numbers, device=self.frames.device)
-        # Numbers in pageable memory would make the host wait for the steps before.
-        pinned = numbers.pin_memory() if self.frames.device.type == "cuda" else numbers
-        self._numbers[size.frames].copy_(pinned, non_blocking=True)
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
         if self.capture:
-            self._captured(size, constants)
+            self._captured(numbers, size, constants)
         else:
-            self._step(size, constants)
+            self._step(self._batch(numbers.to(self.frames.device), size), constants)
         return self._result
 
-    def _captured(self, size: PaddedSize, constants: Hashable) -> None:
+    def _captured(self, numbers: Tensor, size: PaddedSize, constants: Hashable) -> None:
         key = (size, constants)
-        if key not in self.graphs:
-            self.graphs[key] = None
+        if key not in self.turns:
+            self.turns[key] = []
             with rehearsing(self._stream):
-                self._step(size, constants)
+                self._step(self._batch(numbers.to(self.frames.device), size), constants)
             return
-        graph = self.graphs[key]
-        if graph is None:
-            self.optimizer.zero_grad()  # so that gradients get memory of the graph's
-            with capturing(self._stream, self._pool) as graph:
-                self._step(size, constants, capturable=True)
-            self.graphs[key] = graph
-        graph.replay()
+        turns = self.turns[key]
+        turn = self._capture(numbers, size, constants) if len(turns) < TURNS else turns.pop(0)
+        turns.append(turn)
+        # Numbers in pageable memory would make the host wait for the steps before.
+        pinned = numbers.pin_memory()
+        with torch.cuda.stream(self._ahead):
+            turn.done.wait()
+            turn.numbers.copy_(pinned, non_blocking=True)
+            turn.gather.replay()
+            turn.gathered.record()
+        turn.gathered.wait()
+        turn.step.replay()
+        turn.done.record()
 
-    def _step(self, size: PaddedSize, constants: Hashable, capturable: bool = False) -> None:
+    def _capture(self, numbers: Tensor, size: PaddedSize, constants: Hashable) -> _Turn:
+        own = torch.empty_like(numbers, device=self.frames.device)
+        with capturing(self._ahead, self._pool_ahead) as gather:
+            batch = self._batch(own, size)
+        self.optimizer.zero_grad()  # so that gradients get memory of the graph's
+        with capturing(self._stream, self._pool) as step:
+            self._step(batch, constants, capturable=True)
+        return _Turn(own, batch, gather, step, torch.cuda.Event(), torch.cuda.Event())
+
+    def _batch(self, numbers: Tensor, size: PaddedSize) -> Any:
+        return self.prepare(self.frames.batch(numbers, size))
+
+    def _step(self, batch: Any, constants: Hashable, capturable: bool = False) -> None:
         self.optimizer.zero_grad()
         if self._observed is not None:
             with beside(self._side):
                 self._observed.observe()
         with torch.enable_grad():
-            loss = self.loss(self.frames.batch(self._numbers[size.frames], size), constants)
+            loss = self.loss(batch, constants)
         loss.backward(inputs=self._weights)  # and by nothing else that was differentiated on the way
         self.clip()
         if self._observed is not None:  # before there are other gradients

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch_geometric.data import Batch
 
 from datasets.atoms_labels import MOMENTS
-from pyg_cgconv.potential import Potential
+from pyg_cgconv.potential import Potential, Prepared, prepared
 from train.epoch_mean import EpochMeans
 from train.freezing import freeze
 from train.loss import difference, label_weights, penalty, residuals, sum_over_labels
@@ -65,7 +65,11 @@ class PotentialModule(LightningModule):
         self.mean_loss = EpochMeans(f"{stage}/{name}" for stage in STAGES for name in self.quantities)
         self.mean_error = EpochMeans(self.quantities)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def prepare(self, batch: Batch) -> Prepared:
+        """The batch with what no weight changes, for :meth:`forward` and :meth:`loss`."""
+        return prepared(self.potential, batch, forces={"forces", "stress"} & set(self.quantities) != set())
+
+    def forward(self, batch: Batch | Prepared) -> dict[str, Tensor]:
         derived = {f"compute_{name}": name in self.quantities for name in ("forces", "stress", "energies")}
         found = self.potential(batch, **derived)
         return {name: found[name] for name in self.quantities}
@@ -78,9 +82,10 @@ class PotentialModule(LightningModule):
         weights = [weight for weight in self.parameters() if weight.requires_grad]
         super().backward(loss, *args, **{**kwargs, "inputs": weights})
 
-    def loss(self, batch: Batch, weights: dict[str, float]) -> Tensor:
+    def loss(self, batch: Batch | Prepared, weights: dict[str, float]) -> Tensor:
         """The loss of a training ``batch``, a scalar; of several devices their mean is that of all of their frames."""
-        sums = self._loss_sums(self(batch), batch, stage="train")
+        labels = batch.data if isinstance(batch, Prepared) else batch
+        sums = self._loss_sums(self(batch), labels, stage="train")
         counts = torch.stack([count for _, count in sums.values()])
         # Devices differ in labels, as molecules in size. DDP averages gradients: their mean is that of one device with
         # all frames if each divides its sum by the mean number of labels.

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from pyg_cgconv.potential import Prepared
 from train.loss import difference
 from train.module import PotentialModule
 from train.options import FitOptions, ModelOptions
@@ -35,8 +36,9 @@ class PropertyModule(PotentialModule):
         self.column, self.spread = column, spread
         self.readout = PropertyReadout(**readout)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch | Prepared) -> dict[str, Tensor]:
         outputs = self.potential.atomic_outputs(batch)
+        batch = batch.data if isinstance(batch, Prepared) else batch
         return {NAME: self.readout(outputs, self.potential.get_buffer("species_of_number")[batch.z], batch)}
 
     def loss_weights(self, progress: float) -> dict[str, float]:

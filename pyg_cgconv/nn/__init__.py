@@ -25,7 +25,7 @@ from ._linear import FUSED_NODES, Linear, SpeciesLinear, fused_as_on_gpus
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
 from ._species import FEW as FEW_SPECIES
-from ._species import Grouped, one_hot, prepared_species, products_by_species
+from ._species import Grouped, Species, one_hot, prepared_species, products_by_species
 from ._spherical import harmonic_slopes, harmonics_by_degree, spherical_harmonics
 from ._symmetric import SymmetricContraction, checked_channels, contract_polynomial
 from ._tensor_products import ElementwiseTensorProduct, FullyConnectedTensorProduct, TensorProduct, TensorSquare
@@ -48,6 +48,7 @@ __all__ = [
     "NodeProducts",
     "PolynomialCutoff",
     "RadialNetwork",
+    "Species",
     "SpeciesLinear",
     "SymmetricContraction",
     "TensorProduct",

@@ -4,6 +4,7 @@
     outputs       what the network learned of atoms, and the energies, charges and dipoles of it
     rounds        all edges at once, or piece by piece in large systems
     atoms         what it reads of a batch, checked
+    prepared      prepared: a batch read ahead of its step
     edge_functions  spherical harmonics and radial functions of edges, and their slopes
     zbl           ZBL: the repulsion of nuclei
     moments       Moments: charges and dipoles
@@ -35,6 +36,7 @@ from ._heads import with_heads
 from ._lammps import LAMMPS_SUFFIXES, LAMMPSPotential, write_lammps
 from ._neighbors import RadiusGraph, radius_graph
 from ._potential import Potential
+from ._prepared import Prepared, prepared
 from ._replay import Replay
 from ._species import with_species
 
@@ -50,9 +52,11 @@ __all__ = [
     "LAMMPS_SUFFIXES",
     "LAMMPSPotential",
     "Potential",
+    "Prepared",
     "RadiusGraph",
     "Replay",
     "cell_volumes",
+    "prepared",
     "radius_graph",
     "with_heads",
     "with_species",

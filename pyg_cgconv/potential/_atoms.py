@@ -11,7 +11,8 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data
 
 from .._torch import untransformed, without_transforms
-from ..ops import checks_on_host
+from ..nn import Species
+from ..ops import Edges, checks_on_host
 
 MIN_LENGTH_SQUARED = 1e-12  # Angstrom^2; keeps the derivatives of the length finite where two atoms coincide
 
@@ -22,7 +23,7 @@ class Atoms:
 
     Attributes:
         species: Row of each atom's species in the potential's table (n,) int64; -1 if it has none.
-        edge_index: (2, E), as given.
+        edge_index: (2, E), as given, or sorted.
         source: Source j of each edge (E,) int64.
         target: Target i of each edge (E,) int64.
         vectors: Edge vectors r_ij (E, 3) in the potential's dtype, Angstrom; they know their gradient.
@@ -32,10 +33,12 @@ class Atoms:
         head: The number of each structure's head (B,) int64, or None of a potential without heads.
         functions: Spherical harmonics (E, (lmax + 1)^2) and radial functions (E, num_radial) of the edge vectors, or
             None as long as nobody has made them.
+        slopes: Their derivatives by the vectors (E, (lmax + 1)^2 + num_radial, 3), or None.
+        rows: The species of atoms and those of sources as blocks take them, or None.
     """
 
     species: Tensor
-    edge_index: Tensor
+    edge_index: Tensor | Edges
     source: Tensor
     target: Tensor
     vectors: Tensor
@@ -44,6 +47,8 @@ class Atoms:
     cell: Tensor | None
     head: Tensor | None = None
     functions: tuple[Tensor, Tensor] | None = None
+    slopes: Tensor | None = None
+    rows: tuple[Species, Species | None] | None = None
 
     @property
     def head_of_atom(self) -> Tensor:

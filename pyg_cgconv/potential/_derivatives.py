@@ -54,6 +54,7 @@ def with_slope(
     vectors = atoms.vectors
     if functions is not None and create_graph and _serve_functions(vectors):
         return _slope_by_functions(energies, functions, atoms)
+    atoms = replace(atoms, functions=None)  # made again, of vectors by which they are differentiated
     if not vectors.requires_grad:
         vectors.requires_grad_()
     out = energies(atoms)
@@ -78,15 +79,16 @@ def _slope_by_functions(
     differentiates forces by weights, does not differentiate the functions twice. Nor can anyone differentiate the
     forces by these vectors, which therefore must not ask for gradients.
     """
-    vectors = atoms.vectors.detach()
-    slopes = aside(functions.slopes, vectors)
-    leaves = [value.requires_grad_() for value in (*functions(vectors), vectors)]
+    vectors, slopes = atoms.vectors.detach(), atoms.slopes
+    made = aside(functions.slopes, vectors) if slopes is None else lambda: slopes
+    known = functions(vectors) if atoms.functions is None else atoms.functions
+    leaves = [value.detach().requires_grad_() for value in (*known, vectors)]
     sh, radial, _ = leaves
     out = energies(replace(atoms, vectors=vectors, functions=(sh, radial)))
     found = torch.autograd.grad(out["energy"].sum(), leaves, create_graph=True, allow_unused=True)
     by_sh, by_radial, by_vectors = found  # the last of a repulsion
     by_functions = torch.cat([by_sh, by_radial], dim=1)
-    gradient = (by_functions[:, None] @ slopes())[:, 0]
+    gradient = (by_functions[:, None] @ made())[:, 0]
     return out, gradient if by_vectors is None else gradient + by_vectors
 
 
@@ -94,7 +96,7 @@ def _transformed_slope(
     energies: Callable[[Atoms], dict[str, Tensor]], atoms: Atoms
 ) -> tuple[dict[str, Tensor], Tensor]:
     def total(vectors: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        out = energies(replace(atoms, vectors=vectors))
+        out = energies(replace(atoms, vectors=vectors, functions=None))
         return out["energy"].sum(), out
 
     gradient, out = torch.func.grad(total, has_aux=True)(atoms.vectors)

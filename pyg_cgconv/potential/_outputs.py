@@ -35,7 +35,7 @@ def energies_of_atoms(potential: Potential, atoms: Atoms, ghosts: Ghosts | None 
 def learned_of(potential: Potential, atoms: Atoms, ghosts: Ghosts | None = None) -> Tensor:
     """(n, readout_irreps.dim), in the potential's dtype: embedding, rounds of message passing, readout."""
     update = rounds(potential, atoms, None if ghosts is None else ghosts.owned)
-    x = potential.embedding(one_hot(atoms.species, len(potential.atomic_numbers), potential.dtype))
+    x = potential.embedding(_one_hot(potential, atoms))
     if ghosts is not None:  # whose species are known
         x = (x, x[: ghosts.owned])
     for number, block in enumerate(potential.blocks):
@@ -43,6 +43,14 @@ def learned_of(potential: Potential, atoms: Atoms, ghosts: Ghosts | None = None)
             x = ghosts.pair(x)
         x = update(block, x)
     return potential.readout(x) if atoms.head is None else potential.readout(x, atoms.head_of_atom)
+
+
+def _one_hot(potential: Potential, atoms: Atoms) -> Tensor:
+    """The species of atoms (n, S)."""
+    rows = None if atoms.rows is None else atoms.rows[0]
+    if isinstance(rows, Tensor) and rows.dim() == 2:
+        return rows
+    return one_hot(atoms.species, len(potential.atomic_numbers), potential.dtype)
 
 
 def _scaled(potential: Potential, learned: Tensor, atoms: Atoms) -> Tensor:

@@ -24,6 +24,7 @@ from ._derivatives import with_derivatives
 from ._heads import heads_of, with_head
 from ._moments import Moments
 from ._outputs import learned_of, results_of
+from ._prepared import Prepared
 from ._rounds import functions_at_once
 from ._zbl import ZBL
 
@@ -166,7 +167,7 @@ class Potential(nn.Module):
     @without_autocast
     def forward(
         self,
-        data: Data,
+        data: Data | Prepared,
         *,
         head: str | None = None,
         compute_forces: bool | None = None,
@@ -183,7 +184,8 @@ class Potential(nn.Module):
                 ``cell`` (B, 3, 3): what :class:`~pyg_cgconv.RadiusGraph` makes. Edges longer than the cutoff count
                 nothing. Of a potential with heads, ``head`` (B,) integers say which each structure takes: 0 for the
                 first, as without them. For charges and dipoles, ``charge`` (B,) is the total charge of each structure,
-                e, 0 if it is not there, and ``pbc`` (B, 3) says which of those with a cell are periodic.
+                e, 0 if it is not there, and ``pbc`` (B, 3) says which of those with a cell are periodic. Or what
+                :func:`prepared` made of it.
             head: The name of the head that all structures take, instead of those in ``data``.
             compute_forces: Whether to compute forces, also under :func:`torch.no_grad` and in inference mode; by
                 default where there is an energy.
@@ -211,7 +213,8 @@ class Potential(nn.Module):
             create_graph = True  # others differentiate what this returns
         elif create_graph is None:
             create_graph = self.training and torch.is_grad_enabled()
-        results = partial(results_of, self, data=data, of_atoms=compute_energies)
+        batch = data.data if isinstance(data, Prepared) else data
+        results = partial(results_of, self, data=batch, of_atoms=compute_energies)
         if not any(wanted):
             return results(self._read(data, head))
         with torch.inference_mode(False), torch.enable_grad():
@@ -220,7 +223,7 @@ class Potential(nn.Module):
         return out if create_graph else {name: value.detach() for name, value in out.items()}
 
     @without_autocast
-    def atomic_outputs(self, data: Data, *, head: str | None = None) -> Tensor:
+    def atomic_outputs(self, data: Data | Prepared, *, head: str | None = None) -> Tensor:
         """What is learned of each atom (n, readout_irreps.dim), in the dtype of the model, without shift and scale.
 
         Args:
@@ -231,7 +234,9 @@ class Potential(nn.Module):
         """
         return learned_of(self, self._read(data, head))
 
-    def _read(self, data: Data, head: str | None) -> Atoms:
+    def _read(self, data: Data | Prepared, head: str | None) -> Atoms:
+        if isinstance(data, Prepared):
+            return data.atoms_for(head)
         atoms, heads = read_atoms(data, self.species_of_number, self.dtype), self.hyperparameters["heads"]
         atoms = replace(atoms, head=heads_of(data, head, heads, atoms.num_structures))
         if self.validate and not is_traced(atoms.vectors) and not is_captured(atoms.vectors):

@@ -9,6 +9,7 @@ keeps its input, and makes the rest again for the gradient (Chen et al., `Traini
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .._torch import in_forward_mode, is_plain
 from ..cuda_graphs import is_for_graph
-from ..nn import InteractionBlock, prepared_species
+from ..nn import InteractionBlock, Species, prepared_species
 from ..ops import Edges, Neighbors, sorted_neighbors
 from ._atoms import Atoms
 from ._edge_functions import EdgeFunctions
@@ -94,12 +95,33 @@ def _sizes(block: Any) -> tuple[int, int, int]:
 
 def _at_once(potential: Potential, atoms: Atoms, owned: int | None) -> Update:
     functions = _functions(potential)(atoms.vectors) if atoms.functions is None else atoms.functions
-    features = *functions, _edge_species(potential, atoms.species, atoms.source)
-    species = _prepared(potential, atoms.species if owned is None else atoms.species[:owned])
-    edges: Any = atoms.edge_index
-    if not isinstance(edges, Edges):
-        edges = sorted_neighbors(edges, atoms.species.shape[0])
-    return lambda block, x: block(x, species, edges, *features)
+    species, edge_species = _rows(potential, atoms, owned) if atoms.rows is None else atoms.rows
+    edges = _sorted(atoms)
+    return lambda block, x: block(x, species, edges, *functions, edge_species)
+
+
+def made_ahead(potential: Potential, atoms: Atoms, slopes: bool) -> Atoms:
+    """The atoms with all that blocks read of them and no weight changes, where edges are computed at once."""
+    functions = functions_at_once(potential, atoms)
+    if functions is None:
+        return atoms
+    edges = _sorted(atoms)
+    edges.by_source  # noqa: B018  its list is made when it is first asked for
+    known = functions(atoms.vectors)
+    of_functions = functions.slopes(atoms.vectors) if slopes else None
+    rows = _rows(potential, atoms, None)
+    return replace(atoms, edge_index=edges, functions=known, slopes=of_functions, rows=rows)
+
+
+def _sorted(atoms: Atoms) -> Edges:
+    edges = atoms.edge_index
+    return edges if isinstance(edges, Edges) else sorted_neighbors(edges, atoms.species.shape[0])
+
+
+def _rows(potential: Potential, atoms: Atoms, owned: int | None) -> tuple[Species, Species | None]:
+    """The species of atoms that are updated, and those of sources, if radial networks know them."""
+    species = atoms.species if owned is None else atoms.species[:owned]
+    return _prepared(potential, species), _edge_species(potential, atoms.species, atoms.source)
 
 
 def _in_pieces(potential: Potential, atoms: Atoms, owned: int | None, most: int) -> Update:

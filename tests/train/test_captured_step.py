@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from pyg_cgconv import Potential
-from train.captured_step import CapturedStep
+from pyg_cgconv.potential import Potential, Prepared, prepared
+from train.captured_step import TURNS, CapturedStep
 from train.loss import penalty, residuals, sum_over_labels
 from train.padded_frames import PaddedFrames
 from train.soap import Soap
@@ -43,8 +43,9 @@ def adam(potential: Potential, **arguments) -> torch.optim.Adam:
     return torch.optim.Adam(potential.parameters(), lr=0.01, amsgrad=True, **{"fused": True, **arguments})
 
 
-def loss_of(potential: Potential, batch: Batch, weight: float = 1.0) -> torch.Tensor:
-    errors = residuals(potential(batch), batch, force_scale=1.0)
+def loss_of(potential: Potential, batch: Batch | Prepared, weight: float = 1.0) -> torch.Tensor:
+    labels = batch.data if isinstance(batch, Prepared) else batch
+    errors = residuals(potential(batch), labels, force_scale=1.0)
     sums = {name: sum_over_labels(error, penalty("mse", 1.0)) for name, error in errors.items()}
     return sum((weight if name == "energy" else 1.0) * total / count for name, (total, count) in sums.items())
 
@@ -52,6 +53,7 @@ def loss_of(potential: Potential, batch: Batch, weight: float = 1.0) -> torch.Te
 def new_step(potential: Potential, frames: PaddedFrames, optimizer: torch.optim.Optimizer) -> CapturedStep:
     return CapturedStep(
         lambda batch, weight: loss_of(potential, batch, weight or 1.0),
+        lambda batch: prepared(potential, batch),
         clip=lambda: torch.nn.utils.clip_grad_norm_(potential.parameters(), CLIP),
         optimizer=optimizer,
         frames=frames,
@@ -120,11 +122,11 @@ def test_graphs_are_captured_once_for_each_size(potential, frames):
     step = new_step(potential, frames, adam(potential))
     for numbers in BATCHES:
         step(torch.tensor(numbers))
-    graphs = dict(step.graphs)
-    assert None not in graphs.values()
+    graphs = {key: {turn.step for turn in turns} for key, turns in step.turns.items()}
+    assert {len(steps) for steps in graphs.values()} == {TURNS}
     for numbers in BATCHES:
         step(torch.tensor(numbers))
-    assert step.graphs == graphs
+    assert {key: {turn.step for turn in turns} for key, turns in step.turns.items()} == graphs
 
 
 def test_an_optimizer_that_reads_its_rate_from_python_is_refused(potential, frames):
@@ -138,4 +140,4 @@ def test_capture_needs_a_gpu(splits):
     frames = PaddedFrames(splits.train[:2], CUTOFF, "cpu")
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], fused=True)
     with pytest.raises(ValueError, match="capture: the frames lie on cpu"):
-        CapturedStep(lambda batch, weight: None, lambda: None, optimizer, frames)
+        CapturedStep(lambda batch, weight: None, lambda batch: batch, lambda: None, optimizer, frames)

@@ -10,7 +10,7 @@ HYDROGEN, CARBON, OXYGEN = 1, 6, 8
 SHIFT, SCALE = {HYDROGEN: -13.5, CARBON: -1030.0, OXYGEN: -2040.0}, {HYDROGEN: 0.5, CARBON: 1.5, OXYGEN: 0.7}
 
 
-def make(dtype="float64", **options):
+def make(dtype="float64", species=(HYDROGEN, CARBON, OXYGEN), **options):
     torch.manual_seed(1)
     defaults = {
         "channels": 2,
@@ -22,7 +22,7 @@ def make(dtype="float64", **options):
         "shift": SHIFT,
         "scale": SCALE,
     }
-    return Potential([HYDROGEN, CARBON, OXYGEN], CUTOFF, dtype=dtype, **{**defaults, **options})
+    return Potential(species, CUTOFF, dtype=dtype, **{**defaults, **options})
 
 
 def molecule(seed=0, n=6, dtype=torch.float64):
