@@ -83,7 +83,7 @@ def _slope_by_functions(
     made = aside(functions.slopes, vectors) if slopes is None else lambda: slopes
     known = functions(vectors) if atoms.functions is None else atoms.functions
     leaves = [value.detach().requires_grad_() for value in (*known, vectors)]
-    sh, radial, _ = leaves
+    sh, radial, vectors = leaves
     out = energies(replace(atoms, vectors=vectors, functions=(sh, radial)))
     found = torch.autograd.grad(out["energy"].sum(), leaves, create_graph=True, allow_unused=True)
     by_sh, by_radial, by_vectors = found  # the last of a repulsion
