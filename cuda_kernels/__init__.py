@@ -7,6 +7,7 @@
     linear        the tables of linear maps, whose weights mix channels
     maps          linear maps with weights of each site
     powers        the arithmetic of polynomials of features: monomials, their order; powers_walks: two ways to sum them
+    gate          activations of rows, and what they multiply
     body          arithmetic as LLVM IR, the same for CPU and GPU
     cache         compiled kernels on disk; ownership: only where nobody else can change them; elf: their file format
     cpu, cuda     schedule, kernel and launch on each machine

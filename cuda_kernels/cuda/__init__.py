@@ -14,6 +14,7 @@
     maps          linear maps with weights of each site; maps_parts: what it is written with; maps_path: one path
     powers        polynomials of features; powers_parts: what it is written with; powers_sites: what a block does with
                   sites
+    gate          activations and what they multiply, with derivatives
     loops         loops in LLVM IR; vectors: several numbers at once, to and from memory
     ptx           instructions that LLVM has no words for
     compile       from a Python kernel to machine code; numpy_compat: one name that the compiler misses
@@ -21,6 +22,6 @@
     driver        the CUDA driver: load and launch
     launch        compiled once an architecture, kept on disk, launched by handle
 
-`launch` is the door. Only it and `driver` need a GPU; only `kernel`, `fold`, `linear`, `maps` and `powers` need the
-compiler.
+`launch` is the door. Only it and `driver` need a GPU; only `kernel`, `fold`, `gate`, `linear`, `maps` and `powers`
+need the compiler.
 """

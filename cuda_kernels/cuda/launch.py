@@ -14,10 +14,11 @@ from typing import TypeVar
 
 from .. import cache as disk
 from .. import elf
+from ..gate import Gains, Order
 from ..linear import Part, Table, tiles_of
 from ..passes import Pass
 from ..problem import Problem
-from .binary import FOLD_BLOCKS, FOLD_WARPS, Binary
+from .binary import FOLD_BLOCKS, FOLD_WARPS, GATE_THREADS, Binary
 from .driver import INSTALL, Kernel, compute_capability, pack
 from .staging import LANES
 
@@ -84,6 +85,18 @@ def _linear_binary(part: Part, dtype: str, capability: tuple[int, int], anew: bo
         return [compile_linear(part, dtype, capability)]
 
     return _stored(("linear", part, dtype), capability, compiled, anew)[0]
+
+
+@cache
+def _gate_binary(order: Order, dtype: str, gains: Gains, capability: tuple[int, int], anew: bool = False) -> Binary:
+    """A kernel of gated nonlinearities."""
+
+    def compiled() -> list[Binary]:
+        from .gate import compile_gate
+
+        return [compile_gate(order, dtype, gains, capability)]
+
+    return _stored(("gate", order, dtype, gains), capability, compiled, anew)[0]
 
 
 def _stored(name: tuple, capability: tuple[int, int], compiled: Callable[[], list[Binary]], anew: bool) -> list[Binary]:
@@ -218,3 +231,25 @@ class LinearPart:
         grid = (self._tiles, 1) if self._part is Part.WEIGHTS else (tiles_of(nodes), self._tiles)
         if all(grid):
             self._kernel.launch(grid, pack((*operands, *tables, nodes, length, other)), stream)
+
+
+class GateKernel:
+    """One order of a gated nonlinearity on one device, ready to launch."""
+
+    def __init__(self, order: Order, dtype: str, gains: Gains, device: int):
+        self._kernel = _loaded(_gate_binary, Kernel, order, dtype, gains, compute_capability(device))
+
+    def __call__(
+        self, operands: Sequence[int], table: int, rows: int, units: int, length_in: int, length_out: int, stream: int
+    ) -> None:
+        """Start the kernel on a stream (see `gate.kernel_of`).
+
+        Args:
+            operands: addresses of the rows that are read and written.
+            table: the address of the units' table on the device.
+            rows, units: their product is less than 2^32.
+            length_in, length_out: numbers in a row.
+        """
+        if count := rows * units:
+            parameters = *operands, table, count, units, length_in, length_out
+            self._kernel.launch((-(-count // GATE_THREADS), 1), pack(parameters), stream)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.nn import SiLU, functional
 
-from .._functions import scale_each, silu
+from .._functions import scale_each
 from .._torch import refuse_torchscript
+from ..ops import silu
 from ._replacement import Replacement, hooks_of
 
 

@@ -89,7 +89,7 @@ class InteractionBlock(nn.Module):
 
         inside = "ir_mul"  # the faster: rows are converted once before and once after
         fused = backend != "reference"
-        self.gate = Gate(self.irreps_out, layout=inside)
+        self.gate = Gate(self.irreps_out, layout=inside, fused=fused)
         self.linear_in = Linear(self.irreps_in, self.irreps_in, layout=inside, fused=fused)
         messages = self.gate.irreps_in
         if products:  # of which those of other irreps are of use, too

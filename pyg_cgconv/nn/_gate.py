@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+from torch.nn import functional
 
-from .._functions import silu
+from cuda_kernels.gate import Gains, Kind, Unit
+
 from .._torch import NotScripted
+from ..cuda_graphs import is_for_graph
+from ..ops import Gates, gated
 from ..tensor_product import IrrepsLike, Rows
 from ._linear import distinct
 from ._radial import SILU_GAIN
@@ -29,6 +35,7 @@ class Gate(NotScripted, nn.Module):
     Args:
         irreps_out: Irreps of the result, each once. ``irreps_in``, an attribute, are those of the input.
         layout: As in :class:`Linear`.
+        fused: Whether it is a kernel, and its derivatives are, where a CUDA graph is captured.
 
     Shapes:
         - **input:** (n, irreps_in.dim) in the layout
@@ -38,7 +45,7 @@ class Gate(NotScripted, nn.Module):
         ValueError: x has not that shape, or there is no such layout.
     """
 
-    def __init__(self, irreps_out: IrrepsLike, *, layout: str = "mul_ir"):
+    def __init__(self, irreps_out: IrrepsLike, *, layout: str = "mul_ir", fused: bool = True):
         super().__init__()
         self.irreps_out, self.layout = distinct(irreps_out), layout
         self.num_even = self.irreps_out.count("0e")
@@ -47,10 +54,36 @@ class Gate(NotScripted, nn.Module):
         self.irreps_in = o3.Irreps([(self.num_even + sum(self.gated), "0e"), *others])
         self._slots = ["gated" if ir.l > 0 else "even" if ir.p == 1 else "odd" for _, ir in self.irreps_out]
         self._rows_in, self._rows_out = Rows(self.irreps_in, layout), Rows(self.irreps_out, layout)
+        self.fused, self._units = fused, self._made_units()
 
     def forward(self, x: Tensor) -> Tensor:
+        if not (self.fused and is_for_graph(x)):
+            return self._plain(x)
+        self._rows_in.check(x)
+        gains = Gains(SILU_GAIN, TANH_GAIN)
+        return gated(Gates(self._units, self._rows_in.dim, self._rows_out.dim, gains, self._plain), x)
+
+    def _made_units(self) -> tuple[Unit, ...]:
+        """Each scalar, and where what it multiplies stands."""
+        starts = [
+            list(accumulate((u * d for u, d in rows.blocks), initial=0)) for rows in (self._rows_in, self._rows_out)
+        ]
+        units, gate, others = [], self.num_even, iter(starts[0][1:])
+        for slot, (channels, dim), out in zip(self._slots, self._rows_out.blocks, starts[1], strict=False):
+            by_channel, by_component = (1, channels) if self.layout == "ir_mul" else (dim, 1)
+            first = 0 if slot == "even" else next(others)
+            for u in range(channels):
+                if slot == "gated":
+                    place = u * by_channel
+                    units.append(Unit(Kind.SILU, gate + u, out + place, first + place, by_component, dim))
+                else:
+                    units.append(Unit(Kind.SILU if slot == "even" else Kind.TANH, first + u, out + u))
+            gate += channels if slot == "gated" else 0
+        return tuple(units)
+
+    def _plain(self, x: Tensor) -> Tensor:
         even, *others = self._rows_in.split(x)
-        activated = SILU_GAIN * silu(even)
+        activated = SILU_GAIN * functional.silu(even)
         scalars, *gates = activated.split([self.num_even, *self.gated], dim=-1)
         gate, other = iter(gates), iter(others)
         out = []

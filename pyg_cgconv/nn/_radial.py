@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .._checks import positive_number, whole_numbers
-from .._functions import scale_each, silu
+from .._functions import scale_each
 from .._torch import NotScripted
+from ..ops import silu
 from ._species import checked, rows_of
 
 SILU_GAIN = 1.676532470331092  # makes E[(gain * silu(z))^2] = 1 for a standard normal z

@@ -10,12 +10,14 @@
     run           a contraction's kernels on a device
     cpu, cuda     passes, memory, launch there; plan: what both make of a contraction
     shapes        rows of a contraction's operands
+    activations   silu and gates, their derivatives as one kernel each in a CUDA graph
     ahead         kernels compiled before they are needed
     memory        large results on a CPU get memory again that earlier ones have left
 
 The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda_kernels`.
 """
 
+from ._activations import Gates, gated, silu
 from ._ahead import compile_for_gpu, recorded, work_for_threads
 from ._contract import contract
 from ._edge_checks import check_nodes, checks_on_host
@@ -29,13 +31,16 @@ __all__ = [
     "FLOWS",
     "EdgeList",
     "Edges",
+    "Gates",
     "Groups",
     "Neighbors",
     "check_nodes",
     "checks_on_host",
     "compile_for_gpu",
     "contract",
+    "gated",
     "recorded",
+    "silu",
     "sorted_edges",
     "sorted_groups",
     "sorted_neighbors",
