@@ -20,7 +20,7 @@ when they are first asked for.
 from typing import TYPE_CHECKING
 
 from .._lazy import attach
-from ._gate import Gate
+from ._gate import GATE_GAINS, Gate
 from ._linear import FUSED_NODES, Linear, SpeciesLinear, fused_as_on_gpus
 from ._products import NodeProducts
 from ._radial import BesselBasis, PolynomialCutoff, RadialNetwork
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FEW_SPECIES",
     "FUSED_NODES",
+    "GATE_GAINS",
     "BesselBasis",
     "ElementwiseTensorProduct",
     "FullyConnectedTensorProduct",

@@ -20,6 +20,8 @@ from ._radial import SILU_GAIN
 
 TANH_GAIN = 1.5925374197228321  # makes E[(gain * tanh(z))^2] = 1 for a standard normal z
 
+GATE_GAINS = Gains(SILU_GAIN, TANH_GAIN)
+
 
 class Gate(NotScripted, nn.Module):
     r"""The gated nonlinearity: scalars pass through an activation, other irreps are multiplied by activated scalars.
@@ -60,8 +62,7 @@ class Gate(NotScripted, nn.Module):
         if not (self.fused and is_for_graph(x)):
             return self._plain(x)
         self._rows_in.check(x)
-        gains = Gains(SILU_GAIN, TANH_GAIN)
-        return gated(Gates(self._units, self._rows_in.dim, self._rows_out.dim, gains, self._plain), x)
+        return gated(Gates(self._units, self._rows_in.dim, self._rows_out.dim, GATE_GAINS, self._plain), x)
 
     def _made_units(self) -> tuple[Unit, ...]:
         """Each scalar, and where what it multiplies stands."""

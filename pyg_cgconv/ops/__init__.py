@@ -17,8 +17,8 @@
 The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda_kernels`.
 """
 
-from ._activations import Gates, gated, silu
-from ._ahead import compile_for_gpu, recorded, work_for_threads
+from ._activations import SILU, Gates, gated, silu
+from ._ahead import compile_for_gpu, compile_gates, recorded, work_for_threads
 from ._contract import contract
 from ._edge_checks import check_nodes, checks_on_host
 from ._edges import FLOWS, EdgeList, Edges, Neighbors, told_sizes
@@ -29,6 +29,7 @@ from ._shared_edges import sorted_edges, sorted_groups, sorted_neighbors
 __all__ = [
     "DTYPES",
     "FLOWS",
+    "SILU",
     "EdgeList",
     "Edges",
     "Gates",
@@ -37,6 +38,7 @@ __all__ = [
     "check_nodes",
     "checks_on_host",
     "compile_for_gpu",
+    "compile_gates",
     "contract",
     "gated",
     "recorded",

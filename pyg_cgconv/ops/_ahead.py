@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from cuda_kernels import linear
 from cuda_kernels.contraction import Contraction
+from cuda_kernels.gate import Gains, Order
 from cuda_kernels.passes import owned_passes, single_pass
 from cuda_kernels.problem import Problem
 
@@ -44,6 +45,14 @@ def work_for_threads(a_thread: int) -> Iterator[None]:
         yield
     finally:
         launch.WORK_A_THREAD = usual
+
+
+def compile_gates(gains: Gains, dtype: str, capability: tuple[int, int]) -> None:
+    """The same for gates, which only CUDA graphs have kernels of."""
+    from cuda_kernels.cuda import launch
+
+    for order in Order:
+        launch._gate_binary(order, dtype, gains, capability)
 
 
 def compile_for_gpu(asked: Iterable[Asked], capability: tuple[int, int]) -> None:
