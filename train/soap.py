@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -36,7 +36,8 @@ class Soap(Optimizer):
             \frac{\mathbf{P}^T \mathbf{M} \mathbf{Q}}{\sqrt{\mathbf{V}} + \epsilon} \mathbf{Q}^T
 
     for each weight W (r, c) with gradient G, and G' at the step before, where the columns of P (r, r) and Q (c, c) are
-    eigenvectors of L and R as they were at the last :meth:`turn`. Until the first this is Adam, without its correction
+    eigenvectors of L and R as they were at the last :meth:`turn`. What is kept of M is :math:`\mathbf{P}^T \mathbf{M}
+    \mathbf{Q}`, which takes two products less a step. Until the first this is Adam, without its correction
     of the first steps' bias: the moments' ratio hardly has one. L and R are a step behind the published ones, so that
     a CUDA graph can bring them up to date while it does other things.
 
@@ -136,7 +137,7 @@ class _Stack:
         self.weights, self.states, pieces = weights, states, [_pieces(weight) for weight in weights]
         self.counts, shape = [len(cut) for cut in pieces], pieces[0].shape[1:]
         self.gradient = self._together("gradient", [torch.zeros_like(cut) for cut in pieces])
-        self.momentum = self._together("momentum", [torch.zeros_like(cut) for cut in pieces])
+        self.momentum = self._together("rotated_momentum", [torch.zeros_like(cut) for cut in pieces])
         self.second_moment = self._together("second_moment", [torch.zeros_like(cut) for cut in pieces])
         self.covariance, self.basis = {}, {}
         for side, n in enumerate(shape):
@@ -145,14 +146,20 @@ class _Stack:
                 identities = [torch.eye(n, dtype=cut.dtype, device=cut.device).expand(len(cut), n, n) for cut in pieces]
                 self.covariance[side] = self._together(f"covariance_{side}", zeros)
                 self.basis[side] = self._together(f"basis_{side}", identities)
+        self.turned: dict[int, Tensor] = {}
+        if any("momentum" in state for state in self.states):  # of runs of 0.1, in no basis
+            kept = [
+                state.pop("momentum", torch.zeros_like(cut)) for state, cut in zip(self.states, pieces, strict=True)
+            ]
+            self.momentum.copy_(self._rotated(torch.cat(kept)))
 
     def step(self, lr: float | Tensor, beta1: float, beta2: float, eps: float) -> None:
         """One step of weights that all have gradients."""
         pieces = [_pieces(weight.grad) for weight in self.weights if weight.grad is not None]
-        gradient = torch.cat(pieces, out=self.gradient)
+        gradient = self._rotated(torch.cat(pieces, out=self.gradient))
         self.momentum.lerp_(gradient, 1 - beta1)
-        self.second_moment.lerp_(self._rotated(gradient).square_(), 1 - beta2)
-        change = self._rotated(self.momentum) / (self.second_moment.sqrt() + eps)
+        self.second_moment.lerp_(gradient.square(), 1 - beta2)
+        change = self.momentum / (self.second_moment.sqrt() + eps)
         change = self._rotated(change, back=True) * lr
         pieces = [_pieces(weight) for weight in self.weights]  # views
         torch._foreach_sub_(pieces, change.split(self.counts))
@@ -165,17 +172,20 @@ class _Stack:
         self.gradient.zero_()
 
     def turn(self, side: int) -> None:
-        """Turns the bases of this side."""
+        """Turns the bases of this side; :meth:`follow` is to be called after both."""
         covariance, basis = self.covariance[side], self.basis[side]
         trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-        basis.copy_(_orthonormal(covariance @ basis + DAMPING * trace * basis, otherwise=basis))
+        new = _orthonormal(covariance @ basis + DAMPING * trace * basis, otherwise=basis)
+        self.turned[side] = basis.mT @ new
+        basis.copy_(new)
+
+    def follow(self) -> None:
+        """Brings the momentum from the old bases to the new ones."""
+        self.momentum.copy_(_between(self.momentum, self.turned))
 
     def _rotated(self, x: Tensor, back: bool = False) -> Tensor:
         """x (k, r, c) with its rows and columns in the bases, or back from there."""
-        for side, basis in self.basis.items():
-            by_columns = basis.mT if back else basis
-            x = by_columns.mT @ x if side == 0 else x @ by_columns
-        return x
+        return _between(x, {side: basis.mT if back else basis for side, basis in self.basis.items()})
 
     def _together(self, name: str, initial: Sequence[Tensor]) -> Tensor:
         """What the states have under this name, or else ``initial``, in one tensor, of which they get views."""
@@ -189,6 +199,14 @@ def _turn(stacks: Sequence[_Stack]) -> None:
     turns = [partial(stack.turn, side) for stack in stacks for side in stack.basis]
     if turns:
         side_by_side(turns, stacks[0].momentum.device)
+        side_by_side([stack.follow for stack in stacks], stacks[0].momentum.device)
+
+
+def _between(x: Tensor, rotations: Mapping[int, Tensor]) -> Tensor:
+    """x (k, r, c) with its rows, side 0, and its columns in the bases that the columns of these matrices are."""
+    for side, rotation in rotations.items():
+        x = rotation.mT @ x if side == 0 else x @ rotation
+    return x
 
 
 class _Turning:

@@ -1,5 +1,6 @@
 """SOAP against its published form, one matrix at a time with QR decompositions, and against Adam."""
 
+import copy
 import math
 
 import pytest
@@ -179,11 +180,37 @@ def test_weights_without_gradient_or_entries_are_left_alone():
     optimizer.step()
     optimizer.turn()
     assert torch.equal(unused, before)
-    moment = optimizer.state[used]["momentum"].clone()
+    moment = momentum_of(optimizer.state[used])
     unused.grad = torch.randn_like(unused)
     optimizer.step()
     assert not torch.equal(unused, before)
-    torch.testing.assert_close(optimizer.state[used]["momentum"][0], moment[0].lerp(used.grad, 0.05))
+    torch.testing.assert_close(momentum_of(optimizer.state[used]), moment.lerp(used.grad[None], 0.05))
+
+
+def momentum_of(state: dict) -> Tensor:
+    return state["basis_0"] @ state["rotated_momentum"] @ state["basis_1"].mT
+
+
+@pytest.mark.slow
+def test_goes_on_from_states_of_earlier_versions():
+    """Which kept the momentum in no basis."""
+    weights, others = random_weights(), random_weights()
+    first, second = Soap(weights), Soap(others)
+    take_steps(first, range(TURN_EVERY + 5))
+    saved = copy.deepcopy(first.state_dict())
+    for state in saved["state"].values():
+        rotated = state.pop("rotated_momentum")
+        for side in {0, 1} & {int(name[-1]) for name in state if name.startswith("basis_")}:
+            basis = state[f"basis_{side}"]
+            rotated = basis @ rotated if side == 0 else rotated @ basis.mT
+        state["momentum"] = rotated
+    for weight, found in zip(others, weights, strict=True):
+        weight.data.copy_(found.data)
+    second.load_state_dict(saved)
+    for optimizer in (first, second):
+        take_steps(optimizer, range(TURN_EVERY + 5, 2 * TURN_EVERY + 3))
+    for weight, other in zip(weights, others, strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.slow
