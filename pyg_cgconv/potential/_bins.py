@@ -7,13 +7,14 @@ microseconds, and a wait for a number on the host some tens: so there are few of
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ._lattice import Lattice, are_inside
+from ._lattice import KEPT, Lattice, are_inside
 
 SLACK = 1e-6  # relative, of what is searched beyond the cutoff: far more than coordinates are rounded by
 
@@ -38,19 +39,32 @@ def searched_on_gpu(points: Tensor, lattice: Lattice, cutoff: float) -> tuple[Te
     # The image that is next to an atom is half a cell away at most, in units of the cell.
     steps = np.where(lattice.pbc, np.floor(reach / lattice.spacing + 0.5 + SLACK), 0)
     if len(points) ** 2 * math.prod(2 * steps + 1) <= ALL_PAIRS:
-        return _of_all_pairs(points, lattice, _offsets(steps), cutoff)
+        cell, inverse, images = _tables(lattice, tuple(steps), points.device)
+        return _of_all_pairs(points, cell, inverse, images, cutoff)
     return _in_bins(points, lattice, reach, cutoff)
 
 
-def _of_all_pairs(points: Tensor, lattice: Lattice, offsets: np.ndarray, cutoff: float) -> tuple[Tensor, Tensor]:
-    """By the distances from each atom to the next image of each atom, and to the images ``offsets`` (k, 3) from it."""
-    cell, inverse, images = _sent(points.device, lattice.cell, lattice.inverse * lattice.pbc, offsets)
-    fractional = points @ inverse  # 0 in directions that are not periodic
+@lru_cache(KEPT)
+@torch.inference_mode(False)
+def _tables(lattice: Lattice, steps: tuple[float, ...], device: torch.device) -> tuple[Tensor, ...]:
+    """What :func:`_of_all_pairs` reads of a lattice; nobody may write to it."""
+    return _sent(device, lattice.cell, lattice.inverse * lattice.pbc, _offsets(np.array(steps)))
+
+
+def _of_all_pairs(
+    points: Tensor, cell: Tensor, inverse: Tensor, images: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor]:
+    """By the distances from each atom to the next image of each atom, and to the ``images`` (k, 3) around it.
+
+    Args:
+        inverse: Of the cell, and zero in directions that are not periodic.
+    """
+    fractional = points @ inverse
     shift = (fractional[:, None] - fractional).round_()[:, :, None]
-    if len(offsets) > 1:
+    if len(images) > 1:
         shift = shift + images
     inside = are_inside((points - points[:, None])[:, :, None], shift, cell, cutoff)
-    inside[:, :, len(offsets) // 2].diagonal().fill_(False)  # an atom itself
+    inside[:, :, len(images) // 2].diagonal().fill_(False)  # an atom itself
     target, source, image = inside.nonzero(as_tuple=True)
     return torch.stack([source, target]), shift[target, source, image] + 0.0  # no -0.0
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from torch import Tensor
 
+KEPT = 64
+"""Lattices of which what was made is kept: in dynamics a cell is asked for again and again."""
 
-class Lattice(NamedTuple):
-    """Lattice vectors and what follows from them.
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """Lattice vectors and what follows from them; nobody may write to the arrays. It is equal to itself only.
 
     A point at the fractional coordinate f of direction k lies ``f * spacing[k]`` away from face k of the cell.
 
@@ -41,9 +46,19 @@ def lattice(cell, pbc) -> Lattice:
     cell = np.zeros((3, 3)) if cell is None else array(cell).astype(np.float64)
     if cell.shape not in ((3, 3), (1, 3, 3)) or not np.isfinite(cell).all():
         raise ValueError(f"cell: expected finite lattice vectors (3, 3) or (1, 3, 3), got shape {cell.shape}")
-    cell = _completed(cell.reshape(3, 3), pbc)
-    inverse = np.linalg.inv(cell)
-    return Lattice(cell, pbc, inverse, 1 / np.linalg.norm(inverse, axis=0))
+    return _made(cell.tobytes(), pbc.tobytes())
+
+
+@lru_cache(KEPT)
+def _made(cell: bytes, pbc: bytes) -> Lattice:
+    """Of the numbers in these arrays."""
+    periodic = np.frombuffer(pbc, dtype=bool)
+    completed = _completed(np.frombuffer(cell).reshape(3, 3), periodic)
+    inverse = np.linalg.inv(completed)
+    spacing = 1 / np.linalg.norm(inverse, axis=0)
+    for made in (completed, inverse, spacing):
+        made.flags.writeable = False
+    return Lattice(completed, periodic, inverse, spacing)
 
 
 def _completed(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
