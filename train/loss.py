@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn.functional import huber_loss
 from torch_geometric.data import Batch
 
@@ -18,7 +19,20 @@ AXES = {"forces": 1, "stress": 2, "dipole": 1}  # of a label, beside that of ato
 
 def difference(predicted: Tensor, label: Tensor) -> Tensor:
     """``predicted - label``: NaN where there is no label, infinite where the prediction is not a number."""
-    return predicted.nan_to_num(torch.inf, torch.inf, -torch.inf) - label
+    return _Difference.apply(predicted, label)
+
+
+class _Difference(Function):
+    """Its gradient is that of a difference, which is one operation, and not that of what becomes infinite."""
+
+    @staticmethod
+    def forward(ctx, predicted, label):
+        ctx.dtype = predicted.dtype
+        return predicted.nan_to_num(torch.inf, torch.inf, -torch.inf) - label
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.to(ctx.dtype), None
 
 
 def residuals(
@@ -86,6 +100,8 @@ def sum_over_labels(
 ) -> tuple[Tensor, Tensor]:
     """The sum of ``cost`` over the numbers of ``residual`` that are not NaN, and how many they are; both are scalars.
 
+    The cost of zero must be zero.
+
     Of a missing label nothing reaches the gradient. With a ``weight`` of finite numbers each cost is multiplied by its
     own; what is counted stays the same, so that a batch of light frames is light.
     """
@@ -93,4 +109,4 @@ def sum_over_labels(
     costs = cost(torch.where(present, residual, 0.0))
     if weight is not None:
         costs = weight.to(costs.dtype) * costs
-    return torch.where(present, costs, 0.0).sum(), present.sum().to(residual.dtype)
+    return costs.sum(), present.sum().to(residual.dtype)
