@@ -362,6 +362,78 @@ def test_trained_by_cuda_graphs(dtype):
         assert_captured_training(fast, original, evaluate, batches, 10 * TOLERANCES[dtype])
 
 
+def adapted(model):
+    """By MACE's LoRA, with weights as after a training, which begins with a B of zeros."""
+    lora = pytest.importorskip("mace.modules.lora", reason="MACE has LoRA since 0.3.15")
+    lora.inject_lora(model, rank=4, alpha=2.0)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.3, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("order", ["accelerated, then adapted", "adapted, then accelerated"])
+@pytest.mark.parametrize(
+    ("blocks", "captured"),
+    [(USUAL, True), (("RealAgnosticDensityInteractionBlock", USUAL[1]), False)],
+    ids=["as captured", "with the density"],
+)
+def test_lora_is_fast_and_agrees(blocks, captured, order, request):
+    original = adapted(model(*blocks))
+    calls = (mace.accelerate, adapted) if order.startswith("accelerated") else (adapted, mace.accelerate)
+    fast = calls[1](calls[0](model(*blocks)))
+    report = mace.report(fast)
+    assert set(report.replaced) == replaceable(original)
+    assert not report.left
+    if captured:
+        request.getfixturevalue("as_captured")
+    names = ("energy", "forces", "stress", "hessian")[: 3 if captured else 4]
+    expected = all_of(original, batch(), names)
+    trained = {name for name, parameter in original.named_parameters() if parameter.requires_grad}
+    assert trained == set(expected) - set(names)
+    assert_agree(all_of(fast, batch(), names), expected, 1e-12)
+    from mace.modules import lora
+
+    assert_agree({"energy": lora.merge_lora_weights(fast)(batch())["energy"]}, {"energy": expected["energy"]}, 1e-12)
+    assert set(mace.report(fast).replaced) == replaceable(model(*blocks))
+
+
+def test_what_is_in_the_place_of_a_contraction_is_computed_and_named():
+    """LoRA may come there, and others may ask it for what the contraction has."""
+    original = model()
+
+    class Doubled(torch.nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base = base
+
+        def __getattr__(self, name):
+            return super().__getattr__(name) if name == "base" else getattr(self.base, name)
+
+        def forward(self, *given):
+            return 2 * self.base(*given)
+
+    def doubled(whole):
+        contractions = whole.products[0].symmetric_contractions.contractions
+        contractions[0] = Doubled(contractions[0])
+        return whole
+
+    expected = all_of(doubled(copy.deepcopy(original)), batch())
+    for fast in (
+        doubled(mace.accelerate(copy.deepcopy(original))),
+        mace.accelerate(doubled(copy.deepcopy(original))),
+    ):
+        fast = copy.deepcopy(fast).double()
+        report = mace.report(fast)
+        assert report.left == {"products.0.symmetric_contractions": "one of its contractions is Doubled"}
+        assert_agree(all_of(fast, batch()), expected, 1e-12)
+        contractions = fast.products[0].symmetric_contractions.contractions
+        contractions[0] = contractions[0].base
+        assert_agree(all_of(mace.accelerate(fast), batch()), all_of(original, batch()), 1e-12)
+        assert set(mace.report(fast).replaced) == replaceable(original)
+
+
 @pytest.mark.parametrize("blocks", [USUAL, (USUAL[1], "RealAgnosticDensityInteractionBlock")], ids=str)
 def test_self_connections_of_many_elements_are_linear_maps(blocks, monkeypatch):
     original, given = model(*blocks, elements=MANY), batch(elements=MANY)
