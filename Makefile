@@ -33,7 +33,7 @@ test-dropins: test-mace test-nequip  ## the integrations with the packages thems
 
 # One file after the other: NequIP and SevenNet, and what PyTorch Geometric changes, do not go together in a process.
 test-mace: .venv-mace/installed
-	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_mace.py
+	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_mace.py tests/pyg_cgconv/integrations/test_mace_radial.py
 	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_e3nn.py tests/pyg_cgconv/nn/test_from_e3nn.py
 	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/benchmark/test_models.py -k mace
 

@@ -1,4 +1,4 @@
-"""What many frames hold, joined: of lists of frames, and of tables, which need not make the frames for it."""
+"""What many frames hold: of lists of frames, and of tables, which need not make the frames for it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
@@ -24,10 +24,10 @@ def with_label(frames: Sequence[Data], name: str) -> np.ndarray:
     return np.array([has_label(frame, name) for frame in frames], bool)
 
 
-def joined(frames: Sequence[Data], name: str, axis: int = 0) -> Tensor:
+def values_of(frames: Sequence[Data], name: str, axis: int = 0) -> Tensor:
     """The values ``name`` of one or more frames, one after the other along ``axis``."""
     if isinstance(frames, FrameTable):
-        return frames.joined(name)
+        return frames.values_of(name)
     return torch.cat([frame[name] for frame in frames], dim=axis)
 
 
@@ -46,7 +46,7 @@ def num_edges(frames: Sequence[Data]) -> np.ndarray:
 def heads_of(frames: Sequence[Data]) -> np.ndarray:
     """The number of the head of each frame (frames,); 0 where there are none."""
     if isinstance(frames, FrameTable):
-        return joined(frames, "head").numpy() if "head" in frames.columns.given else np.zeros(len(frames), np.int64)
+        return values_of(frames, "head").numpy() if "head" in frames.columns.given else np.zeros(len(frames), np.int64)
     return np.array([int(frame.head) if "head" in frame else 0 for frame in frames])
 
 
@@ -64,7 +64,7 @@ def blocks(frames: Sequence[Data]) -> Iterator[Sequence[Data]]:
 
 def elements(frames: Sequence[Data]) -> np.ndarray:
     """Atomic numbers that occur in ``frames``, ascending."""
-    found = [np.unique(joined(block, "z").numpy()) for block in blocks(frames)]
+    found = [np.unique(values_of(block, "z").numpy()) for block in blocks(frames)]
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
 
 

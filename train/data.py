@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from ase.geometry import complete_cell
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
@@ -17,8 +16,8 @@ from datasets.atoms_details import DEFAULT_CONFIG_TYPE
 from datasets.atoms_labels import MOMENTS
 from datasets.label_names import item_shape
 from pyg_cgconv.potential import RadiusGraph
-from train.columns import elements, has_label, heads_of, joined, num_atoms, selected, texts_of, with_label
-from train.frame_table import FrameTable
+from train.columns import elements, has_label, heads_of, num_atoms, selected, texts_of, values_of, with_label
+from train.frame_table import FrameTable, completed
 from train.isolated_atoms import IsolatedAtom
 from train.loss import QUANTITIES
 from train.metrics import Labels
@@ -150,16 +149,16 @@ def _complete_cell(frame: Data, number: int) -> None:
     if torch.linalg.det(frame.cell).abs() == 0:
         if has_label(frame, "stress"):
             raise ValueError(f"stress of frame {number}: its cell {frame.cell[0].tolist()} has no volume; leave it out")
-        frame.cell = torch.from_numpy(complete_cell(frame.cell[0].numpy())).to(frame.cell).reshape(1, 3, 3)
+        frame.cell = completed(frame.cell)
 
 
 def labels(frames: Sequence[Data], heads: Sequence[str] = (), names: Sequence[str] = QUANTITIES) -> Labels:
     """Reference labels of ``frames``, of which each has one of ``heads``, if there are some; those with these
     ``names``."""
     return Labels(
-        **{name: _joined_if_any(frames, name) if name in names else None for name in QUANTITIES},
+        **{name: _values_if_any(frames, name) if name in names else None for name in QUANTITIES},
         num_atoms=num_atoms(frames),
-        numbers=joined(frames, "z").to(torch.uint8).numpy(),
+        numbers=values_of(frames, "z").to(torch.uint8).numpy(),
         config_types=_config_types(frames),
         heads=np.array(heads)[heads_of(frames)] if heads else None,
     )
@@ -171,8 +170,8 @@ def _config_types(frames: Sequence[Data]) -> np.ndarray | None:
     return names if len(np.unique(names)) > 1 else None
 
 
-def _joined_if_any(frames: Sequence[Data], name: str) -> np.ndarray | None:
-    return joined(frames, name).double().numpy() if with_label(frames, name).any() else None
+def _values_if_any(frames: Sequence[Data], name: str) -> np.ndarray | None:
+    return values_of(frames, name).double().numpy() if with_label(frames, name).any() else None
 
 
 class FrameDataModule(LightningDataModule):

@@ -71,21 +71,22 @@ class FrameColumns:
         if name in self.without_label and self.without_label[name][row]:
             return torch.full_like(value, torch.nan)
         if name == "cell" and self.without_volume is not None and self.without_volume[row]:
-            return torch.from_numpy(complete_cell(value[0].numpy())).to(value).reshape(1, 3, 3)
+            return completed(value)
         return value
 
-    def joined(self, name: str, rows: np.ndarray) -> Tensor:
+    def values_of(self, name: str, rows: np.ndarray) -> Tensor:
         """Those of many frames, one after the other."""
         if name in self.given:
             return self.given[name][torch.from_numpy(rows)]
-        if name == "cell" and self.without_volume is not None and self.without_volume[rows].any():
-            return torch.cat([self.value(name, row) for row in rows.tolist()])
         first, counts = self.begins[name][rows], self.sizes(name, rows)
         ends = counts.cumsum()
         entries = np.repeat(first - (ends - counts), counts) + np.arange(ends[-1] if len(ends) else 0)
         values = self.values[name].index_select(self.axes[name], torch.from_numpy(entries))
         if name in self.without_label:
             values[torch.from_numpy(np.repeat(self.without_label[name][rows], counts))] = torch.nan
+        if name == "cell" and self.without_volume is not None and self.without_volume[rows].any():
+            flat = torch.from_numpy(self.without_volume[rows])
+            values[flat] = completed(values[flat])
         return values
 
     def frame(self, row: int) -> Data:
@@ -169,7 +170,7 @@ class FrameTable(Sequence[Data]):
         rows = self.rows[np.asarray(numbers)]
         atoms, edges = (torch.from_numpy(self.columns.sizes(name, rows)) for name in ("pos", "edge_index"))
         ptr = torch.cat([atoms.new_zeros(1), atoms.cumsum(0)])
-        values = {name: self.columns.joined(name, rows) for name in self.columns.names()}
+        values = {name: self.columns.values_of(name, rows) for name in self.columns.names()}
         values["edge_index"] += ptr[:-1].repeat_interleave(edges)
         return Batch(batch=torch.arange(len(rows)).repeat_interleave(atoms), ptr=ptr, **values)
 
@@ -177,9 +178,9 @@ class FrameTable(Sequence[Data]):
         """Both, one after the other."""
         return FrameTable(self.columns, np.concatenate([self.rows, other.rows]))
 
-    def joined(self, name: str) -> Tensor:
+    def values_of(self, name: str) -> Tensor:
         """The values of all frames, one after the other."""
-        return self.columns.joined(name, self.rows)
+        return self.columns.values_of(name, self.rows)
 
     def present(self, name: str) -> np.ndarray:
         """Whether each frame (frames,) has the label ``name``."""
@@ -232,6 +233,13 @@ class FrameView:
     @property
     def num_edges(self) -> int:
         return self["edge_index"].shape[1]
+
+
+def completed(cells: Tensor) -> Tensor:
+    """Cells (n, 3, 3), one or more, with the lattice vectors that they lack. ASE makes them one by one: here once for
+    all that are alike, as those of molecules are."""
+    distinct, which = cells.unique(dim=0, return_inverse=True)
+    return torch.from_numpy(np.stack([complete_cell(cell) for cell in distinct.numpy()])).to(cells)[which]
 
 
 def _ends(count: int) -> Iterator[tuple[int, int]]:

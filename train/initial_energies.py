@@ -8,7 +8,7 @@ from ase.data import chemical_symbols
 from torch_geometric.data import Batch, Data
 
 from pyg_cgconv.potential import Potential
-from train.columns import blocks, joined, num_atoms, selected, with_label
+from train.columns import blocks, num_atoms, selected, values_of, with_label
 from train.statistics import composition
 
 FRAMES_AT_A_TIME = 32
@@ -47,11 +47,11 @@ def initial_energies(
         return shift, ""
     atoms = num_atoms(labelled)
     counts = np.concatenate(
-        [composition(joined(block, "z").numpy(), num_atoms(block), species) for block in blocks(labelled)]
+        [composition(values_of(block, "z").numpy(), num_atoms(block), species) for block in blocks(labelled)]
     )
     left = energies_beyond(potential, labelled) - counts @ (shift - before)
     marked = "replayed" in labelled[0]
-    old = joined(labelled, "replayed").numpy() if marked else np.zeros(len(labelled), bool)
+    old = values_of(labelled, "replayed").numpy() if marked else np.zeros(len(labelled), bool)
     weight = np.where(np.isin(species, list(new)), WEIGHT_OF_NEW_ELEMENTS, 1.0)
     if old.any() and not old.all():
         change = _fit(counts[~old], left[~old], free, weight)
@@ -98,4 +98,4 @@ def energies_beyond(potential: Potential, frames: Sequence[Data]) -> np.ndarray:
         potential(Batch.from_data_list(list(frames[i : i + FRAMES_AT_A_TIME])), compute_forces=False)["energy"]
         for i in range(0, len(frames), FRAMES_AT_A_TIME)
     ]
-    return (joined(frames, "energy") - torch.cat(predicted)).double().numpy()
+    return (values_of(frames, "energy") - torch.cat(predicted)).double().numpy()

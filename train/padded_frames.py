@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
-from train.columns import blocks, joined, num_atoms, num_edges
+from train.columns import blocks, num_atoms, num_edges, values_of
 from train.frame_table import FrameTable
 from train.padding import PaddedSize, PaddedSizes
 
@@ -57,7 +57,7 @@ class PaddedFrames:
         _check_sorted(frames)
         self.cutoff, self.device = float(cutoff), torch.device(device)
         self._values = {  # one after the other, so that the host has no copy of all
-            name: joined(frames, name, _row_axis(name)).to(self.device) for name in names
+            name: values_of(frames, name, _row_axis(name)).to(self.device) for name in names
         }
         atoms, edges = num_atoms(frames), num_edges(frames)
         _check_rows(self._values, {"atom": atoms.sum(), "edge": edges.sum(), "frame": len(frames)})
@@ -196,7 +196,7 @@ def _check_rows(together: dict[str, Tensor], counts: dict[str, int]) -> None:
 def _check_sorted(frames: Sequence[Data]) -> None:
     first = 0
     for block in blocks(frames):
-        target = joined(block, "edge_index", 1)[1].cpu()
+        target = values_of(block, "edge_index", 1)[1].cpu()
         owner = torch.arange(len(block)).repeat_interleave(torch.from_numpy(num_edges(block)))
         falls = (target.diff() < 0) & (owner.diff() == 0)
         if falls.any():

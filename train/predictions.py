@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from datasets.label_names import OF_ATOMS, item_shape
 from pyg_cgconv.potential import Potential
-from train.columns import joined, num_atoms
+from train.columns import num_atoms, values_of
 from train.loss import QUANTITIES
 from train.metrics import Labels
 
@@ -108,13 +108,13 @@ def as_labels(predictions: Sequence[Prediction], frames: Sequence[Data]) -> Labe
     """``predictions`` of ``frames`` together; a stress is NaN where there is none, None if no frame has one."""
     sizes = num_atoms(frames)
     return Labels(
-        **{name: _joined(predictions, name, sizes) for name in QUANTITIES},
+        **{name: _values_of(predictions, name, sizes) for name in QUANTITIES},
         num_atoms=sizes,
-        numbers=joined(frames, "z").numpy(),
+        numbers=values_of(frames, "z").numpy(),
     )
 
 
-def _joined(predictions: Sequence[Prediction], name: str, sizes: np.ndarray) -> np.ndarray | None:
+def _values_of(predictions: Sequence[Prediction], name: str, sizes: np.ndarray) -> np.ndarray | None:
     """The quantity ``name`` of all frames, NaN where one has none; None if no frame has it."""
     known = [prediction.known().get(name) for prediction in predictions]
     if all(value is None for value in known):

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch_geometric.loader import DataLoader
 
 from train.checkpoints import BEST
-from train.columns import joined, num_atoms
+from train.columns import num_atoms, values_of
 from train.data import FrameDataModule, Splits, check_species, labels, quantities_of
 from train.export import describe
 from train.fine_tuning import start_from
@@ -162,7 +162,7 @@ def predicted_labels(module: PotentialModule, loader: DataLoader) -> Labels:
     return Labels(
         **{name: given.get(name) for name in QUANTITIES},
         num_atoms=num_atoms(loader.dataset),
-        numbers=joined(loader.dataset, "z").numpy(),
+        numbers=values_of(loader.dataset, "z").numpy(),
     )
 
 
@@ -176,7 +176,7 @@ def report(
     computed, validated = (labels(frames, splits.heads) for frames in (splits.test, splits.validation))
     trained = labels(splits.train, splits.heads, ["energy"])
     if old is not None:
-        new = ~joined(splits.validation, "replayed").numpy()
+        new = ~values_of(splits.validation, "replayed").numpy()
         validation, validated = validation.selected(new), validated.selected(new)
     metrics = facts | {
         "test": errors(test, computed),

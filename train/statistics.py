@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch_geometric.data import Data
 
 from datasets.atoms_labels import MOMENTS
-from train.columns import blocks, elements, joined, num_atoms, num_edges, selected, with_label
+from train.columns import blocks, elements, num_atoms, num_edges, selected, values_of, with_label
 
 # Singular values of a composition, relative to the largest, that are rounding: others are far larger, as an element is
 # in one of a million frames at least.
@@ -147,8 +147,8 @@ def reduced(blocks: Iterable[np.ndarray]) -> np.ndarray:
 def _energies(frames: Sequence[Data], species: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Block after block, atoms of each of ``species`` (n, species) and energies (n,) of the frames that have one."""
     for block in blocks(frames):
-        atoms = composition(joined(block, "z").numpy(), num_atoms(block), species)
-        energy = joined(block, "energy").double().numpy()
+        atoms = composition(values_of(block, "z").numpy(), num_atoms(block), species)
+        energy = values_of(block, "energy").double().numpy()
         yield atoms[~np.isnan(energy)], energy[~np.isnan(energy)]
 
 
@@ -173,7 +173,7 @@ def _values(frames: Sequence[Data], name: str) -> Iterator[np.ndarray]:
     for block in blocks(frames):
         known = selected(block, with_label(block, name))
         if len(known):
-            values = joined(known, name).double().numpy().ravel()
+            values = values_of(known, name).double().numpy().ravel()
             yield values[~np.isnan(values)]
 
 

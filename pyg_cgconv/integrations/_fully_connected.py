@@ -32,25 +32,40 @@ class FullyConnectedNet(Replacement, nn.FullyConnectedNet):
 
     @classmethod
     def obstacle(cls, module: Any) -> str:
-        layers = module._modules  # asked at each call
-        if not layers:
-            return "it has no layers"
-        for name, layer in layers.items():
+        layers = []
+        for name, part in module._modules.items():
+            layer = cls.layer_of(part)
             if type(layer) is not _fc._Layer:
                 return f"its {name} is {type(layer).__name__}"
-            if any(hooks_of(layer)):
+            if any(hooks_of(part)) or any(hooks_of(layer)):
                 return f"its {name} has hooks"
-        *hidden, last = [layer.act for layer in layers.values()]
+            layers.append(layer)
+        if not layers:
+            return "it has no layers"
+        *hidden, last = [layer.act for layer in layers]
         if last is not None:
             return "its output has an activation"
         others = [activation for activation in hidden if not _is_silu(activation)]
         return f"its activation is {_name(others[0])}, not SiLU" if others else ""
 
+    @staticmethod
+    def layer_of(part: Any) -> Any:
+        """e3nn's layer that a part of the network is made of."""
+        return part
+
+    @staticmethod
+    def weight_of(part: Any) -> Tensor:
+        """W of a part of the network, without its constants."""
+        return part.weight
+
+    def hindrance(self) -> str:
+        return self.obstacle(self)
+
     def forward(self, x: Tensor) -> Tensor:
         refuse_torchscript(self)
-        if isinstance(x, Proxy) or self.obstacle(self):  # such as other layers that were put into it later
+        if isinstance(x, Proxy) or self.hindrance():
             return super().forward(x)
-        first, *others = scale_each([layer.weight for layer in self], _scales(self))
+        first, *others = scale_each(map(self.weight_of, self), _scales(map(self.layer_of, self)))
         x = x @ first
         for weight in others:
             x = silu(x) @ weight

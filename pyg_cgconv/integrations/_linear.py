@@ -65,6 +65,11 @@ class Linear(Replacement, o3.Linear):
             return "has a further dimension of channels (f_in, f_out)"
         return ""
 
+    def __init__(self, *arguments: Any, **named: Any):
+        """Of a map that others make by the class of one that they find, as LoRA of MACE does."""
+        super().__init__(*arguments, **named)
+        self.prepare()
+
     def prepare(self) -> None:
         self._rows_in, self._rows_out = Rows(self.irreps_in, "mul_ir"), Rows(self.irreps_out, "mul_ir")
         maps = [i for i in self.instructions if i.i_in >= 0 and 0 not in i.path_shape]

@@ -36,6 +36,8 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
 
     @classmethod
     def obstacle(cls, module: Any) -> str:
+        if others := _others(module):
+            return others
         orders = {contraction.correlation for contraction in module.contractions}
         if len(orders) != 1:
             return f"its outputs have different correlations, {sorted(orders)}"
@@ -45,18 +47,24 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
             return str(error)
         return "" if _combined(module) is not None else "its U matrices are not those of equivariant polynomials"
 
+    def hindrance(self) -> str:
+        return _others(self)
+
     def prepare(self) -> None:
+        self._told = False
+        self._versions: list[int] | None = None
+        if self.hindrance():
+            return
         correlation, layouts = self.contractions[0].correlation, ("mul_joined", "mul_ir")
         self._description = describe.polynomial(self.irreps_in, self.irreps_out, correlation, layouts)
         self._combined: Any = _combined(self)
         self._elements = self.contractions[0].weights_max.shape[0]
         self._versions = _versions(self)
-        self._told = False
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Contractions (n, irreps_out.dim) of features (n, channels, components) of atoms with one-hot elements y."""
         refuse_torchscript(self)
-        if not _serves(self, y):
+        if self.hindrance() or not _serves(self, y):
             return self.original.forward(self, x, y)
         if not torch.compiler.is_compiling() and self._versions != _versions(self):
             self.prepare()  # a state dict has been loaded
@@ -98,6 +106,12 @@ def _elements(y: Tensor) -> LookUp:
     if groups not in _looked_up:
         _looked_up[groups] = LookUp(groups.target.long(), None, 0)
     return _looked_up[groups]
+
+
+def _others(module: Any) -> str:
+    """What is in the place of one of MACE's contractions, as LoRA puts it there; empty if nothing is."""
+    others = [each for each in module.contractions if type(each) is not symmetric_contraction.Contraction]
+    return f"one of its contractions is {type(others[0]).__name__}" if others else ""
 
 
 def _parts(module: Any) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -44,10 +44,13 @@ class RadialEmbeddingBlock(Replacement, blocks.RadialEmbeddingBlock):
             return f"it transforms distances by {type(module.distance_transform).__name__}"
         return "" if getattr(module, "apply_cutoff", True) else "its functions are without the cutoff"
 
+    def hindrance(self) -> str:
+        return self.obstacle(self)
+
     def prepare(self) -> None:
         self._sources = _sources(self)
         with without_modes():
-            self._functions = None if self.obstacle(self) else _functions(self)
+            self._functions = None if self.hindrance() else _functions(self)
 
     def forward(self, edge_lengths: Tensor, *others: Any, **named: Any) -> tuple[Tensor, Tensor | None]:
         """Functions (E, num_basis) of distances (E, 1), and None for the cutoff, which they have."""

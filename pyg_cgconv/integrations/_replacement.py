@@ -45,6 +45,10 @@ class Replacement(NotScripted, nn.Module):
         """Why this class cannot compute what the module does; empty if it can."""
         return ""
 
+    def hindrance(self) -> str:
+        """Why the original computes now, such as what others have put into the module; empty if this class does."""
+        return ""
+
     def prepare(self) -> None:
         """Makes what the forward needs, from the module's own attributes."""
 
@@ -162,10 +166,12 @@ class Accelerator:
         check_model(model)
         replaced, left = {}, {}
         for name, module, replacement, why in self.find(model):
-            if replacement is not None and type(module) is replacement:
-                replaced[name] = replacement.original.__name__
-            else:
+            if replacement is None or type(module) is not replacement:
                 left[name] = why or "not replaced"
+            elif hindrance := module.hindrance():
+                left[name] = hindrance
+            else:
+                replaced[name] = replacement.original.__name__
         return Report(replaced, left)
 
     def classes(self) -> list[type[Replacement]]:

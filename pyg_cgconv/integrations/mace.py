@@ -26,11 +26,12 @@ except ImportError as error:
 
 KNOWN.check()
 
+from ._mace_lora import FullyConnectedNet  # noqa: E402
 from ._mace_model import Model  # noqa: E402
 from ._mace_products import SkipConnection, SymmetricContraction  # noqa: E402  (only where MACE is installed)
 from ._mace_radial import RadialEmbeddingBlock  # noqa: E402
 from ._spherical import SphericalHarmonics  # noqa: E402
-from .e3nn import FullyConnectedNet, FullyConnectedTensorProduct, Linear  # noqa: E402
+from .e3nn import FullyConnectedTensorProduct, Linear  # noqa: E402
 
 __all__ = ["Convolution", "SymmetricContraction", "accelerate", "report", "restore"]
 

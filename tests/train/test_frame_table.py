@@ -106,6 +106,23 @@ def test_batches_are_those_of_pyg(from_files):
     assert_alike(batch, expected, names)
 
 
+def test_cells_are_completed_in_a_batch_as_in_each_frame(tmp_path):
+    """Of molecules, wires, slabs, slabs whose third vector lies in their plane, and crystals."""
+    vectors, made = np.array([[9.0, 2.0, 1.0], [1.0, 8.0, 3.0], [2.0, 3.0, 10.0]]), molecules(40)
+    plane = np.stack([*vectors[:2], vectors[0] + vectors[1]])
+    for number, atoms in enumerate(made):
+        cell = (vectors[:0], vectors[:1], vectors[:2], plane, vectors)[number % 5]
+        atoms.cell[: len(cell)] = cell
+        atoms.pbc = np.arange(3) < (0, 1, 2, 2, 3)[number % 5]
+    write(tmp_path / "cells.xyz", made)
+    frames = read_splits(FramesOptions(str(tmp_path / "cells.xyz")), CUTOFF).train
+    numbers = [int(frame.place.split()[-1]) for frame in frames]
+    assert {number % 5 for number in numbers} == set(range(5))
+    found = frames.values_of("cell")
+    np.testing.assert_array_equal(found, np.stack([made[number].cell.complete() for number in numbers]))
+    np.testing.assert_array_equal(found, torch.cat([frame.cell for frame in frames]))
+
+
 def test_objects_are_not_kept_of_many_frames(in_memory, from_files):
     assert in_memory.train[0] is in_memory.train[0]
     assert from_files.train[0] is not from_files.train[0]

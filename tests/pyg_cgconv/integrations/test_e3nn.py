@@ -92,17 +92,19 @@ def test_networks_of_a_graph_are_e3nns(widths):
 
 
 def test_what_is_put_into_a_network_later_is_computed():
-    """Such as MACE's LoRA layers, parametrizations and hooks."""
+    """And named: such as parametrizations and hooks."""
     original = nn.FullyConnectedNet([4, 5, 3], torch.nn.functional.silu)
     fast, x = e3nn.accelerate(copy.deepcopy(original)), torch.randn(5, 4)
     for each in (fast, original):
         each.layer0 = torch.nn.Sequential(each.layer0, torch.nn.Tanh())
     assert_agree({"out": fast(x)}, {"out": original(x)}, 1e-12)
+    assert e3nn.report(fast).left == {"": "its layer0 is Sequential"}
     fast = e3nn.accelerate(nn.FullyConnectedNet([4, 5, 3], torch.nn.functional.silu))
     calls = []
     fast.layer1.register_forward_hook(lambda *given: calls.append(given))
     fast(x)
     assert calls
+    assert e3nn.report(fast).left == {"": "its layer1 has hooks"}
 
 
 @pytest.mark.parametrize("options", NORMALISATIONS, ids=str)
@@ -129,6 +131,15 @@ def test_captured_linear_maps_are_one_kernel(irreps_in, irreps_out):
     with torch.inference_mode():
         e3nn.accelerate(late)
     assert_agree(derivatives(late, x), expected, 1e-12)
+
+
+def test_linear_maps_that_are_built_by_the_class_of_another():
+    """As MACE's LoRA builds them."""
+    original = o3.Linear("4x0e+8x1o", "4x0e+2x1o")
+    fast, x = type(e3nn.accelerate(copy.deepcopy(original)))("4x0e+8x1o", "4x0e+2x1o"), torch.randn(2, 28)
+    fast.load_state_dict(original.state_dict())
+    assert_agree(derivatives(fast, x), derivatives(original, x), 1e-12)
+    assert type(e3nn.restore(fast)) is o3.Linear
 
 
 @pytest.mark.usefixtures("as_captured")

@@ -4,7 +4,6 @@ import copy
 import logging
 import pickle
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,14 +16,12 @@ from tests.drop_ins import (
     filled,
     in_fresh_process,
     loss_gradients,
-    operations,
     own_rows,
 )
 from tests.lammps_data import LAMMPSData
 
 pytest.importorskip("mace", reason="mace-torch is not installed")
 
-from ase.build import bulk
 from e3nn import o3
 from e3nn.nn import FullyConnectedNet
 from mace import data, modules, tools
@@ -34,7 +31,8 @@ from mace.tools import torch_geometric
 from mace.tools.scripts_utils import extract_config_mace_model
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyg_cgconv.integrations import _mace_products, _mace_radial, mace
+from pyg_cgconv.integrations import _mace_products, mace
+from tests.mace_models import USUAL, batch, float64, model, structure  # noqa: F401  (a fixture)
 
 CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
 TRACED = {
@@ -45,52 +43,7 @@ TRACED = {
     "readouts.1.linear_2",
 }
 """Small maps in blocks that MACE traces by torch.fx before it compiles a model."""
-ELEMENTS, MANY = (6, 8), tuple(range(1, 21))
-USUAL = "RealAgnosticInteractionBlock", "RealAgnosticResidualInteractionBlock"
-
-
-def structure():
-    atoms = bulk("C", "diamond", a=3.6, cubic=True)
-    atoms.rattle(0.1, seed=1)
-    atoms.numbers[::2] = 8
-    return atoms
-
-
-def model(first=USUAL[0], others=USUAL[1], kind=modules.ScaleShiftMACE, elements=ELEMENTS):
-    torch.manual_seed(0)
-    scaled = kind is modules.ScaleShiftMACE
-    return kind(
-        r_max=3.0,
-        num_bessel=4,
-        num_polynomial_cutoff=5,
-        max_ell=2,
-        interaction_cls=modules.interaction_classes[others],
-        interaction_cls_first=modules.interaction_classes[first],
-        num_interactions=2,
-        num_elements=len(elements),
-        hidden_irreps=o3.Irreps("4x0e+4x1o"),
-        MLP_irreps=o3.Irreps("4x0e"),
-        atomic_energies=-np.arange(1.0, 1 + len(elements)),
-        avg_num_neighbors=8.0,
-        atomic_numbers=list(elements),
-        correlation=2,
-        gate=torch.nn.functional.silu,
-        radial_MLP=[8, 8],
-        **(dict(atomic_inter_scale=1.3, atomic_inter_shift=0.1) if scaled else {}),
-    )
-
-
-def batch(atoms=None, elements=ELEMENTS):
-    config = data.config_from_atoms(atoms or structure())
-    graph = data.AtomicData.from_config(config, z_table=tools.AtomicNumberTable(list(elements)), cutoff=3.0)
-    loader = torch_geometric.dataloader.DataLoader([graph], batch_size=1)
-    return next(iter(loader)).to_dict()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def float64():
-    with default_dtype(torch.float64):
-        yield
+MANY = tuple(range(1, 21))
 
 
 @pytest.fixture(scope="module")
@@ -140,100 +93,6 @@ def test_derivatives_agree(blocks, dtype):
 def test_what_a_graph_has_agrees(original, accelerated):
     names = "energy", "forces", "stress"
     assert_agree(all_of(accelerated, batch(), names), all_of(original, batch(), names), 1e-12)
-
-
-def radial(fast, power=5, **options):
-    block = modules.RadialEmbeddingBlock(3.0, 4, power, **options)
-    return mace.accelerate(block) if fast else block
-
-
-def functions(block, distance):
-    return block(distance, None, None, None)[0]
-
-
-@pytest.mark.usefixtures("as_captured")
-@pytest.mark.parametrize("power", [1, 2, 5, 6])
-def test_radial_functions_and_their_derivatives(power):
-    """The third one as well, which a loss on Hessians asks for."""
-    distance = torch.tensor([0.3, 0.9, 1.7, 2.6, 2.99999]).view(-1, 1).requires_grad_()
-    weights = torch.randn(3, 4)
-    results = []
-    for fast in (True, False):
-        values = [functions(radial(fast, power), distance)]
-        for weight in weights:
-            values += torch.autograd.grad((values[-1] * weight).sum(), distance, create_graph=True)
-        results.append({str(order): each for order, each in enumerate(values)})
-    assert_agree(*results, 1e-12)
-
-
-@pytest.mark.usefixtures("as_captured")
-def test_radial_functions_vanish_beyond_the_cutoff_and_are_finite_where_atoms_meet():
-    distance = torch.tensor([3.0, 3.0001, 6.0, 1e300]).view(-1, 1).requires_grad_()
-    values = functions(radial(True), distance)
-    (slopes,) = torch.autograd.grad(values.sum(), distance, create_graph=True)
-    (curvature,) = torch.autograd.grad(slopes.sum(), distance)
-    assert not any(each.any() for each in (values, slopes, curvature))
-    near = torch.tensor([0.0, 1e-300, 1e-12, 1e-7]).view(-1, 1).requires_grad_()
-    values = functions(radial(True), near)
-    limit = radial(False).bessel_fn
-    assert_agree({"": values}, {"": (limit.prefactor * limit.bessel_weights).expand(4, 4)}, 1e-12)
-    assert torch.autograd.grad(values.sum(), near)[0].isfinite().all()
-
-
-@pytest.mark.usefixtures("as_captured")
-def test_radial_functions_are_those_of_the_buffers():
-    """Which a state dict, a conversion or MACE's fine-tuning may change."""
-    distance = torch.rand(7, 1).mul(4).requires_grad_()
-    pair = [radial(fast).float().double() for fast in (True, False)]
-    assert_agree(*[{"": functions(each, distance)} for each in pair], 1e-12)
-    other = modules.RadialEmbeddingBlock(2.0, 4, 7).state_dict()
-    for each in pair:
-        each.load_state_dict(other, strict=True)
-    assert_agree(*[{"": functions(each, distance)} for each in pair], 1e-12)
-    for each in pair:
-        each.bessel_fn.bessel_weights = torch.nn.Parameter(1.1 * each.bessel_fn.bessel_weights, requires_grad=False)
-    assert_agree(*[{"": functions(each, distance)} for each in pair], 1e-12)
-    for each in pair:
-        each.requires_grad_(True)
-    assert_agree(*[loss_gradients(each, functions(each, distance).square().sum()) for each in pair], 1e-12)
-    assert "weights are trained" in mace.report(mace.restore(pair[0])).left[""]
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"radial_type": "gaussian"}, "GaussianBasis"),
-        ({"distance_transform": "Agnesi"}, "AgnesiTransform"),
-        ({"apply_cutoff": False}, "without the cutoff"),
-    ],
-    ids=str,
-)
-def test_other_radial_functions_are_left_and_named(original, options, why):
-    fast = copy.deepcopy(original)
-    fast.radial_embedding = radial(False, **options)
-    assert why in mace.report(mace.accelerate(fast)).left["radial_embedding"]
-    assert type(fast.radial_embedding) is modules.RadialEmbeddingBlock
-
-
-@pytest.mark.usefixtures("as_captured")
-def test_radial_parts_are_few_operations(original, accelerated, monkeypatch):
-    """And none of them is for gradients that nobody has asked for."""
-    monkeypatch.setattr(_mace_radial, "is_plain", lambda tensor: True)  # though operations are counted
-    distance, basis = torch.rand(9, 1, requires_grad=True), torch.rand(9, 4, requires_grad=True)
-
-    def both_ways(call, by):
-        return operations(lambda: torch.autograd.grad(call().sum(), by)) - 2  # the sum and its gradient
-
-    def counts(model):
-        network = model.interactions[0].conv_tp_weights
-        return [
-            both_ways(lambda: functions(model.radial_embedding, distance), distance),
-            both_ways(lambda: network(basis), basis),
-        ]
-
-    assert all(parameter.requires_grad for parameter in accelerated.interactions[0].conv_tp_weights.parameters())
-    assert counts(accelerated) == [10 + 2, 6 + 5]
-    assert all(count > 20 for count in counts(original))
 
 
 def test_the_layout_of_cuequivariance_around_it(original, tmp_path):
@@ -501,6 +360,78 @@ def test_trained_by_cuda_graphs(dtype):
             return out["energy"], torch.cat([out["forces"], out["stress"].view(-1, 3)])
 
         assert_captured_training(fast, original, evaluate, batches, 10 * TOLERANCES[dtype])
+
+
+def adapted(model):
+    """By MACE's LoRA, with weights as after a training, which begins with a B of zeros."""
+    lora = pytest.importorskip("mace.modules.lora", reason="MACE has LoRA since 0.3.15")
+    lora.inject_lora(model, rank=4, alpha=2.0)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.3, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("order", ["accelerated, then adapted", "adapted, then accelerated"])
+@pytest.mark.parametrize(
+    ("blocks", "captured"),
+    [(USUAL, True), (("RealAgnosticDensityInteractionBlock", USUAL[1]), False)],
+    ids=["as captured", "with the density"],
+)
+def test_lora_is_fast_and_agrees(blocks, captured, order, request):
+    original = adapted(model(*blocks))
+    calls = (mace.accelerate, adapted) if order.startswith("accelerated") else (adapted, mace.accelerate)
+    fast = calls[1](calls[0](model(*blocks)))
+    report = mace.report(fast)
+    assert set(report.replaced) == replaceable(original)
+    assert not report.left
+    if captured:
+        request.getfixturevalue("as_captured")
+    names = ("energy", "forces", "stress", "hessian")[: 3 if captured else 4]
+    expected = all_of(original, batch(), names)
+    trained = {name for name, parameter in original.named_parameters() if parameter.requires_grad}
+    assert trained == set(expected) - set(names)
+    assert_agree(all_of(fast, batch(), names), expected, 1e-12)
+    from mace.modules import lora
+
+    assert_agree({"energy": lora.merge_lora_weights(fast)(batch())["energy"]}, {"energy": expected["energy"]}, 1e-12)
+    assert set(mace.report(fast).replaced) == replaceable(model(*blocks))
+
+
+def test_what_is_in_the_place_of_a_contraction_is_computed_and_named():
+    """LoRA may come there, and others may ask it for what the contraction has."""
+    original = model()
+
+    class Doubled(torch.nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base = base
+
+        def __getattr__(self, name):
+            return super().__getattr__(name) if name == "base" else getattr(self.base, name)
+
+        def forward(self, *given):
+            return 2 * self.base(*given)
+
+    def doubled(whole):
+        contractions = whole.products[0].symmetric_contractions.contractions
+        contractions[0] = Doubled(contractions[0])
+        return whole
+
+    expected = all_of(doubled(copy.deepcopy(original)), batch())
+    for fast in (
+        doubled(mace.accelerate(copy.deepcopy(original))),
+        mace.accelerate(doubled(copy.deepcopy(original))),
+    ):
+        fast = copy.deepcopy(fast).double()
+        report = mace.report(fast)
+        assert report.left == {"products.0.symmetric_contractions": "one of its contractions is Doubled"}
+        assert_agree(all_of(fast, batch()), expected, 1e-12)
+        contractions = fast.products[0].symmetric_contractions.contractions
+        contractions[0] = contractions[0].base
+        assert_agree(all_of(mace.accelerate(fast), batch()), all_of(original, batch()), 1e-12)
+        assert set(mace.report(fast).replaced) == replaceable(original)
 
 
 @pytest.mark.parametrize("blocks", [USUAL, (USUAL[1], "RealAgnosticDensityInteractionBlock")], ids=str)
