@@ -49,7 +49,7 @@ def recorded_graphs() -> Iterator[None]:
     """Replays of potentials work on a CPU, with the backend "reference"."""
     with (
         patch.object(_replay, "capturing", capturing),
-        patch.object(_replay, "on_stream", lambda stream: nullcontext()),
+        patch.object(_replay, "rehearsing", lambda stream: nullcontext()),
         patch.object(torch.cuda, "Stream", lambda device: None),
     ):
         yield
