@@ -8,6 +8,7 @@
     spherical     e3nn's spherical harmonics in programs that are traced
     mace_products   MACE's symmetric contraction
     mace_radial   MACE's radial functions, with their slopes
+    mace_lora     MACE's low-rank adaptation of networks
     self_connection   products with attributes that are looked up by species, as linear maps by species
     captured      a whole model whose calls CUDA graphs serve; mace_model, nequip_model, sevennet_model: theirs
     replay        a call as a CUDA graph; gradients: those of a loss by its parameters as another one

@@ -13,7 +13,7 @@ from mace.modules import symmetric_contraction
 from torch import Tensor
 
 from .._functions import without_autocast
-from .._torch import assert_on_device, refuse_torchscript
+from .._torch import assert_on_device, is_traced, refuse_torchscript
 from ..nn import checked_channels, contract_polynomial
 from ..ops import DTYPES, Groups, checks_on_host, sorted_groups
 from ..tensor_product import describe, polynomial_entries
@@ -134,14 +134,25 @@ def _serves(module: Any, y: Tensor) -> bool:
     return False
 
 
+_known_rows: WeakKeyDictionary[Groups, bool] = WeakKeyDictionary()
+
+
 def _is_of_elements(y: Tensor) -> bool:
-    """Whether each row has one element at most, and none is a variable. Where the host cannot ask, on a GPU and in a
-    compiled program, rows of several elements end the program."""
-    compiling = torch.compiler.is_compiling()
-    if not compiling and y.requires_grad:
+    """Whether each row has one element at most, and none is a variable: found out as often as :func:`_elements`."""
+    if not torch.compiler.is_compiling() and y.requires_grad:
         return False
+    if is_traced(y) or y.is_inference():  # whose groups nobody keeps
+        return _has_single_elements(y)
+    groups = sorted_groups(y, y.shape[1])
+    if groups not in _known_rows:
+        _known_rows[groups] = _has_single_elements(y)
+    return _known_rows[groups]
+
+
+def _has_single_elements(y: Tensor) -> bool:
+    """Where the host cannot ask, on a GPU and in a compiled program, rows of several elements end the program."""
     single = ((y != 0).sum(1) <= 1).all()
-    if not compiling and checks_on_host(y):
+    if not torch.compiler.is_compiling() and checks_on_host(y):
         return bool(single)
     assert_on_device(single, "node_attrs: several elements in a row, which MACE itself computes: mace.restore(model)")
     return True

@@ -32,6 +32,7 @@ from mace.tools.scripts_utils import extract_config_mace_model
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyg_cgconv.integrations import _mace_products, mace
+from pyg_cgconv.ops import Groups
 from tests.mace_models import USUAL, batch, float64, model, structure  # noqa: F401  (a fixture)
 
 CONVOLUTIONS = ["interactions.0.conv_tp", "interactions.1.conv_tp"]
@@ -453,6 +454,24 @@ def test_self_connections_of_many_elements_are_linear_maps(blocks, monkeypatch):
     assert_agree({"energy": fast(given)["energy"]}, {"energy": original(given)["energy"]}, 1e-12)
     mace.restore(fast)
     assert type(fast.interactions[1].skip_tp) is o3.FullyConnectedTensorProduct
+
+
+def test_rows_are_looked_at_once_for_all_blocks(monkeypatch):
+    """Of elements that do not change: not where groups are found anew, as in a CUDA graph after its warm-up."""
+    looked_at, look = [], _mace_products._has_single_elements
+    monkeypatch.setattr(_mace_products, "_has_single_elements", lambda y: looked_at.append(y) or look(y))
+    monkeypatch.setattr(_mace_products, "pays", lambda *_: True)
+    original, given = model(elements=MANY), batch(elements=MANY)
+    fast = mace.accelerate(copy.deepcopy(original))
+    for _ in range(2):
+        fast(given)
+    assert len(looked_at) == 1
+    given["node_attrs"].data[0, :2] = 0.5  # which torch does not count
+    assert_agree({"energy": fast(given)["energy"]}, {"energy": original(given)["energy"]}, 1e-12)
+    assert len(looked_at) == 2
+    monkeypatch.setattr(_mace_products, "sorted_groups", Groups.of)
+    fast(given)
+    assert len(looked_at) == 2 + 4
 
 
 @pytest.mark.parametrize("attributes", ["mixed", "none", "half"])
