@@ -36,6 +36,7 @@ test-mace: .venv-mace/installed
 	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_mace.py tests/pyg_cgconv/integrations/test_mace_radial.py
 	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_e3nn.py tests/pyg_cgconv/nn/test_from_e3nn.py
 	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/benchmark/test_models.py -k mace
+	OMP_NUM_THREADS=1 .venv-mace/bin/python -m pytest -q tests/pyg_cgconv/benchmark/test_symmetric.py
 
 test-nequip: .venv-nequip/installed
 	OMP_NUM_THREADS=1 .venv-nequip/bin/python -m pytest -q tests/pyg_cgconv/integrations/test_nequip.py

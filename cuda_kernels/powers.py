@@ -69,6 +69,12 @@ def powers(problem: Problem, contraction: Contraction) -> Powers:
     return min(ways, key=lambda way: _operations(way, contraction))
 
 
+def multiply_adds(problem: Problem, contraction: Contraction) -> int:
+    """Operations for a row of features: sums, products and fused multiply-adds, each once a channel."""
+    channels = problem.multiplicity(problem.paths[0])
+    return channels * _operations(powers(problem, contraction), contraction)
+
+
 def _operations(way: Powers, contraction: Contraction) -> int:
     counter = Counter()
     way.evaluate(contraction, counter.value, {}, counter)

@@ -1,9 +1,10 @@
 """Forward, backward and double backward of this project and of every installed peer, beside the limit of the machine.
 
-A tensor product is a convolution on a graph, and a product of rows on rows. Linear maps and products of rows with
-themselves take a graph's nodes for rows. The limit is the time to read each input and write each output once at the
-bandwidth of a large copy, or that of this project's multiply-adds at the rate of a large matrix product, whichever is
-longer. The output of some nodes, or rows, is first compared with e3nn in float64; an output that differs is not timed.
+A tensor product is a convolution on a graph, and a product of rows on rows. Linear maps, products of rows with
+themselves and symmetric contractions take a graph's nodes for rows. The limit is the time to read each input and write
+each output once at the bandwidth of a large copy, or that of this project's multiply-adds at the rate of a large matrix
+product, whichever is longer. The output of some nodes, or rows, is first compared with e3nn in float64, that of
+symmetric contractions with their monomials, one after the other; an output that differs is not timed.
 
 With --models whole models of MACE, NequIP and SevenNet are timed instead: energies and forces, and a training step.
 With --neighbors it is neighbour lists, beside matscipy, vesin and the step of dynamics that they are for.
@@ -158,7 +159,12 @@ def _parser() -> argparse.ArgumentParser:
             flag, type=names(choices), default=default, metavar="A,B,...", help=f"{text}: {', '.join(choices)}"
         )
 
-    option("--problems", NAMES, None, "products, linear maps (linear-), products with themselves (square-)")
+    option(
+        "--problems",
+        NAMES,
+        None,
+        "products, linear maps (linear-), products with themselves (square-), symmetric contractions (symmetric-)",
+    )
     option("--graphs", graphs.NAMES, None, "what they run on")
     option("--peers", peers.ALL, list(peers.PEERS), "what this project is compared with")
     option("--layouts", LAYOUTS, ["ir_mul", "mul_ir"], "of this project; the first also of peers that know both")

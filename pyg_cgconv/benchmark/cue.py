@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import TypeAlias
 
 import torch
 from e3nn import o3
 
-from .kind import Form, Missing
+from .kind import Form, Missing, default_dtype
 
 
 def channelwise(
@@ -74,6 +75,27 @@ def square(factors: o3.Irreps, paths: list[tuple], form: Form, method: str | Non
     twice = cue.Operation((0, 0, 1))  # the input in two places, then the output
     polynomial = cue.SegmentedPolynomial([row], [out], [(twice, product)])
     return _run(polynomial.squeeze_modes(), form, method or "uniform_1d")
+
+
+Term: TypeAlias = tuple[int, list[int], int, float]
+"""Of a path with weights: the components of the features that are multiplied, that of the output, and a factor."""
+
+
+def symmetric(
+    irreps_in: o3.Irreps, irreps_out: o3.Irreps, degree: int, form: Form, method: str | None
+) -> tuple[Callable, str, list[Term]]:
+    """All products of up to so many features of a row, channel by channel, with weights; and what they consist of."""
+    degrees = tuple(range(1, degree + 1))
+    with default_dtype(torch.float64):  # so that rounding makes no terms that should be zero
+        product = _cue().descriptors.symmetric_contraction(_irreps(irreps_in), _irreps(irreps_out), degrees)
+    terms = [
+        (path, features, out, factor)
+        for _, each in product.polynomial.operations
+        for (path, *features, out), factor in zip(
+            each.indices.tolist(), each.stacked_coefficients.tolist(), strict=True
+        )
+    ]
+    return *_run(product.polynomial, form, method or "uniform_1d"), terms
 
 
 def _cue():

@@ -81,7 +81,7 @@ GRAPHS: dict[str, tuple[int, int, Callable[[int, int, np.random.Generator], Tens
         for edges in (50_000, 100_000, 250_000)
     },
 }
-ROWS = {"rows-1k": 1_000, "rows-50k": 50_000}
+ROWS = {"rows-1k": 1_000, "rows-4096": 4_096, "rows-50k": 50_000}
 NAMES = (*GRAPHS, *ROWS)
 
 

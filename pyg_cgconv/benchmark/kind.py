@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -70,8 +71,19 @@ class Contender:
     how: str = ""
 
 
-def compiled(module: torch.nn.Module) -> Callable[..., Tensor]:
-    """The module by torch.compile, with a backward that can be called again and again."""
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What makes coefficients or parameters of torch's default dtype makes them of this one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def compiled(module: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The module, or function, by torch.compile, with a backward that can be called again and again."""
     keep_compiled_graphs()
     return torch.compile(module)
 
@@ -106,7 +118,12 @@ class Kind(ABC):
 
     @abstractmethod
     def e3nn(self, form: Form, *, compiled: bool = False) -> Contender:
-        """It takes mul_ir, of any device and dtype; in float64 it is what all others are compared with."""
+        """It takes mul_ir, of any device and dtype."""
+
+    def reference(self, form: Form) -> Contender:
+        """What all others are compared with, in float64. It takes mul_ir, of any device and dtype, and needs nothing
+        that has to be installed."""
+        return self.e3nn(form)
 
     def cuequivariance(self, form: Form, *, method: str | None = None) -> Contender:
         """By the method, or by the fastest one that is known."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from . import timing
-from .measure import default_dtype
+from .kind import default_dtype
 from .model_rows import FAILURES, Contenders, edges_of, is_out_of_memory, reason, release
 from .packages import GRAPHS
 

@@ -1,11 +1,10 @@
-"""A row of the table: one problem on one graph, compared with e3nn in float64, then timed."""
+"""A row of the table: one problem on one graph, compared with its reference in float64, then timed."""
 
 from __future__ import annotations
 
 import gc
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from cuda_kernels.cache import installed_version
 from ..nn import TensorProductConv
 from ..tensor_product import shape, to_ir_mul, to_mul_ir
 from . import graphs, problems, timing
-from .kind import ORDERS, SITE, Contender, Form, Kind
+from .kind import ORDERS, SITE, Contender, Form, Kind, default_dtype
 from .peers import Make
 
 STEP = "step"
@@ -106,16 +105,6 @@ def _fill(row: dict, make: Make, layout: str, kind: Kind, setting: Setting) -> N
             row["host_ms"][name] = timing.host_milliseconds(call, device, setting.seconds)
 
 
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 def random_inputs(kind: Kind, setting: Setting) -> list[Tensor]:
     """Inputs in mul_ir and e3nn's order of weights."""
     generator = torch.Generator(setting.device).manual_seed(0)
@@ -124,11 +113,11 @@ def random_inputs(kind: Kind, setting: Setting) -> list[Tensor]:
 
 
 def reference(kind: Kind, inputs: list[Tensor]) -> Tensor:
-    """The output of the first nodes, by e3nn in float64, in mul_ir."""
+    """The output of the first nodes, by the kind's reference in float64, in mul_ir."""
     graph, kept = kind.graph.of_first(CHECKED_NODES)
     form = Form("mul_ir", torch.float64, torch.device("cpu"))
     small = [t[kept] if operand.of == SITE else t for operand, t in zip(kind.inputs, inputs, strict=True)]
-    run = kind.on(graph.to(form.device)).e3nn(form).run
+    run = kind.on(graph.to(form.device)).reference(form).run
     return run(*(t.to(form.device, form.dtype) for t in small))[:CHECKED_NODES]
 
 
@@ -224,5 +213,5 @@ def check(contender: Contender, kind: Kind, inputs: list[Tensor], expected: Tens
         result = to_mul_ir(result, shape(kind.output.irreps))
     error = ((result - expected).norm() / expected.norm()).item()
     if not error < TOLERANCE[inputs[0].dtype]:
-        raise RuntimeError(f"the output differs from e3nn's by {error:.1e}; it was not timed")
+        raise RuntimeError(f"the output differs from the reference by {error:.1e}; it was not timed")
     return error

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from . import parts, timing
-from .kind import Missing
-from .measure import STEP, default_dtype
+from .kind import Missing, default_dtype
+from .measure import STEP
 from .packages import REFERENCE, Package
 
 INFERENCE = "energy and forces"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import maps, products
+from . import maps, products, symmetric
 from .graphs import Graph
 from .kind import Kind
 
@@ -54,7 +54,15 @@ SQUARES = {
 }
 """Products of rows with themselves, channel by channel: their irreps, those that are kept."""
 
-NAMES = (*PROBLEMS, *FULLY_CONNECTED, *SHARED, *LINEAR, *SQUARES)
+_MACE_FEATURES = "128x0e+128x1o+128x2e+128x3o"
+
+SYMMETRIC = {
+    "symmetric-mace": (_MACE_FEATURES, "128x0e+128x1o+128x2e", 3),
+    "symmetric-mace-medium": (_MACE_FEATURES, "128x0e+128x1o", 3),
+}
+"""Symmetric contractions: input and output irreps, correlation."""
+
+NAMES = (*PROBLEMS, *FULLY_CONNECTED, *SHARED, *LINEAR, *SQUARES, *SYMMETRIC)
 
 
 def kind_of(name: str, graph: Graph) -> Kind:
@@ -63,6 +71,8 @@ def kind_of(name: str, graph: Graph) -> Kind:
         return maps.LinearMap(*LINEAR[name], graph)
     if name in SQUARES:
         return maps.Square(*SQUARES[name], graph)
+    if name in SYMMETRIC:
+        return symmetric.SymmetricContraction(*SYMMETRIC[name], graph)
     if name in PROBLEMS:
         product = products.channelwise_product(*PROBLEMS[name])
     elif name in FULLY_CONNECTED:

@@ -45,7 +45,8 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
             checked_channels(module.irreps_in, module.irreps_out, *orders)
         except ValueError as error:
             return str(error)
-        return "" if _combined(module) is not None else "its U matrices are not those of equivariant polynomials"
+        known = coefficients_of_weights(module) is not None
+        return "" if known else "its U matrices are not those of equivariant polynomials"
 
     def hindrance(self) -> str:
         return _others(self)
@@ -57,7 +58,7 @@ class SymmetricContraction(Replacement, *symmetric_contraction.SymmetricContract
             return
         correlation, layouts = self.contractions[0].correlation, ("mul_joined", "mul_ir")
         self._description = describe.polynomial(self.irreps_in, self.irreps_out, correlation, layouts)
-        self._combined: Any = _combined(self)
+        self._combined: Any = coefficients_of_weights(self)
         self._elements = self.contractions[0].weights_max.shape[0]
         self._versions = _versions(self)
 
@@ -163,7 +164,7 @@ def _versions(module: Any) -> list[int]:
     return [0 if u.is_inference() else u._version for _, _, u in _parts(module)]
 
 
-def _combined(module: Any) -> Tensor | None:
+def coefficients_of_weights(module: Any) -> Tensor | None:
     """(entries, paths): what makes coefficients of all weights; None if they would be of other monomials, too."""
     correlation = module.contractions[0].correlation
     found = polynomial_entries(module.irreps_in, module.irreps_out, correlation)
