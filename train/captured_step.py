@@ -90,8 +90,7 @@ class CapturedStep:
             optimizer.captures = capture
         if capture:
             self._side, self._stream, self._ahead = (torch.cuda.Stream(frames.device) for _ in range(3))
-            # What runs at the same time must not share memory.
-            self._pool, self._pool_ahead = torch.cuda.graph_pool_handle(), torch.cuda.graph_pool_handle()
+            self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, numbers: Tensor, constants: Hashable = None) -> Tensor:
         """The optimiser step on the frames with these ``numbers`` (B,) int64, on the host.
@@ -134,7 +133,7 @@ class CapturedStep:
 
     def _capture(self, numbers: Tensor, size: PaddedSize, constants: Hashable) -> _Turn:
         own = torch.empty_like(numbers, device=self.frames.device)
-        with capturing(self._ahead, self._pool_ahead) as gather:
+        with capturing(self._ahead) as gather:  # in memory of its own: others run while its results are read
             batch = self._batch(own, size)
         self.optimizer.zero_grad()  # so that gradients get memory of the graph's
         with capturing(self._stream, self._pool) as step:
