@@ -69,7 +69,9 @@ class SevenNet(Package):
         return given.to_dict()
 
     def evaluate(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        out = model(dict(batch))
+        # A model asks for gradients by the vectors that it is given, and they would still ask at the next one's call.
+        given = {name: value.detach() if isinstance(value, Tensor) else value for name, value in batch.items()}
+        out = model(given)
         return out[key.PRED_TOTAL_ENERGY], out[key.PRED_FORCE]
 
     def compiled(self, name: str, model: nn.Module) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ class Captured(Replacement):
 
     Attributes:
         cuda_graphs: Whether calls are captured.
+        recorded_in: In what context the model is called for a capture.
         by_edge: The names of tensors that have a number for each edge, and their dimension of edges; the list of edges
             is the first.
         by_atom: The names of tensors that have a row for each atom; the first is the number of its structure.
@@ -34,6 +35,7 @@ class Captured(Replacement):
     )  # fmt: skip
     told = ("cuda_graphs",)
     cuda_graphs = False
+    recorded_in: Callable[[], AbstractContextManager] = nullcontext
     by_edge: ClassVar[Mapping[str, int]]
     by_atom: tuple[str, ...]
     by_structure: tuple[str, ...]
@@ -136,7 +138,7 @@ class Captured(Replacement):
         forward: Callable = partial(super().forward, **options)
 
         def function(given: Data, leaves: Sequence[Tensor]) -> Results:
-            with _exchanged(self._stores, parameters, leaves):
+            with _exchanged(self._stores, parameters, leaves), self.recorded_in():
                 return {name: value for name, value in forward(given).items() if self.is_returned(name)}
 
         def completed(given: Data, edges: Tensor, atoms: Tensor) -> Data:

@@ -20,7 +20,7 @@ from .._torch import refuse_torchscript
 from ..cuda_graphs import is_for_graph
 from ..nn import FUSED_NODES
 from ..ops import DTYPES, contract
-from ..tensor_product import Rows, channels_last, describe, problem_of
+from ..tensor_product import Rows, channels_last, describe, problem_of, times
 from ._replacement import Replacement
 
 
@@ -113,7 +113,7 @@ class Linear(Replacement, o3.Linear):
         for slot, (channels, dim) in zip(self._slots, self._rows_out.blocks, strict=True):
             if slot.inputs:
                 together = join([matrices[n].mT for n in slot.instructions]).mT
-                block = channels_last(join([blocks[k] for k in slot.inputs])) @ together
+                block = times(channels_last(join([blocks[k] for k in slot.inputs])), together)
             else:
                 block = x.new_zeros(len(x), dim, channels)
             if slot.bias is not None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from mace import modules
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .._torch import assert_on_device
 from ._captured import Captured, beyond, shared_out
@@ -19,8 +20,28 @@ SERVED = modules.MACE, modules.ScaleShiftMACE
 DERIVATIVES = ("compute_force", "compute_virials", "compute_stress")
 
 
+class LookUps(TorchFunctionMode):
+    """Within it, rows and numbers that an index looks up are selected. Gradients of a selection are additions; those of
+    an index are sorted first, in a dozen operations. Indices must not be negative, as those of MACE are not."""
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        if function is Tensor.__getitem__ and arguments[0].requires_grad:
+            x, index = arguments
+            if _is_list(index):
+                return x.index_select(0, index)
+            if isinstance(index, tuple) and len(index) == x.dim() == 2 and all(map(_is_list, index)):
+                return x.reshape(-1).index_select(0, index[0] * x.shape[1] + index[1])
+        return function(*arguments, **(named or {}))
+
+
+def _is_list(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dim() == 1 and index.dtype == torch.int64
+
+
 class Model(Captured):
     """A model whose products are replaced."""
+
+    recorded_in = LookUps
 
     by_edge: ClassVar = {"edge_index": 1, "shifts": 0, "unit_shifts": 0}
     by_atom = ("batch", "positions", "node_attrs")

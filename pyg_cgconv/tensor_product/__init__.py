@@ -14,7 +14,7 @@ from . import _description as describe
 from ._arguments import check_equal_channels, checked_arguments
 from ._description import problem_of
 from ._instructions import channelwise, check_channels, rejections_named, tensor_product
-from ._layout import IrrepsLike, Rows, channels_last, irreps_of, shape, to_ir_mul, to_mul_ir
+from ._layout import IrrepsLike, Rows, channels_last, irreps_of, shape, times, to_ir_mul, to_mul_ir
 from ._reference import ReferenceProduct
 from ._summands import summands, without_kernel
 from ._symmetric import coefficients_of_weights, paths_of, polynomial_entries
@@ -38,6 +38,7 @@ __all__ = [
     "shape",
     "summands",
     "tensor_product",
+    "times",
     "to_ir_mul",
     "to_mul_ir",
     "without_kernel",

@@ -50,6 +50,15 @@ def channels_last(block: Tensor) -> Tensor:
     return block if block.stride(-1) == 1 else block.contiguous()
 
 
+def times(block: Tensor, matrix: Tensor) -> Tensor:
+    """Products (n, d, w) of blocks (n, d, u) with a matrix (u, w), all in one. PyTorch makes one for each row if rows
+    are apart in memory and nobody asks for gradients by the matrix."""
+    rows, dim, channels = block.shape
+    if dim == 1:
+        return (block[:, 0] @ matrix)[:, None]
+    return (block.reshape(rows * dim, channels) @ matrix).view(rows, dim, matrix.shape[1])
+
+
 class Rows:
     """Features (n, irreps.dim) in one of the layouts: the argument ``name`` of a layer, or its result.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._functions import join
 from ._description import maps
-from ._layout import Rows
+from ._layout import Rows, times
 
 
 class _Path(NamedTuple):
@@ -97,7 +97,7 @@ class Mixing:
             channels.append(block.transpose(1, 2).flatten(2))
             matrix = weights[number].view(u, v, w) if has_weight else block.new_ones(u, v, w)
             matrices.append(matrix.transpose(0, 1).flatten(0, 1))
-        return join(channels) @ join([matrix.mT for matrix in matrices]).mT
+        return times(join(channels), join([matrix.mT for matrix in matrices]).mT)
 
 
 class Copies(Mixing):

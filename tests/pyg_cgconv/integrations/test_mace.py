@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -30,8 +31,10 @@ from mace.calculators.lammps_mliap_mace import LAMMPS_MLIAP_MACE
 from mace.tools import torch_geometric
 from mace.tools.scripts_utils import extract_config_mace_model
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.profiler import ProfilerActivity, profile
 
 from pyg_cgconv.integrations import _mace_products, mace
+from pyg_cgconv.integrations._mace_model import LookUps
 from pyg_cgconv.ops import Groups
 from tests.mace_models import USUAL, batch, float64, model, structure  # noqa: F401  (a fixture)
 
@@ -489,3 +492,25 @@ def test_atoms_of_several_elements_or_of_none(original, accelerated, attributes,
         results.append({"energy": energy, "forces": forces, "gradient": torch.autograd.grad(again, leaf)[0]})
     assert_agree(*results, 1e-12)
     assert "computed by MACE itself" in caplog.text
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_look_ups_of_captured_models_have_no_sorts_in_gradients(training):
+    """Values and gradients are those without it, and no operation adds numbers up by an index."""
+    original = model()
+    fast = mace.accelerate(copy.deepcopy(original))
+    results = []
+    for each, around in ((original, nullcontext()), (fast, LookUps())):
+        with profile(activities=[ProfilerActivity.CPU]) as profiler, around:
+            out = each(batch(), training=training, compute_stress=True)
+            found = [out[name] for name in ("energy", "forces", "stress")]
+            if training:
+                loss = sum(value.square().sum() for value in found)
+                found += torch.autograd.grad(loss, list(each.parameters()), allow_unused=True)
+        results.append(found)
+        names = {event.name for event in profiler.events()}
+        assert ("aten::_index_put_impl_" in names) == (each is original)
+    for found, expected in zip(*results, strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)

@@ -3,10 +3,12 @@ import copy
 import pytest
 import torch
 from e3nn import o3
+from torch.profiler import ProfilerActivity, profile
 
 from pyg_cgconv.nn import Gate, Linear, RadialNetwork, SpeciesLinear
 from pyg_cgconv.nn._linear import FUSED_NODES
 from pyg_cgconv.nn._species import FEW, Grouped
+from pyg_cgconv.tensor_product import Rows, times
 from tests import e3nn_layers
 from tests.rotations import assert_equivariant, in_layout, in_mul_ir
 
@@ -233,3 +235,17 @@ def test_nodes_that_are_groups_by_themselves(layout):
     species, x, each = torch.tensor([3, 19, 3, 0, 7]), torch.randn(5, 13, dtype=torch.float64), torch.arange(5)
     alone = Grouped(species, each, each, species)
     torch.testing.assert_close(layer(x, alone), layer(x, species))
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_blocks_times_a_matrix_are_one_product(dim, layout, with_gradients):
+    """Rows of a block lie apart, as other blocks are between them."""
+    block = Rows(o3.Irreps(f"4x0e+4x{dim // 2}e+2x1o"), layout).split(torch.randn(6, 10 + 4 * dim).double())[1]
+    matrix = torch.randn(4, 5).double().requires_grad_(with_gradients)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        found = times(block, matrix)
+    torch.testing.assert_close(found, torch.einsum("ndu,uw->ndw", block, matrix))
+    names = {event.name for event in profiler.events()}
+    assert "aten::mm" in names
+    assert "aten::bmm" not in names
