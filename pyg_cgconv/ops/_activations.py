@@ -137,7 +137,8 @@ def _curvature(gates: Gates, gradient: Tensor, x: Tensor, tangent: Tensor) -> tu
         found = launched(Order.DOUBLE_BACKWARD, gates, rows, [gates.length_out, gates.length_in])
         return tuple(new.view(old.shape) for new, old in zip(found, (gradient, x), strict=True))
     # A third derivative will be asked for, of which there is no kernel.
-    given = [each if each.requires_grad else each.detach().requires_grad_() for each in (gradient, x)]
+    # Views, of which none is made of another: a gradient is often made of x, and autograd has that way by itself.
+    given = [each.view_as(each) if each.requires_grad else each.detach().requires_grad_() for each in (gradient, x)]
     (slope,) = torch.autograd.grad(gates.plain(given[1]), given[1], given[0], create_graph=True)
     return torch.autograd.grad(slope, given, tangent, create_graph=True, allow_unused=True)
 

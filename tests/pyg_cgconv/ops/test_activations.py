@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional
 
 from cuda_kernels.cuda import gate as kernels
 from cuda_kernels.cuda.binary import GATE_THREADS
@@ -79,6 +80,18 @@ def test_by_finite_differences(on_a_cpu):
     assert gradgradcheck(gate, random(2, gate.irreps_in.dim))
     assert gradcheck(SiLU.apply, random(5))
     assert gradgradcheck(SiLU.apply, random(5))
+
+
+@pytest.mark.parametrize("apply, plain", [(silu, functional.silu), (gate := Gate("2x0e+1x0o+2x1o"), gate._plain)])
+def test_gradients_that_are_made_of_the_input_themselves(on_a_cpu, apply, plain):
+    x = random(3, 11)
+    results = [], []
+    for function, found in zip((apply, plain), results, strict=True):
+        found.append(function(x).pow(3).sum())
+        for order in range(3):
+            found.append(torch.autograd.grad(found[-1].square().sum(), x, create_graph=order < 2)[0])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
 
 
 def test_silu_far_from_zero(on_a_cpu):
