@@ -82,7 +82,7 @@ def test_by_finite_differences(on_a_cpu):
     assert gradgradcheck(SiLU.apply, random(5))
 
 
-@pytest.mark.parametrize("apply, plain", [(silu, functional.silu), (gate := Gate("2x0e+1x0o+2x1o"), gate._plain)])
+@pytest.mark.parametrize(("apply", "plain"), [(silu, functional.silu), (gate := Gate("2x0e+1x0o+2x1o"), gate._plain)])
 def test_gradients_that_are_made_of_the_input_themselves(on_a_cpu, apply, plain):
     x = random(3, 11)
     results = [], []
