@@ -66,7 +66,7 @@ def _have_kernels(x: Tensor, threads: int) -> bool:
 def _compile_here(device: int) -> bool:
     """Whether kernels can be compiled, and run on this GPU."""
     try:
-        found = all(map(find_spec, ("cuda.bindings", "numba")))
+        found = all(map(find_spec, ("cuda.bindings", "numba_cuda")))
     except ModuleNotFoundError:
         return False
     return found and torch.cuda.get_device_capability(device) >= MINIMUM_CAPABILITY

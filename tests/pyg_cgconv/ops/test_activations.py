@@ -134,6 +134,17 @@ def test_in_a_cuda_graph(irreps, dtype):
             assert (one.double() - other).abs().max() <= 5 * TOLERANCES[dtype] * other.abs().max()
 
 
+@pytest.mark.parametrize("missing", ["cuda.bindings", "numba_cuda"])
+def test_without_the_compiler_they_are_pytorchs(monkeypatch, missing):
+    compile_here = _activations._compile_here.__wrapped__
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    installed = {"cuda.bindings", "numba", "numba_cuda"}
+    monkeypatch.setattr(_activations, "find_spec", lambda name: name in installed or None)
+    assert compile_here(0)
+    installed.remove(missing)
+    assert not compile_here(0)
+
+
 def test_elsewhere_they_are_pytorchs():
     x = random(4)
     assert type(silu(x).grad_fn).__name__ == "SiluBackward0"
