@@ -2,9 +2,8 @@
 
 A potential trained on forces differentiates twice, and in a CUDA graph small molecules are bound by the number of
 operations: PyTorch has a copy, a filling and an addition for each block that the derivative of a concatenation's
-derivative puts together again. Where no graph is captured, the way of
-these functions through Python takes longer than what they save (a training step of 16 channels on a CPU 19 ms, with
-PyTorch's own 14): there they are those.
+derivative puts together again. Where there is no graph, the way of these functions through Python takes longer than
+what they save (a training step of 16 channels on a CPU 19 ms, with PyTorch's own 14): there they are those.
 """
 
 from __future__ import annotations

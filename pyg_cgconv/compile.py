@@ -63,10 +63,11 @@ def compile_kernels(
         with recorded() as asked, fused_as_on_gpus():
             _run_all(potential, training)
         before = _kept()  # with those of this CPU, on which it was run
+        dtype = str(potential.dtype).removeprefix("torch.")
         for capability in capabilities:
             compile_for_gpu({(*what[:2], deterministic) for what in asked}, capability)
             for gains in (GATE_GAINS, SILU.gains) if training else (GATE_GAINS,):
-                compile_gates(gains, potential.hyperparameters["dtype"], capability)
+                compile_gates(gains, dtype, capability)
     kept = _kept()
     if not kept:
         raise OSError(f"nothing could be kept in {cache.folder()}; name another folder in PYG_CGCONV_CACHE")

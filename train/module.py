@@ -67,7 +67,7 @@ class PotentialModule(LightningModule):
 
     def prepare(self, batch: Batch) -> Prepared:
         """The batch with what no weight changes, for :meth:`forward` and :meth:`loss`."""
-        return prepared(self.potential, batch, forces={"forces", "stress"} & set(self.quantities) != set())
+        return prepared(self.potential, batch, forces=not {"forces", "stress"}.isdisjoint(self.quantities))
 
     def forward(self, batch: Batch | Prepared) -> dict[str, Tensor]:
         derived = {f"compute_{name}": name in self.quantities for name in ("forces", "stress", "energies")}

@@ -41,8 +41,8 @@ def compiled(kernel: Dispatcher, signature: Signature, content: tuple) -> Dispat
         raise RuntimeError(
             "NUMBA_DISABLE_JIT is set, and kernels are compiled by numba; unset it, or use backend='reference'"
         )
-    with _interrupted_later():
-        # An interruption here would leave numba unable to compile for the rest of the process.
+    # numba does not expect another thread here, and would not compile any more after an interruption.
+    with global_compiler_lock, _interrupted_later():
         kernel.typingctx.refresh()
         kernel.targetctx.refresh()
     kernel._cache = _DiskCache(cache.key("cpu", content, _host(), _settings()))

@@ -12,7 +12,9 @@ FOLD_WARPS, FOLD_BLOCKS = 16, 264
 """Warps of a block of the folding kernel, and the most blocks: two for each multiprocessor of an H100, because in most
 graphs they find nothing to do (H200, forward of mace-large: 0.13 of 0.96 ms went to 18,000 idle blocks)."""
 GATE_THREADS = 256
-"""Of a block of the kernels of gates."""
+"""Threads of a block of the kernels of gates."""
+MINIMUM_CAPABILITY = (8, 0)
+"""The first architecture with asynchronous copies to shared memory."""
 
 # From the file format of CUDA machine code (ELF): attributes of section .nv.info, as `cuobjdump -elf` names them.
 _REGISTERS, _STACK = 0x2F, 0x12  # EIATTR_REGCOUNT, EIATTR_MIN_STACK_SIZE: (symbol, number)

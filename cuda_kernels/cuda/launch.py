@@ -18,12 +18,10 @@ from ..gate import Gains, Order
 from ..linear import Part, Table, tiles_of
 from ..passes import Pass
 from ..problem import Problem
-from .binary import FOLD_BLOCKS, FOLD_WARPS, GATE_THREADS, Binary
+from .binary import FOLD_BLOCKS, FOLD_WARPS, GATE_THREADS, MINIMUM_CAPABILITY, Binary
 from .driver import INSTALL, Kernel, compute_capability, pack
 from .staging import LANES
 
-MINIMUM_CAPABILITY = (8, 0)
-"""The first architecture with asynchronous copies to shared memory."""
 WALKS = 2048
 """Rows of a kernel that share out the sites without a graph: enough blocks for every multiprocessor (an estimate)."""
 

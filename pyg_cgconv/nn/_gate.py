@@ -47,6 +47,8 @@ class Gate(NotScripted, nn.Module):
         ValueError: x has not that shape, or there is no such layout.
     """
 
+    fused = False  # of gates that earlier versions have saved, which have no units
+
     def __init__(self, irreps_out: IrrepsLike, *, layout: str = "mul_ir", fused: bool = True):
         super().__init__()
         self.irreps_out, self.layout = distinct(irreps_out), layout

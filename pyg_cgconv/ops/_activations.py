@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
+from cuda_kernels.cuda.binary import MINIMUM_CAPABILITY
 from cuda_kernels.gate import Gains, Kind, Order, Unit, table
 
 from .._torch import current_device, current_stream, in_forward_mode, is_plain, with_memory
 from ..cuda_graphs import is_for_graph
 from ._run import DTYPES
 
-FIRST_CAPABILITY = (8, 0)
-"""Of GPUs that this project's kernels run on."""
 MOST_THREADS = 2**31
 """Kernels count them in 32 bits."""
 
@@ -57,7 +56,7 @@ def silu(x: Tensor) -> Tensor:
 
 
 def _have_kernels(x: Tensor, threads: int) -> bool:
-    """Whether there are kernels for x where it is, and launches are recorded."""
+    """Whether x is on a GPU that has kernels for it, and they are for a CUDA graph."""
     if not is_for_graph(x) or not is_plain(x) or in_forward_mode():
         return False
     return x.dtype in DTYPES and threads < MOST_THREADS and _compile_here(x.get_device())
@@ -67,10 +66,10 @@ def _have_kernels(x: Tensor, threads: int) -> bool:
 def _compile_here(device: int) -> bool:
     """Whether kernels can be compiled, and run on this GPU."""
     try:
-        found = all(map(find_spec, ("cuda.bindings", "numba")))
+        found = all(map(find_spec, ("cuda.bindings", "numba_cuda")))
     except ModuleNotFoundError:
         return False
-    return found and torch.cuda.get_device_capability(device) >= FIRST_CAPABILITY
+    return found and torch.cuda.get_device_capability(device) >= MINIMUM_CAPABILITY
 
 
 class Gated(Function):
@@ -126,7 +125,12 @@ class SiLUSlope(Function):
 
 
 def _curvature(gates: Gates, gradient: Tensor, x: Tensor, tangent: Tensor) -> tuple[Any, ...]:
-    """Gradients by both of the gradient by the input, whose own is the tangent."""
+    """The gradients of the gradient by the input, by the output's gradient and by the input.
+
+    Args:
+        gradient: Of the output.
+        tangent: Of the gradient by the input.
+    """
     if not torch.is_grad_enabled():
         rows = [
             each.reshape(-1, length)
@@ -137,7 +141,8 @@ def _curvature(gates: Gates, gradient: Tensor, x: Tensor, tangent: Tensor) -> tu
         found = launched(Order.DOUBLE_BACKWARD, gates, rows, [gates.length_out, gates.length_in])
         return tuple(new.view(old.shape) for new, old in zip(found, (gradient, x), strict=True))
     # A third derivative will be asked for, of which there is no kernel.
-    given = [each if each.requires_grad else each.detach().requires_grad_() for each in (gradient, x)]
+    # Views, of which none is made of another: a gradient is often made of x, and autograd has that way by itself.
+    given = [each.view_as(each) if each.requires_grad else each.detach().requires_grad_() for each in (gradient, x)]
     (slope,) = torch.autograd.grad(gates.plain(given[1]), given[1], given[0], create_graph=True)
     return torch.autograd.grad(slope, given, tangent, create_graph=True, allow_unused=True)
 

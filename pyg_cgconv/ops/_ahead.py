@@ -48,7 +48,7 @@ def work_for_threads(a_thread: int) -> Iterator[None]:
 
 
 def compile_gates(gains: Gains, dtype: str, capability: tuple[int, int]) -> None:
-    """The same for gates, which only CUDA graphs have kernels of."""
+    """The kernels of gates, which only CUDA graphs run, are put on disk, unless they are there. It needs no GPU."""
     from cuda_kernels.cuda import launch
 
     for order in Order:

@@ -22,7 +22,8 @@ def network(given: Mapping[str, Any], irreps_sh: o3.Irreps) -> tuple[Linear, nn.
         irreps_sh: Irreps of the spherical harmonics.
     """
     hidden, outputs, heads = o3.Irreps(given["hidden_irreps"]), outputs_of(given), given["heads"]
-    linear = partial(Linear, layout="ir_mul", fused=given["backend"] != "reference")  # the faster layout
+    fused = given["backend"] != "reference"
+    linear = partial(Linear, layout="ir_mul", fused=fused)  # the faster layout
     scalars = o3.Irreps([(hidden.count("0e"), "0e")])
     embedding = linear([(len(given["species"]), "0e")], scalars)
     wanted = wanted_irreps(hidden, readout_features(hidden, outputs), irreps_sh, given["layers"])
@@ -30,7 +31,7 @@ def network(given: Mapping[str, Any], irreps_sh: o3.Irreps) -> tuple[Linear, nn.
     irreps = readout_features(blocks[-1].irreps_out, outputs)
 
     def readout() -> nn.Module:
-        gate = Gate([(max(1, mul // 2), ir) for mul, ir in irreps], layout="ir_mul")
+        gate = Gate([(max(1, mul // 2), ir) for mul, ir in irreps], layout="ir_mul", fused=fused)
         return nn.Sequential(linear(irreps, gate.irreps_in), gate, linear(gate.irreps_out, outputs))
 
     return embedding, blocks, readout() if heads is None else Readouts(readout() for _ in heads)

@@ -236,7 +236,7 @@ class Potential(nn.Module):
 
     def _read(self, data: Data | Prepared, head: str | None) -> Atoms:
         if isinstance(data, Prepared):
-            return data.atoms_for(head)
+            return data.atoms_for(self, head)
         atoms, heads = read_atoms(data, self.species_of_number, self.dtype), self.hyperparameters["heads"]
         atoms = replace(atoms, head=heads_of(data, head, heads, atoms.num_structures))
         if self.validate and not is_traced(atoms.vectors) and not is_captured(atoms.vectors):

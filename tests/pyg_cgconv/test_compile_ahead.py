@@ -7,8 +7,10 @@ import sys
 import pytest
 import torch
 
-from pyg_cgconv import Potential
+from pyg_cgconv import Potential, compile
 from pyg_cgconv.compile import main
+from pyg_cgconv.nn import GATE_GAINS
+from pyg_cgconv.ops import SILU
 
 SCRIPT = """
 import sys
@@ -91,6 +93,17 @@ def compiled(file, tmp_path):
         return tuple(map(int, run(script)[-2:]))
 
     return count
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gates_have_the_dtype_that_the_potential_was_converted_to(monkeypatch, training):
+    compiled = []
+    for name in ("_run_all", "compile_for_gpu", "_kept"):
+        monkeypatch.setattr(compile, name, lambda *arguments: {"a file"})
+    monkeypatch.setattr(compile, "compile_gates", lambda *arguments: compiled.append(arguments))
+    potential = Potential(["H"], 3.0, channels=2, lmax=1, layers=1, dtype="float32").double()
+    compile.compile_kernels(potential, capabilities=[(9, 0)], training=training)
+    assert compiled == [(gains, "float64", (9, 0)) for gains in (GATE_GAINS, SILU.gains)[: 1 + training]]
 
 
 @pytest.mark.thorough

@@ -108,6 +108,35 @@ def test_settings_of_the_run_do_not_compile_again(setting, value, monkeypatch):
     assert adds(2) == 1
 
 
+THREADS = """
+import threading, torch
+from pyg_cgconv import TensorProductConv
+
+layer = TensorProductConv("8x0e+8x1o", "0e+1o", "0e+1o", backend="cpu")
+inputs = torch.randn(5, 32), torch.randint(0, 5, (2, 9)), torch.randn(9, 4), torch.randn(9, layer.weight_numel)
+begin, found = threading.Barrier(6), []
+
+def call():
+    begin.wait()
+    found.append(layer(*inputs))
+
+threads = [threading.Thread(target=call) for _ in range(begin.parties)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == len(threads)
+for each in found:
+    torch.testing.assert_close(each, found[0])
+"""
+
+
+@pytest.mark.slow
+def test_the_first_calls_of_several_threads():
+    """At the same time, in a process that has compiled nothing yet."""
+    subprocess.run([sys.executable, "-c", THREADS], check=True, cwd=ROOT)
+
+
 def test_numba_that_may_not_compile_is_named(monkeypatch):
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     with pytest.raises(RuntimeError, match=r"NUMBA_DISABLE_JIT.*unset it"):

@@ -119,6 +119,14 @@ def test_gate_equals_e3nn(irreps, layout):
     torch.testing.assert_close(out, e3nn_layers.gate(gate, x))
 
 
+def test_gates_that_earlier_versions_have_saved():
+    gate, saved = Gate("2x0e+3x1o"), Gate("2x0e+3x1o")
+    for attribute in ("fused", "_units"):
+        del saved.__dict__[attribute]
+    x = torch.randn(4, gate.irreps_in.dim)
+    torch.testing.assert_close(copy.deepcopy(saved)(x), gate(x))
+
+
 @pytest.mark.parametrize("irreps", ["8x0e", "8x0e+4x0o", "2x0e+3x1o+3x1e+1x2e"])
 @pytest.mark.parametrize(
     "make", [Gate, lambda irreps, layout: Linear("2x0e+1x0o+2x1o+1x1e+3x2e+1x0e", irreps, layout=layout)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional
 
 from cuda_kernels.cuda import gate as kernels
 from cuda_kernels.cuda.binary import GATE_THREADS
@@ -81,6 +82,18 @@ def test_by_finite_differences(on_a_cpu):
     assert gradgradcheck(SiLU.apply, random(5))
 
 
+@pytest.mark.parametrize(("apply", "plain"), [(silu, functional.silu), (gate := Gate("2x0e+1x0o+2x1o"), gate._plain)])
+def test_gradients_that_are_made_of_the_input_themselves(on_a_cpu, apply, plain):
+    x = random(3, 11)
+    results = [], []
+    for function, found in zip((apply, plain), results, strict=True):
+        found.append(function(x).pow(3).sum())
+        for order in range(3):
+            found.append(torch.autograd.grad(found[-1].square().sum(), x, create_graph=order < 2)[0])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
 def test_silu_far_from_zero(on_a_cpu):
     x = torch.tensor([-1e4, -800.0, -90.0, -1e-30, 0.0, 30.0, 800.0, 1e4], dtype=torch.float64).requires_grad_()
     for found, expected in zip(derivatives(silu, x, 2), derivatives(torch.nn.functional.silu, x, 2), strict=True):
@@ -119,6 +132,17 @@ def test_in_a_cuda_graph(irreps, dtype):
     for values in (first, found):
         for one, other in zip(values, expected, strict=True):
             assert (one.double() - other).abs().max() <= 5 * TOLERANCES[dtype] * other.abs().max()
+
+
+@pytest.mark.parametrize("missing", ["cuda.bindings", "numba_cuda"])
+def test_without_the_compiler_they_are_pytorchs(monkeypatch, missing):
+    compile_here = _activations._compile_here.__wrapped__
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    installed = {"cuda.bindings", "numba", "numba_cuda"}
+    monkeypatch.setattr(_activations, "find_spec", lambda name: name in installed or None)
+    assert compile_here(0)
+    installed.remove(missing)
+    assert not compile_here(0)
 
 
 def test_elsewhere_they_are_pytorchs():

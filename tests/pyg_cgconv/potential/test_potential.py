@@ -6,6 +6,7 @@ import torch
 from torch_geometric import EdgeIndex
 from torch_geometric.data import Batch, Data
 
+from pyg_cgconv.nn import Gate
 from pyg_cgconv.potential import Potential, RadiusGraph, cell_volumes
 
 from .small_systems import CARBON, CUTOFF, HYDROGEN, OXYGEN, SHIFT, close, crystal, make, molecule
@@ -338,6 +339,13 @@ def test_backends_agree(potential):
     expected = reference(data, compute_stress=True)
     for name, value in potential(data, compute_stress=True).items():
         close(value, expected[name])
+
+
+def test_the_reference_backend_has_no_kernels_of_gates():
+    for backend in ("auto", "reference"):
+        gates = [module for module in make(backend=backend, heads=("a", "b")).modules() if isinstance(module, Gate)]
+        assert len(gates) > 2
+        assert {gate.fused for gate in gates} == {backend == "auto"}
 
 
 def test_saved_and_loaded(potential, tmp_path):

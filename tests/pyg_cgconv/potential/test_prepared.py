@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch_geometric.data import Batch
 
-from pyg_cgconv.potential import prepared
+from pyg_cgconv.potential import Potential, prepared
+from pyg_cgconv.potential._edge_functions import EdgeFunctions
 
 from ...drop_ins import operations
 from .small_systems import close, crystal, make, molecule
@@ -71,3 +72,59 @@ def test_what_is_asked_of_it_too_late_is_refused():
     data.pos.requires_grad_()
     with pytest.raises(ValueError, match=r"data\.pos: asks for gradients"):
         prepared(potential, data)
+    data = crystal()
+    data.edge_shift.requires_grad_()
+    with pytest.raises(ValueError, match=r"data\.edge_shift: asks for gradients"):
+        prepared(potential, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("dtype", lambda: make().float()),
+        ("species", lambda: make(species=(1, 6, 9), shift=0.0, scale=1.0)),
+        ("cutoff", lambda: Potential(**{**make().hyperparameters, "cutoff": 2.5})),
+        ("cutoff_power", lambda: make(cutoff_power=4)),
+        ("radial_species", lambda: make(radial_species=True)),
+        ("heads", lambda: make(heads=("a", "b"))),
+    ],
+)
+def test_potentials_that_read_a_batch_otherwise_are_refused(name, other):
+    ready = prepared(make(), molecule())
+    with pytest.raises(ValueError, match=rf"^data: prepared for a potential with {name}=.*; give it prepared\("):
+        other()(ready)
+
+
+def test_it_serves_a_copy_with_other_weights():
+    potential, other, batch = make(), make(channels=3), molecule()
+    close(other(prepared(potential, batch))["forces"], other(batch)["forces"])
+
+
+@pytest.mark.parametrize("structure", [molecule, crystal])
+def test_it_is_made_in_inference_mode(structure):
+    potential, batch = make().train(), structure()
+    with torch.inference_mode():
+        ready = prepared(potential, structure())
+    for _ in range(2):
+        close(potential(ready)["forces"], potential(batch)["forces"])
+        with torch.inference_mode():
+            close(potential.eval()(ready)["forces"], potential(batch)["forces"])
+        potential.train()
+
+
+def test_it_is_made_without_autocast():
+    potential, data = make(dtype="float32"), crystal()
+    data.pos, data.cell, data.edge_shift = data.pos.float(), data.cell.float(), data.edge_shift.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        ready = prepared(potential, data)
+    torch.testing.assert_close(potential(ready)["forces"], potential(data)["forces"])
+
+
+def test_what_was_made_is_not_made_again_in_training(monkeypatch):
+    potential = make().train()
+    ready, expected = prepared(potential, molecule()), potential(molecule())["forces"]
+    potential.eval()(ready)  # which differentiates by the vectors
+    potential.train()
+    for name in ("__call__", "slopes"):
+        monkeypatch.setattr(EdgeFunctions, name, lambda *arguments: pytest.fail("made again"))
+    close(potential(ready)["forces"], expected)
