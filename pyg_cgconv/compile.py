@@ -21,7 +21,7 @@ from torch_geometric.data import Data
 from cuda_kernels import cache
 
 from .nn import GATE_GAINS, fused_as_on_gpus
-from .ops import SILU, compile_for_gpu, compile_gates, recorded, work_for_threads
+from .ops import compile_for_gpu, compile_gates, recorded, work_for_threads
 from .potential import Potential, RadiusGraph
 
 DEVICES = ("cpu", "cuda")
@@ -66,8 +66,7 @@ def compile_kernels(
         dtype = str(potential.dtype).removeprefix("torch.")
         for capability in capabilities:
             compile_for_gpu({(*what[:2], deterministic) for what in asked}, capability)
-            for gains in (GATE_GAINS, SILU.gains) if training else (GATE_GAINS,):
-                compile_gates(gains, dtype, capability)
+            compile_gates(GATE_GAINS, dtype, capability, training)
     kept = _kept()
     if not kept:
         raise OSError(f"nothing could be kept in {cache.folder()}; name another folder in PYG_CGCONV_CACHE")

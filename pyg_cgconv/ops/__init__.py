@@ -17,7 +17,7 @@
 The way of a tensor: nn -> contract -> run -> cpu or cuda -> the launch of `cuda_kernels`.
 """
 
-from ._activations import SILU, Gates, gated, silu
+from ._activations import Gates, gated, silu
 from ._ahead import compile_for_gpu, compile_gates, recorded, work_for_threads
 from ._contract import contract
 from ._edge_checks import check_nodes, checks_on_host
@@ -29,7 +29,6 @@ from ._shared_edges import sorted_edges, sorted_groups, sorted_neighbors
 __all__ = [
     "DTYPES",
     "FLOWS",
-    "SILU",
     "EdgeList",
     "Edges",
     "Gates",

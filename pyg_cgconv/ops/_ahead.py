@@ -12,6 +12,7 @@ from cuda_kernels.passes import owned_passes, single_pass
 from cuda_kernels.problem import Problem
 
 from . import _run
+from ._activations import SILU
 
 Asked = tuple[Problem, Contraction, bool]
 """A contraction of a problem, and whether its sums have one order."""
@@ -47,12 +48,16 @@ def work_for_threads(a_thread: int) -> Iterator[None]:
         launch.WORK_A_THREAD = usual
 
 
-def compile_gates(gains: Gains, dtype: str, capability: tuple[int, int]) -> None:
-    """The kernels of gates, which only CUDA graphs run, are put on disk, unless they are there. It needs no GPU."""
+def compile_gates(gains: Gains, dtype: str, capability: tuple[int, int], training: bool) -> None:
+    """The kernels of gates, and of a training's silu, are put on disk, unless they are there. Only CUDA graphs run them.
+    It needs no GPU."""
     from cuda_kernels.cuda import launch
 
-    for order in Order:
-        launch._gate_binary(order, dtype, gains, capability)
+    asked = [(Order.FORWARD, gains), (Order.BACKWARD, gains)]
+    if training:
+        asked += [(Order.DOUBLE_BACKWARD, gains), (Order.DOUBLE_BACKWARD, SILU.gains)]
+    for order, of in asked:
+        launch._gate_binary(order, dtype, of, capability)
 
 
 def compile_for_gpu(asked: Iterable[Asked], capability: tuple[int, int]) -> None:

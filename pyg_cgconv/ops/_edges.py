@@ -156,6 +156,11 @@ class Edges:
             self._by_source = listed
         return listed
 
+    def both_ways(self) -> Edges:
+        """These edges, when the list by source has been made, too."""
+        assert self.by_source is not None
+        return self
+
     @property
     def in_degrees(self) -> Tensor:
         """Edges that end at each target node (targets,)."""

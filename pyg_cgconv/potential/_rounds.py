@@ -105,8 +105,7 @@ def made_ahead(potential: Potential, atoms: Atoms, slopes: bool) -> Atoms:
     functions = functions_at_once(potential, atoms)
     if functions is None:
         return atoms
-    edges = _sorted(atoms)
-    edges.by_source  # noqa: B018  its list is made when it is first asked for
+    edges = _sorted(atoms).both_ways()
     known = functions(atoms.vectors)
     of_functions = functions.slopes(atoms.vectors) if slopes else None
     rows = _rows(potential, atoms, None)
