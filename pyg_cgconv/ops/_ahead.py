@@ -49,8 +49,8 @@ def work_for_threads(a_thread: int) -> Iterator[None]:
 
 
 def compile_gates(gains: Gains, dtype: str, capability: tuple[int, int], training: bool) -> None:
-    """The kernels of gates, and of a training's silu, are put on disk, unless they are there. Only CUDA graphs run them.
-    It needs no GPU."""
+    """The kernels of gates, and of silu in a training, are put on disk, unless they are there. Only CUDA graphs run
+    them. It needs no GPU."""
     from cuda_kernels.cuda import launch
 
     asked = [(Order.FORWARD, gains), (Order.BACKWARD, gains)]
