@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..integrations import mace as _mace  # noqa: F401  # first: it says which version is missing
+from ..integrations.mace import coefficients_of_weights  # first: it says which version is missing
 
 # isort: split
 import torch
@@ -10,7 +10,6 @@ from e3nn import o3
 from mace.modules.wrapper_ops import SymmetricContractionWrapper
 from torch import Tensor, nn
 
-from ..integrations._mace_products import coefficients_of_weights
 from .kind import Missing, default_dtype
 
 

@@ -29,6 +29,7 @@ KNOWN.check()
 from ._mace_lora import FullyConnectedNet  # noqa: E402
 from ._mace_model import Model  # noqa: E402
 from ._mace_products import SkipConnection, SymmetricContraction  # noqa: E402  (only where MACE is installed)
+from ._mace_products import coefficients_of_weights as coefficients_of_weights  # noqa: E402
 from ._mace_radial import RadialEmbeddingBlock  # noqa: E402
 from ._spherical import SphericalHarmonics  # noqa: E402
 from .e3nn import FullyConnectedTensorProduct, Linear  # noqa: E402
