@@ -29,7 +29,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|torch_geometric|e3nn|o3|ase|numpy|np|nn|pathlib|collections)\..*"),
     (r"py:class", r"(Tensor|Data|Batch|Path|EdgeIndex|MessagePassing|BaseTransform|Calculator|Module|InMemoryDataset)"),
     (r"py:(attr|exc)", r"(irreps_out|PropertyNotImplementedError)"),
-    (r"py:class", r"(pyg_cgconv\.potential\._atoms\.Atoms|Atoms|Callable|Sequence|Mapping|Collated|Frames|optional|ndarray|ClassVar|Molecules)"),
+    (r"py:class", r"pyg_cgconv\.potential\._atoms\.Atoms"),
+    (r"py:class", r"(Atoms|Callable|Sequence|Mapping|Collated|Frames|optional|ndarray|ClassVar|Molecules)"),
 ]
 
 # === text ===
