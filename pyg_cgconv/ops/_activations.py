@@ -59,7 +59,7 @@ def _have_kernels(x: Tensor, threads: int) -> bool:
     """Whether x is on a GPU that has kernels for it, and they are for a CUDA graph."""
     if not is_for_graph(x) or not is_plain(x) or in_forward_mode():
         return False
-    return x.dtype in DTYPES and threads < MOST_THREADS and _compile_here(x.get_device())
+    return x.dtype in DTYPES and 0 < threads < MOST_THREADS and _compile_here(x.get_device())
 
 
 @cache
