@@ -17,7 +17,7 @@ from mace.tools.scripts_utils import extract_model
 from mace.tools.torch_geometric import Batch
 from torch import Tensor, nn
 
-from .packages import Make, Package
+from .packages import Make, Package, detached
 from .structures import CUTOFF, NEIGHBORS, NUMBERS, rock_salt
 
 BLOCK = "RealAgnosticResidualInteractionBlock"
@@ -61,7 +61,7 @@ class MACE(Package):
         return Batch.from_data_list(graphs).to(self.device).to_dict()
 
     def evaluate(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        given = {name: value.detach() if isinstance(value, Tensor) else value for name, value in batch.items()}
+        given = detached(batch)
         is_compiled = hasattr(model, "_orig_mod")
         if is_compiled:  # what MACE's calculator gives such a model; others ask for gradients by positions themselves
             given |= {name: given[name].clone().requires_grad_() for name in ("positions", "node_attrs")}

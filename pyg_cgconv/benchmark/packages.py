@@ -31,6 +31,12 @@ Make: TypeAlias = Callable[[str, nn.Module], nn.Module]
 there is no such thing."""
 
 
+def detached(batch: dict[str, Any]) -> dict[str, Any]:
+    """What a model is given of a batch. It asks for gradients by tensors of it, which would still ask at the next one's
+    call."""
+    return {name: value.detach() if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
 class Package(ABC):
     """Models of a package with random weights.
 

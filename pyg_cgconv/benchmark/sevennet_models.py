@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch_geometric.loader.dataloader import Collater
 
 from .kind import Missing
-from .packages import Make, Package
+from .packages import Make, Package, detached
 from .structures import CUTOFF, ELEMENTS, NEIGHBORS, NUMBERS, rock_salt
 
 _HIDDEN = "128x0e+64x1e+32x2e+32x3e"
@@ -69,9 +69,7 @@ class SevenNet(Package):
         return given.to_dict()
 
     def evaluate(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        # A model asks for gradients by the vectors that it is given, and they would still ask at the next one's call.
-        given = {name: value.detach() if isinstance(value, Tensor) else value for name, value in batch.items()}
-        out = model(given)
+        out = model(detached(batch))
         return out[key.PRED_TOTAL_ENERGY], out[key.PRED_FORCE]
 
     def compiled(self, name: str, model: nn.Module) -> nn.Module:
