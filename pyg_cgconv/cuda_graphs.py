@@ -57,12 +57,11 @@ class Patience:
 
 
 @contextmanager
-def on_stream(stream: torch.cuda.Stream) -> Iterator[None]:
-    """After what the current stream has been given, and before what it will be given."""
+def beside(stream: torch.cuda.Stream) -> Iterator[None]:
+    """After what the current stream has been given, and at the same time as what it will be given."""
     stream.wait_stream(torch.cuda.current_stream(stream.device))
     with torch.cuda.stream(stream):
         yield
-    torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
 _rehearsals = 0
@@ -70,23 +69,17 @@ _rehearsals = 0
 
 @contextmanager
 def rehearsing(stream: torch.cuda.Stream) -> Iterator[None]:
-    """:func:`on_stream`, where all goes the ways that it will go when it is captured: kernels are compiled and their
-    tables are made, which a capture could not do. It holds for all threads: backward passes have their own."""
+    """After what the current stream has been given, and before what it will be given. All goes the ways that it will go
+    when it is captured: kernels are compiled and their tables are made, which a capture could not do. It holds for all
+    threads: backward passes have their own."""
     global _rehearsals
-    with on_stream(stream):
+    with beside(stream):
         _rehearsals += 1
         try:
             yield
         finally:
             _rehearsals -= 1
-
-
-@contextmanager
-def beside(stream: torch.cuda.Stream) -> Iterator[None]:
-    """After what the current stream has been given, and at the same time as what it will be given."""
-    stream.wait_stream(torch.cuda.current_stream(stream.device))
-    with torch.cuda.stream(stream):
-        yield
+    torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
 @contextmanager
